@@ -1,0 +1,1 @@
+"""The network and its science. Knows no geography, no Dask and no Prefect."""

@@ -1,0 +1,16 @@
+"""What storage refuses, as a small tree of domain errors."""
+
+
+class InputError(ValueError):
+    """A mosaic, a region or an output directory that the job cannot work with.
+
+    The message names the file and the values that clash, and what to do about it.
+    """
+
+
+class ShortReadError(OSError):
+    """A raster delivered fewer pixels than its header promises: truncated, corrupt or unreachable."""
+
+
+class IntegrityError(RuntimeError):
+    """Bytes at rest are not the bytes that were written: a checksum or a digest does not match."""

@@ -1,0 +1,1 @@
+"""Pure geometry and the bounded fan-out. Knows no torch and no Prefect."""

@@ -1,0 +1,69 @@
+"""The seams between the rooms: what the fan-out asks of a model and of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a predictor makes of one block of a series of T dates.
+
+    Attributes:
+        probability: (T − 1, h, w) uint8, change probability × 254 between consecutive dates; 255 = nodata, which is
+            where either date of the pair has no valid pixel, and nowhere else.
+        windows_computed: windows that went through the network.
+        windows_skipped: windows left out because no pixel of theirs is valid in both dates of any pair.
+        disagreement: (256,) int64 histogram, over the block's valid pixels that more than one window covers, of how far
+            the windows disagree: the weighted standard deviation of their probabilities, × 510 and rounded
+            (a standard deviation of values in [0, 1] is at most 0.5).
+    """
+
+    probability: NDArray[np.uint8]
+    windows_computed: int
+    windows_skipped: int
+    disagreement: NDArray[np.int64]
+
+
+class Predictor(Protocol):
+    """A loaded model on its device. One instance serves one worker; calls are serialised by the caller."""
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        *,
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        crop: tuple[slice, slice],
+    ) -> Prediction:
+        """Change probability of one block.
+
+        Args:
+            images: (T, C, H, W), native dtype (uint8, uint16 or float32), bands in the bundle's order, block with halo.
+            valid: (T, H, W), True = valid.
+            origins: (N, 2) upper-left corners (y, x) of the windows, relative to `images`.
+            taper: (window,) float32, blending weight along one axis.
+            crop: rows and columns of the block itself within `images`.
+        """
+        ...
+
+
+class BlockSource(Protocol):
+    """Where a block's pixels come from."""
+
+    def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """All dates of a range: images (T, C, h, w) and valid (T, h, w); beyond the grid: 0 and False."""
+        ...
+
+
+class BlockSink(Protocol):
+    """Where a block's result goes."""
+
+    def write_probability(self, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
+        """Write one whole shard durably; return the SHA-256 of the pixels, as hex."""
+        ...
