@@ -55,9 +55,7 @@ class Box:
 
     def relative_to(self, origin: Box) -> Box:
         """The same pixels counted from the upper-left corner of `origin`."""
-        return Box(
-            y0=self.y0 - origin.y0, y1=self.y1 - origin.y0, x0=self.x0 - origin.x0, x1=self.x1 - origin.x0
-        )
+        return Box(y0=self.y0 - origin.y0, y1=self.y1 - origin.y0, x0=self.x0 - origin.x0, x1=self.x1 - origin.x0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +125,7 @@ class WindowLattice:
         if min(self.height, self.width, self.window) < 1:
             raise ValueError(f"a grid of {self.height}×{self.width} px has no window of {self.window} px")
         if not 0 <= self.overlap < self.window:
-            raise ValueError(f"overlap {self.overlap} px must be at least 0 and smaller than the window, {self.window} px")
+            raise ValueError(f"overlap {self.overlap} px must be 0 or more and less than the window, {self.window} px")
 
     @property
     def stride(self) -> int:

@@ -1,0 +1,186 @@
+"""The bounded fan-out: a fixed number of blocks in flight on a Dask client, retries, quarantine.
+
+There is no graph of the mosaic. The driver submits a block when another one ends, so its memory and the scheduler's do
+not grow with the number of blocks.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed import Client, Future, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.scheduler import KilledWorker
+
+
+class ClusterLostError(RuntimeError):
+    """The cluster is gone: the scheduler closed the connection, or no worker has come back in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one item ended: `result` is what the function returned, or `error` says why it is in quarantine."""
+
+    name: str
+    result: Mapping[str, Any] | None
+    error: str | None
+    attempts: int
+
+
+class Equipment(WorkerPlugin):
+    """What every worker of a run holds ready: `make` is called once on each worker, also on one that joins later.
+
+    So a model is loaded once a worker, and a worker that the nanny restarted loads it again by itself.
+    """
+
+    idempotent = False
+
+    def __init__(self, name: str, make: Callable[[], Callable[..., Mapping[str, Any]]]) -> None:
+        self.name = name
+        self._make = make
+        self.tool: Callable[..., Mapping[str, Any]] | None = None
+
+    def setup(self, worker: Any) -> None:
+        self.tool = self._make()
+
+    def teardown(self, worker: Any) -> None:
+        self.tool = None
+
+
+def use_equipment(equipment: str, item: Any) -> Mapping[str, Any]:
+    """Run on a worker: give `item` to the tool that `equipment` made there."""
+    plugin = get_worker().plugins[equipment]
+    assert isinstance(plugin, Equipment) and plugin.tool is not None
+    return plugin.tool(item)
+
+
+@dataclass
+class _Job:
+    name: str
+    item: Any
+    attempts: int = 0
+    suspected: bool = False
+
+
+@dataclass
+class BoundedRunner:
+    """Runs `items` through a worker's equipment with at most `in_flight` of them submitted at a time.
+
+    An item that raises is tried again after all that wait, up to `retries` times, then it is in quarantine: its
+    outcome carries the error and the others go on. An item during which workers died is suspected of killing them;
+    suspects wait until all others are done and then run alone, so that they take no innocent item with them; one that
+    kills its worker again is in quarantine at once.
+
+    Args:
+        client: a connected client.
+        equipment: name of an :class:`Equipment` registered with the client.
+        items: (name, item) pairs; consumed lazily.
+        in_flight: items submitted at a time.
+        retries: further attempts after the first.
+        patience_s: seconds without any worker after which :class:`ClusterLostError` is raised.
+    """
+
+    client: Client
+    equipment: str
+    items: Iterable[tuple[str, Any]]
+    in_flight: int
+    retries: int = 2
+    patience_s: float = 300.0
+    _waiting: Iterator[tuple[str, Any]] = field(init=False)
+    _again: deque[_Job] = field(init=False, default_factory=deque)
+    _suspects: deque[_Job] = field(init=False, default_factory=deque)
+    _running: dict[str, tuple[_Job, Future]] = field(init=False, default_factory=dict)
+    _finished: queue.SimpleQueue[str] = field(init=False, default_factory=queue.SimpleQueue)
+
+    def __post_init__(self) -> None:
+        if self.in_flight < 1 or self.retries < 0:
+            raise ValueError(f"in_flight {self.in_flight} must be at least 1 and retries {self.retries} at least 0")
+        self._waiting = iter(self.items)
+
+    def advance(self, count: int) -> Iterator[Outcome]:
+        """Yield the next `count` outcomes, or fewer when no item is left.
+
+        Between two calls the items in flight stay in flight: cutting a stage into batches costs no idle time.
+        """
+        for _ in range(count):
+            outcome = self._next_outcome()
+            if outcome is None:
+                return
+            yield outcome
+
+    def cancel(self) -> None:
+        """Take back what is in flight; running blocks end by themselves, nobody records them."""
+        futures = [future for _, future in self._running.values()]
+        self._running.clear()
+        if futures and self.client.status == "running":
+            self.client.cancel(futures, force=True)
+
+    def _next_outcome(self) -> Outcome | None:
+        while True:
+            self._fill()
+            if not self._running:
+                return None
+            job, future = self._running.pop(self._wait_for_one())
+            job.attempts += 1
+            if future.status == "finished":
+                return Outcome(name=job.name, result=future.result(), error=None, attempts=job.attempts)
+            error = self._error_of(future)
+            killer = isinstance(error, KilledWorker)
+            convicted = killer and job.suspected
+            job.suspected = killer
+            if convicted or job.attempts > self.retries:
+                return Outcome(
+                    name=job.name, result=None, error=f"{type(error).__name__}: {error}", attempts=job.attempts
+                )
+            (self._suspects if killer else self._again).append(job)
+
+    @staticmethod
+    def _error_of(future: Future) -> BaseException:
+        if future.status == "error":
+            error = future.exception()
+            if isinstance(error, BaseException):
+                return error
+        return ClusterLostError(f"the task was {future.status}")
+
+    def _fill(self) -> None:
+        while len(self._running) < self.in_flight:
+            job = self._next_job()
+            if job is None:
+                return
+            key = f"{self.equipment}-{job.name}-{job.attempts}"
+            future = self.client.submit(use_equipment, self.equipment, job.item, key=key, pure=False)
+            self._running[key] = (job, future)
+            future.add_done_callback(lambda done: self._finished.put(done.key))
+
+    def _next_job(self) -> _Job | None:
+        fresh = next(self._waiting, None)
+        if fresh is not None:
+            return _Job(name=fresh[0], item=fresh[1])
+        if self._again:
+            return self._again.popleft()
+        if self._suspects and not self._running:
+            return self._suspects.popleft()
+        return None
+
+    def _wait_for_one(self) -> str:
+        alone_since: float | None = None
+        while True:
+            try:
+                key = self._finished.get(timeout=2.0)
+            except queue.Empty:
+                if self.client.status != "running":
+                    raise ClusterLostError("the connection to the Dask scheduler is closed") from None
+                if self.client.scheduler_info(n_workers=-1)["workers"]:
+                    alone_since = None
+                    continue
+                alone_since = alone_since or time.monotonic()
+                if time.monotonic() - alone_since > self.patience_s:
+                    raise ClusterLostError(f"no worker for {self.patience_s:.0f} s") from None
+            else:
+                if key in self._running:
+                    return key
