@@ -8,6 +8,7 @@ All boxes are half-open pixel ranges, row (y) before column (x), origin at the g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +104,13 @@ class BlockGrid:
         y0, x0 = row * self.size, col * self.size
         box = Box(y0=y0, y1=min(y0 + self.size, self.height), x0=x0, x1=min(x0 + self.size, self.width))
         return Block(index=index, row=row, col=col, box=box)
+
+    def named(self, name: str) -> Block:
+        """The block whose :attr:`Block.name` is `name`; ValueError for a name of another form or beyond the grid."""
+        found = re.fullmatch(r"r(\d+)c(\d+)", name)
+        if found is None or int(found[1]) >= self.rows or int(found[2]) >= self.cols:
+            raise ValueError(f"no block {name!r} among {self.rows} rows and {self.cols} columns of blocks")
+        return self[int(found[1]) * self.cols + int(found[2])]
 
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in range(len(self)))

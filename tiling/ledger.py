@@ -7,8 +7,10 @@ off, and its block is computed again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,65 +36,94 @@ class Entry:
 
 
 class Ledger:
-    """Finished and quarantined blocks of one stage, on disk at ``directory/stage.jsonl``."""
+    """The blocks of one stage, on disk at ``directory/stage.jsonl``.
+
+    In memory it holds a name, a state and a file position for each block; facts are read from the file when asked for.
+    """
 
     def __init__(self, directory: Path, stage: str) -> None:
         self.path = directory / f"{stage}.jsonl"
         self.unreadable_lines = 0
-        self._entries: dict[str, Entry] = {}
-        self._load()
+        self._where: dict[str, tuple[State, int]] = {}
+        self._counts: Counter[State] = Counter()
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                position = 0
+                for line in file:
+                    self._take(line, position)
+                    position += len(line)
 
-    def _load(self) -> None:
-        if not self.path.exists():
+    def _take(self, line: bytes, position: int) -> None:
+        try:
+            entry = _parse(line)
+        except (ValueError, KeyError, TypeError):
+            self.unreadable_lines += bool(line.strip())
             return
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            try:
-                if not line.endswith(b"\n"):
-                    raise ValueError("torn line")
-                raw = json.loads(line)
-                entry = Entry(block=raw["block"], state=raw["state"], facts=raw["facts"])
-            except (ValueError, KeyError, TypeError):
-                self.unreadable_lines += 1
-                continue
-            self._entries[entry.block] = entry
+        self._note(entry, position)
 
-    def _chosen(self, state: State) -> dict[str, Entry]:
-        return {name: entry for name, entry in self._entries.items() if entry.state == state}
+    def _note(self, entry: Entry, position: int) -> None:
+        if entry.block in self._where:
+            self._counts[self._where[entry.block][0]] -= 1
+        self._counts[entry.state] += 1
+        self._where[entry.block] = (entry.state, position)
 
-    @property
-    def done(self) -> dict[str, Entry]:
-        return self._chosen("done")
+    def state(self, block: str) -> State:
+        return self._where[block][0] if block in self._where else "pending"
 
-    @property
-    def failed(self) -> dict[str, Entry]:
-        """Quarantined blocks: they failed all their attempts and wait for ``--retry-failed``."""
-        return self._chosen("failed")
+    def count(self, state: State) -> int:
+        """Blocks that the ledger has in `state`; blocks it has never heard of are not counted."""
+        return self._counts[state]
+
+    def entry(self, block: str) -> Entry:
+        """The last entry about `block`; KeyError if there is none."""
+        position = self._where[block][1]
+        with self.path.open("rb") as file:
+            file.seek(position)
+            return _parse(file.readline())
+
+    def entries(self, state: State) -> Iterator[Entry]:
+        """The last entry of each block that is in `state`, in the order in which they came."""
+        if not self._counts[state]:
+            return
+        with self.path.open("rb") as file:
+            position = 0
+            for line in file:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    entry = _parse(line)
+                    if self._where.get(entry.block) == (state, position):
+                        yield entry
+                position += len(line)
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Record `entries` durably: they are on disk when this returns.
 
         A file whose last line is torn gets a line break first, so that the torn rest stays one unreadable line.
         """
-        entries = list(entries)
-        if not entries:
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        lines = b"".join(
-            json.dumps({"block": e.block, "state": e.state, "at": now, "facts": dict(e.facts)}).encode() + b"\n"
-            for e in entries
-        )
         with self.path.open("ab+") as file:
-            if file.tell() > 0:
+            position = file.seek(0, os.SEEK_END)
+            if position:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
-                    lines = b"\n" + lines
-            file.write(lines)
+                    position += file.write(b"\n")
+            for entry in entries:
+                line = json.dumps(
+                    {"block": entry.block, "state": entry.state, "at": now, "facts": dict(entry.facts)},
+                    separators=(",", ":"),
+                )
+                self._note(entry, position)
+                position += file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        for entry in entries:
-            self._entries[entry.block] = entry
 
     def forget(self, blocks: Iterable[str], *, reason: str) -> None:
         """Set blocks back to pending: quarantined ones on request, finished ones whose bytes turned out wrong."""
-        self.append(Entry(block=block, state="pending", facts={"reason": reason}) for block in blocks)
+        self.append([Entry(block=block, state="pending", facts={"reason": reason}) for block in blocks])
+
+
+def _parse(line: bytes) -> Entry:
+    if not line.endswith(b"\n"):
+        raise ValueError("torn line")
+    raw = json.loads(line)
+    return Entry(block=raw["block"], state=raw["state"], facts=raw["facts"])

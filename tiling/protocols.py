@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +51,10 @@ class Predictor(Protocol):
             taper: (window,) float32, blending weight along one axis.
             crop: rows and columns of the block itself within `images`.
         """
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """The arithmetic (device, precision, library versions): equal descriptions promise equal bytes."""
         ...
 
 

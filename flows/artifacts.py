@@ -1,0 +1,102 @@
+"""What the Prefect UI shows of a run: progress, a table of blocks, the quicklook, links."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+# Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
+UPDATE_INTERVAL_S = 2.0
+
+
+class LiveProgress:
+    """A progress artifact that follows a stage, at most one API call every :data:`UPDATE_INTERVAL_S`."""
+
+    def __init__(self, stage: str, total: int, *, done: int = 0) -> None:
+        self._stage, self._total, self._done = stage, total, done
+        self._began, self._done_before = time.monotonic(), done
+        self._told = time.monotonic()
+        self._artifact: UUID = create_progress_artifact(
+            progress=self._percent, key=stage, description=self._description
+        )
+
+    @property
+    def _percent(self) -> float:
+        return 100.0 * self._done / self._total if self._total else 100.0
+
+    @property
+    def _description(self) -> str:
+        elapsed = time.monotonic() - self._began
+        rate = (self._done - self._done_before) / elapsed if elapsed > 0 else 0.0
+        left = f", about {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
+        return f"{self._stage}: {self._done} of {self._total} blocks, {rate:.2f} blocks/s{left}"
+
+    def advance(self, count: int = 1) -> None:
+        self._done += count
+        if time.monotonic() - self._told >= UPDATE_INTERVAL_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the present state, whenever the last one was written."""
+        self._told = time.monotonic()
+        update_progress_artifact(artifact_id=self._artifact, progress=self._percent, description=self._description)
+
+
+def show_blocks(
+    *, done: int, skipped: int, failed: Mapping[str, str], pending: int, total: int, limit: int = 200
+) -> None:
+    """A table of how many blocks stand where, and one row for each quarantined block (the first `limit`)."""
+    rows: list[list[Any]] = [
+        ["done", done, ""],
+        ["of these: no valid pixel, nothing computed", skipped, ""],
+        ["failed (quarantined)", len(failed), ""],
+        ["pending", pending, ""],
+        ["total", total, ""],
+    ]
+    rows += [["", name, error] for name, error in list(failed.items())[:limit]]
+    if len(failed) > limit:
+        rows.append(["", "…", f"{len(failed) - limit} more: see `dasnet status`"])
+    table = [dict(zip(("state", "blocks", "error"), row, strict=True)) for row in rows]
+    create_table_artifact(key="blocks", table=table, description="Blocks of the run")
+
+
+def show_plan(markdown: str) -> None:
+    create_markdown_artifact(key="plan", markdown=markdown, description="What this run does")
+
+
+def show_dashboard(address: str | None) -> None:
+    """Link to the Dask dashboard, where the cluster has one."""
+    if address:
+        create_link_artifact(
+            key="dask-dashboard", link=address, link_text="Dask dashboard", description="Workers, live"
+        )
+
+
+def show_quicklook(path: Path) -> None:
+    """The quicklook, inside the artifact itself: the UI may run where the run directory cannot be read."""
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    create_image_artifact(
+        image_url=f"data:image/png;base64,{encoded}",
+        key="quicklook",
+        description="Before, after and change probability",
+    )
+
+
+def show_products(products: Sequence[tuple[str, Path, str]], summary: str) -> None:
+    """Links to the products: (what it is, path, SHA-256)."""
+    lines = [summary, "", "| product | file | SHA-256 |", "| --- | --- | --- |"]
+    lines += [f"| {what} | [{path}]({path.resolve().as_uri()}) | `{digest[:16]}…` |" for what, path, digest in products]
+    create_markdown_artifact(key="products", markdown="\n".join(lines), description="Products of the run")

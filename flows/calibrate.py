@@ -1,0 +1,45 @@
+"""Expected time of a run from a few windows computed here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from dasnet.inference import DasnetPredictor
+from flows.job import Job
+
+_MEASURED_BATCHES = 2
+
+
+def calibrated(job: Job) -> Job:
+    """The job with the seconds of one window in its plan, measured on one CPU thread of this machine.
+
+    For another cluster than the local one nothing is measured: its devices are not here.
+    """
+    if job.request.cluster.kind != "local":
+        return job
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        predictor = DasnetPredictor(
+            job.bundle, device="cpu", precision=job.request.precision, batch=job.request.batch
+        )
+        window, count = job.lattice.window, predictor.batch
+        side = window * count
+        images = np.zeros((2, len(job.bundle.bands), window, side), dtype=job.bundle.dtype)
+        valid = np.ones((2, window, side), dtype=bool)
+        origins = np.stack([np.zeros(count, dtype=np.int64), np.arange(count) * window], axis=1)
+        seconds = []
+        for _ in range(1 + _MEASURED_BATCHES):
+            started = time.perf_counter()
+            predictor.predict(
+                images, valid, origins=origins, taper=job.lattice.taper, crop=(slice(0, window), slice(0, side))
+            )
+            seconds.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    # the first call allocates and chooses kernels
+    return replace(job, plan=replace(job.plan, seconds_per_window=min(seconds[1:]) / (2 * count)))

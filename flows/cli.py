@@ -1,0 +1,252 @@
+"""`dasnet …`: the flows as commands. Exit code 0 = done, 1 = blocks failed, 2 = refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Change detection over region-wide mosaics: plan, run, resume and inspect.",
+)
+_errors = Console(stderr=True, highlight=False)
+_output = Console(highlight=False)
+
+EXIT_FAILED_BLOCKS = 1
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: run a command, turn domain errors into one message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _errors.print("[yellow]interrupted[/yellow]: finished blocks are kept; run the same command again to go on")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    import click
+
+    from flows.errors import REFUSALS, UNFINISHED
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return EXIT_REFUSED
+    if isinstance(error, ValidationError):
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
+        _errors.print("[red]refused[/red]: " + "; ".join(lines), markup=True)
+        return EXIT_REFUSED
+    if isinstance(error, REFUSALS):
+        _errors.print("[red]refused[/red]: ", end="")
+        _errors.print(str(error), markup=False)
+        return EXIT_REFUSED
+    if isinstance(error, UNFINISHED):
+        _errors.print("[red]not finished[/red]: ", end="")
+        _errors.print(str(error), markup=False)
+        return EXIT_FAILED_BLOCKS
+    raise error
+
+
+@app.command()
+def detect(
+    before: Annotated[str, typer.Argument(help="Mosaic of the first date: file, URL, folder, glob, .txt list, Zarr.")],
+    after: Annotated[str, typer.Argument(help="Mosaic of the second date.")],
+    output: Annotated[Path, typer.Option(help="Run directory: new, or of the same run, which then goes on.")],
+    bundle: Annotated[str, typer.Option(help="Model: name of a shipped bundle, or a path.")] = "synthetic",
+    bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 4,1,2.")] = None,
+    before_date: Annotated[str | None, typer.Option(help="Date of the first mosaic (ISO 8601).")] = None,
+    after_date: Annotated[str | None, typer.Option(help="Date of the second mosaic (ISO 8601).")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of the result; default: the first mosaic's.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size of the result, in units of its CRS.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the result.")] = None,
+    region: Annotated[Path | None, typer.Option(help="GeoJSON polygons; outside them the result is nodata.")] = None,
+    resampling: Annotated[str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")] = "bilinear",
+    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Blocks that compute at a time in one worker.")] = None,
+    precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
+    block: Annotated[int, typer.Option(help="Side of a block, in pixels.")] = 2048,
+    window: Annotated[int | None, typer.Option(help="Side of a window, in pixels; default: the bundle's.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; default: a quarter window.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows in one forward pass.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
+    min_area: Annotated[float, typer.Option(help="Smallest change polygon, in square metres.")] = 0.0,
+    retries: Annotated[int, typer.Option(help="Further attempts at a block that failed.")] = 2,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined blocks.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Two georeferenced mosaics in, one calibrated change-probability mosaic with its products out."""
+    from flows.config import DetectRequest
+
+    request = DetectRequest.model_validate(
+        {
+            "before": before,
+            "after": after,
+            "output": output,
+            "bundle": bundle,
+            "bands": _numbers(bands, "--bands", int),
+            "before_date": before_date,
+            "after_date": after_date,
+            "grid": {"crs": crs, "resolution": resolution, "bbox": _numbers(bbox, "--bbox", float), "region": region},
+            "resampling": resampling,
+            "cluster": {"kind": cluster, "workers": workers, "lanes": lanes},
+            "precision": precision,
+            "block": block,
+            "window": window,
+            "overlap": overlap,
+            "batch": batch,
+            "compile": compile,
+            "min_area": min_area,
+            "retries": retries,
+            "retry_failed": retry_failed,
+        }
+    )
+    from flows.job import resolve
+
+    job = resolve(request)
+    if dry_run:
+        from flows.calibrate import calibrated
+
+        _print_pairs(calibrated(job).describe())
+        for warning in job.warnings:
+            _errors.print(f"[yellow]warning[/yellow]: {warning}")
+        return
+    from storage.publish import claim_directory
+
+    claim_directory(request.output)
+    with _prefect(), _terminal():
+        from flows.detect import detect_changes
+
+        summary = detect_changes(request)
+    _print_pairs(summary.lines())
+
+
+@app.command()
+def status(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Show how far a run has come, without running it."""
+    from flows.status import run_status
+
+    state = run_status(directory)
+    _print_pairs(state.lines())
+    if state.failed:
+        table = Table("block", "error", title="quarantined")
+        for name, error in state.failed.items():
+            table.add_row(name, error)
+        _output.print(table)
+    raise typer.Exit(EXIT_FAILED_BLOCKS if state.failed else 0)
+
+
+@app.command()
+def synthesize(
+    directory: Annotated[Path, typer.Argument(help="Folder for before.tif, after.tif and change.tif.")],
+    height: Annotated[int, typer.Option(min=1, help="Rows.")] = 2048,
+    width: Annotated[int, typer.Option(min=1, help="Columns.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another landscape.")] = 0,
+) -> None:
+    """Make a bitemporal pair of mosaics with known changes and known pseudo-changes, at any size."""
+    from storage.synthesize import synthesize as make
+
+    reporter = _Terminal()
+    with reporter as terminal:
+        terminal.begin("scene", height * width, unit="px")
+        pair = make(directory, height=height, width=width, seed=seed, on_progress=terminal.advance)
+        terminal.end(f"{width:,} × {height:,} px, seed {seed}")
+    _print_pairs([("before", str(pair.before)), ("after", str(pair.after)), ("truth", str(pair.change))])
+
+
+@app.command("bundle")
+def show_bundle(bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle, or a path.")]) -> None:
+    """Show what a model bundle is: its card and what it needs."""
+    from dasnet.bundle import load_bundle
+
+    loaded = load_bundle(bundle)
+    _print_pairs(
+        [
+            ("bands", ", ".join(band.name for band in loaded.bands)),
+            ("values", loaded.dtype),
+            ("window", f"{loaded.window} px"),
+            ("threshold", f"{loaded.threshold:.3f}"),
+            ("sha256", loaded.digest),
+            ("network", json.dumps(loaded.architecture.to_dict())),
+        ]
+    )
+    _output.print(loaded.card, markup=False)
+
+
+@app.command("import-authors")
+def import_authors(
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' released .pth file.")],
+    output: Annotated[Path, typer.Argument(help="The bundle to write (.safetensors).")],
+) -> None:
+    """Turn a checkpoint of the DASNet authors into a bundle."""
+    from dasnet.authors import import_checkpoint
+
+    _print_pairs([("bundle", str(import_checkpoint(checkpoint, output)))])
+
+
+def _numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} takes numbers with commas between them, not {text!r}") from error
+
+
+def _print_pairs(pairs: list[tuple[str, str]]) -> None:
+    for name, value in pairs:
+        _output.print(f"[bold]{name:<12}[/bold]", end="")
+        _output.print(value, markup=False, soft_wrap=True)
+
+
+class _Terminal:
+    def __enter__(self) -> Any:
+        from flows.console import TerminalReporter
+
+        self._reporter = TerminalReporter(_errors)
+        return self._reporter
+
+    def __exit__(self, *_: object) -> None:
+        self._reporter.close()
+
+
+@contextmanager
+def _terminal() -> Iterator[None]:
+    from flows.console import TerminalReporter, reporting_to
+
+    with reporting_to(TerminalReporter(_errors)):
+        yield
+
+
+@contextmanager
+def _prefect() -> Iterator[None]:
+    """Prefect, quiet on the terminal: its logs go to its API, ours is the one line a stage."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.prefect_server import configured_api_url, embedded_server, flush_logs, server_log
+
+    server = nullcontext() if configured_api_url() else embedded_server(server_log())
+    with server as address:
+        if address is not None:
+            _errors.print(f"Prefect   embedded server, UI while this runs: {address}")
+        try:
+            yield
+        finally:
+            flush_logs()

@@ -1,0 +1,147 @@
+"""A Dask client from a :class:`~flows.config.ClusterConfig`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dask
+from distributed import Client, LocalCluster
+
+from flows.config import ClusterConfig
+
+
+class ClusterError(ValueError):
+    """The cluster that was asked for cannot be had here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterLayout:
+    """How many worker processes there are, and how many blocks compute at a time in each of them."""
+
+    workers: int
+    lanes: int
+
+    @property
+    def computing(self) -> int:
+        """Blocks that compute at a time in the whole cluster."""
+        return self.workers * self.lanes
+
+
+# A predictor on CPU computes with one thread, so that its bits do not depend on the number of cores; the cores are
+# used by that many lanes. The libraries read these before they are imported, hence the environment.
+_WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "GDAL_NUM_THREADS": "1",
+}
+
+_SETTINGS = {
+    # one death of a worker is bad luck; a block in whose company two died is a suspect (tiling.execute)
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.worker-ttl": "5 minutes",
+    # blocks are big and few: let a worker take one more than it has lanes, never hoard
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.worker.lifetime.restart": True,
+    "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
+}
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_layout(config: ClusterConfig) -> ClusterLayout:
+    """Workers and lanes of a local CPU cluster: all cores are used, whatever part of the question is left open."""
+    available = cores()
+    if config.workers is None:
+        workers = available if available <= 4 else max(1, available // 4)
+        if config.lanes is not None:
+            workers = max(1, available // config.lanes)
+    else:
+        workers = config.workers
+    return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))
+
+
+@contextmanager
+def connect(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
+    """Start or join the cluster; leave it, and stop what was started, at the end.
+
+    Raises:
+        ClusterError: no such scheduler, no worker, no GPU, or dask-cuda is not installed.
+    """
+    for noisy in ("distributed.nanny", "distributed.core", "distributed.scheduler", "distributed.worker.memory"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    with dask.config.set(_SETTINGS):
+        if config.kind == "local":
+            yield from _local(config)
+        elif config.kind == "cuda":
+            yield from _cuda(config)
+        else:
+            yield from _existing(config)
+
+
+def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
+    layout = local_layout(config)
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}),
+        LocalCluster(
+            n_workers=layout.workers,
+            threads_per_worker=layout.lanes + 1,  # one more, to read and write while the lanes compute
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client, layout
+
+
+def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise ClusterError(
+            f"--cluster cuda needs dask-cuda, which is not installed ({error}): pip install -r requirements-cuda.lock"
+        ) from error
+    lanes = config.lanes or 1
+    try:
+        cluster = LocalCUDACluster(
+            n_workers=config.workers,
+            threads_per_worker=lanes + 2,  # reading the next block and writing the last one beside the device's
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        )
+    except Exception as error:  # dask-cuda and pynvml raise many types where there is no driver or no device
+        raise ClusterError(
+            f"--cluster cuda found no usable GPU ({type(error).__name__}: {error}): use --cluster local"
+        ) from error
+    with cluster, Client(cluster) as client:
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        if not workers:
+            raise ClusterError("--cluster cuda started no worker: is a GPU visible (nvidia-smi, CUDA_VISIBLE_DEVICES)?")
+        yield client, ClusterLayout(workers=workers, lanes=lanes)
+
+
+def _existing(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
+    try:
+        client = Client(config.kind, timeout="20s")
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Dask scheduler answers at {config.kind}: {error}") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=60)
+        except TimeoutError as error:
+            raise ClusterError(f"the Dask scheduler at {config.kind} has no worker") from error
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        threads = min(worker["nthreads"] for worker in workers)
+        lanes = config.lanes or max(1, threads - 1)
+        yield client, ClusterLayout(workers=len(workers), lanes=lanes)

@@ -1,0 +1,131 @@
+"""What a person sees on the terminal: one line a stage, a bar with rate and time left, each warning once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class Reporter(Protocol):
+    """Where a flow tells how far it is."""
+
+    def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks") -> None:
+        """A stage of `total` units begins, `done` of which an earlier run finished."""
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more units of the current stage are finished."""
+
+    def end(self, summary: str) -> None:
+        """The current stage is over; `summary` is its line."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know; told once."""
+
+
+class SilentReporter:
+    """For flows that nobody watches on a terminal: Prefect's logs and artifacts tell the same."""
+
+    def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks") -> None:
+        pass
+
+    def advance(self, count: int = 1) -> None:
+        pass
+
+    def end(self, summary: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        pass
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.2f} {task.fields['unit']}/s", style="progress.data.speed")
+
+
+class TerminalReporter:
+    """Writes to standard error, so that standard output stays free for what a script may read."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+        self._stage = ""
+        self._began = 0.0
+        self._told: set[str] = set()
+
+    def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks") -> None:
+        self._stop()
+        self._stage, self._began = stage, time.perf_counter()
+        if not self.console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._progress.add_task(stage, total=total, completed=done, unit=unit)
+        self._progress.start()
+
+    def advance(self, count: int = 1) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._progress.tasks[0].id, count)
+
+    def end(self, summary: str) -> None:
+        self._stop()
+        self.console.print(f"{self._stage:<9} {summary} [dim]({time.perf_counter() - self._began:.1f} s)[/dim]")
+
+    def warn(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self.console.print(Text.assemble(("warning: ", "yellow"), message))
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def close(self) -> None:
+        """Take the bar off the screen, also after an error."""
+        self._stop()
+
+
+_reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
+
+
+def current_reporter() -> Reporter:
+    """The reporter of the command that called the flow; a silent one where there is none."""
+    return _reporter.get() or SilentReporter()
+
+
+@contextmanager
+def reporting_to(reporter: TerminalReporter) -> Iterator[None]:
+    """Let flows called inside report to `reporter`."""
+    token = _reporter.set(reporter)
+    try:
+        yield
+    finally:
+        _reporter.reset(token)
+        reporter.close()

@@ -1,0 +1,27 @@
+"""How a run says that blocks are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+_SHOWN = 20
+
+
+class FailedBlocksError(RuntimeError):
+    """All other blocks are finished; the message lists the quarantined ones.
+
+    Attributes:
+        failed: error of each quarantined block, by its name.
+    """
+
+    def __init__(self, failed: Mapping[str, str], *, total: int, directory: Path) -> None:
+        self.failed = dict(failed)
+        lines = [f"  {name}: {error}" for name, error in list(failed.items())[:_SHOWN]]
+        if len(failed) > _SHOWN:
+            lines.append(f"  … and {len(failed) - _SHOWN} more: dasnet status {directory}")
+        super().__init__(
+            f"{len(failed)} of {total} blocks failed; the others are finished and kept in {directory}:\n"
+            + "\n".join(lines)
+            + "\nMend the cause and run the same command with --retry-failed."
+        )

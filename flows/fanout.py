@@ -1,0 +1,178 @@
+"""Ingest and infer: a stage's blocks through the cluster, in at most some hundred Prefect tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from distributed import Client, get_worker
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.artifacts import LiveProgress
+from flows.cluster import ClusterLayout
+from flows.console import Reporter
+from storage.ingest import ingest_block
+from storage.rasters import GridReader
+from storage.store import RunStore
+from tiling.execute import BoundedRunner, Equipment, Outcome
+from tiling.grid import BlockGrid, WindowLattice
+from tiling.ledger import Entry, Ledger
+from tiling.protocols import Predictor
+from tiling.worker import BlockInference
+
+# The Prefect UI stays readable, and its API quiet, at a million blocks.
+MAX_BATCHES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestTool:
+    """On a worker: reads one block of one date and writes its shard."""
+
+    store: RunStore
+    readers: tuple[GridReader, ...]
+    blocks: BlockGrid
+
+    def __call__(self, item: tuple[int, int]) -> Mapping[str, Any]:
+        date, index = item
+        box = self.blocks[index].box
+        started = time.perf_counter()
+        ingested = ingest_block(self.store, self.readers[date], date, rows=box.rows, cols=box.cols)
+        return {"valid": ingested.valid_pixels, "seconds": round(time.perf_counter() - started, 4)}
+
+
+def make_ingest_tool(store: RunStore, readers: tuple[GridReader, ...], blocks: BlockGrid) -> IngestTool:
+    return IngestTool(store=store, readers=readers, blocks=blocks)
+
+
+def make_inference_tool(
+    make_predictor: Callable[[], Predictor], store: RunStore, blocks: BlockGrid, lattice: WindowLattice, lanes: int
+) -> BlockInference:
+    """Runs once on each worker: loads the model there.
+
+    On CPU a predictor computes with one thread (tiling.worker says why); set here too, for workers that somebody else
+    started without our environment.
+    """
+    torch.set_num_threads(1)
+    return BlockInference(
+        predictor=make_predictor(), source=store, sink=store, blocks=blocks, lattice=lattice, lanes=lanes
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """How a stage ended: blocks finished now and in all, quarantined ones with their errors, seconds."""
+
+    computed: int
+    done: int
+    failed: Mapping[str, str]
+    seconds: float
+
+
+@task(name="batch", task_run_name="{stage} {first}–{last} of {total}", cache_policy=NO_CACHE, persist_result=False)
+def run_batch(*, stage: str, first: int, last: int, total: int, step: Callable[[int], None]) -> None:
+    """Drive the cluster until blocks `first` to `last` of a stage have ended."""
+    step(last - first + 1)
+
+
+def run_stage(
+    stage: str,
+    *,
+    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    make_tool: Callable[[ClusterLayout], Callable[[], Callable[..., Mapping[str, Any]]]],
+    items: Iterable[tuple[str, Any]],
+    total: int,
+    ledger: Ledger,
+    in_flight: int,
+    retries: int,
+    reporter: Reporter,
+    on_ready: Callable[[Client], None] | None = None,
+) -> StageResult:
+    """Run what is pending of a stage and keep its ledger.
+
+    Args:
+        cluster: gives the client; called only if anything is pending.
+        make_tool: gives what every worker calls to make its tool.
+        items: (name, item) of all blocks of the stage; those that the ledger has as done or failed are left out.
+        total: how many `items` there are.
+        in_flight: blocks submitted at a time for each lane.
+        on_ready: called when every worker has its tool, before the first block.
+    """
+    started = time.perf_counter()
+    done_before = ledger.count("done")
+    settled = done_before + ledger.count("failed")
+    pending = total - settled
+    reporter.begin(stage, total, done=settled)
+    if pending:
+        client, layout = cluster()
+        equipment = f"{stage}-{time.time_ns():x}"
+        client.register_plugin(Equipment(equipment, make_tool(layout)), name=equipment)
+        if on_ready is not None:
+            on_ready(client)
+        live = LiveProgress(stage, total, done=settled)
+        runner = BoundedRunner(
+            client=client,
+            equipment=equipment,
+            items=((name, item) for name, item in items if ledger.state(name) == "pending"),
+            in_flight=in_flight * layout.computing,
+            retries=retries,
+        )
+        step = partial(_drive, runner, ledger, reporter, live)
+        batch = max(-(-pending // MAX_BATCHES), runner.in_flight)
+        try:
+            for first in range(0, pending, batch):
+                last = min(first + batch, pending)
+                run_batch(stage=stage, first=settled + first + 1, last=settled + last, total=total, step=step)
+        finally:
+            runner.cancel()
+            live.flush()
+        client.unregister_worker_plugin(equipment)
+    return StageResult(
+        computed=ledger.count("done") - done_before,
+        done=ledger.count("done"),
+        failed={entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _drive(runner: BoundedRunner, ledger: Ledger, reporter: Reporter, live: LiveProgress, count: int) -> None:
+    for outcome in runner.advance(count):
+        ledger.append([_entry(outcome)])
+        if outcome.error is not None:
+            reporter.warn(f"block {outcome.name} failed {outcome.attempts} times: {outcome.error}")
+        reporter.advance()
+        live.advance()
+
+
+def _entry(outcome: Outcome) -> Entry:
+    if outcome.result is None:
+        return Entry(
+            block=outcome.name, state="failed", facts={"error": outcome.error, "attempts": outcome.attempts}
+        )
+    return Entry(block=outcome.name, state="done", facts={**outcome.result, "attempts": outcome.attempts})
+
+
+def describe_predictors(client: Client) -> dict[str, Any]:
+    """Arithmetic of the workers: device, precision, torch version. Every worker must say the same.
+
+    Raises:
+        ValueError: they differ, so the result would depend on which worker computed which block.
+    """
+    described = client.run(_describe_predictor)
+    distinct = {tuple(sorted(facts.items())) for facts in described.values()}
+    if len(distinct) > 1:
+        lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
+        raise ValueError(f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}")
+    return dict(distinct.pop())
+
+
+def _describe_predictor() -> dict[str, Any]:
+    for plugin in get_worker().plugins.values():
+        tool = getattr(plugin, "tool", None)
+        if isinstance(tool, BlockInference):
+            return dict(tool.predictor.describe())
+    return {}

@@ -1,0 +1,228 @@
+"""From a request to a job: headers are read, everything that can be refused is refused, the cost is known."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import psutil
+from odc.geo.geobox import GeoBox
+
+from dasnet.bundle import Bundle, load_bundle
+from flows.cluster import local_layout
+from flows.config import DetectRequest
+from storage.errors import InputError
+from storage.rasters import (
+    GridReader,
+    Mosaic,
+    common_grid,
+    needs_resampling,
+    open_mosaic,
+    select_bands,
+)
+from tiling.grid import BlockGrid, WindowLattice
+from tiling.plan import Plan
+
+# Ground resolutions this far from the bundle's are worth a word: the network has never seen objects of that size.
+_RESOLUTION_TOLERANCE = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A request whose inputs have been found and fit together.
+
+    Attributes:
+        mosaics: one for each date, in time order.
+        readers: the same, on `grid`, with the bundle's bands.
+        times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
+        plan: geometry and cost.
+        warnings: what the user should know before the run.
+    """
+
+    request: DetectRequest
+    mosaics: tuple[Mosaic, ...]
+    readers: tuple[GridReader, ...]
+    bundle: Bundle
+    grid: GeoBox
+    times: tuple[datetime, ...]
+    dates_known: bool
+    plan: Plan
+    warnings: tuple[str, ...]
+
+    @property
+    def blocks(self) -> BlockGrid:
+        return self.plan.blocks
+
+    @property
+    def lattice(self) -> WindowLattice:
+        return self.plan.lattice
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What the probability depends on beside inputs, grid and bundle."""
+        return {
+            "bands": [list(reader.bands) for reader in self.readers],
+            "resampling": self.request.resampling,
+            "block": self.blocks.size,
+            "window": self.lattice.window,
+            "overlap": self.lattice.overlap,
+            "precision": self.request.precision,
+            "dates": [time.isoformat() for time in self.times],
+        }
+
+    def identity(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides the result.
+
+        Args:
+            digests: SHA-256 of each mosaic, by its label.
+        """
+        return {
+            "inputs": [{"mosaic": m.label, "sha256": digests[m.label]} for m in self.mosaics],
+            "grid": {
+                "crs": str(self.grid.crs),
+                "transform": list(self.grid.transform)[:6],
+                "shape": [self.grid.height, self.grid.width],
+                "region": None if self.request.grid.region is None else self.request.grid.region.read_text(),
+            },
+            "bundle": {"name": self.request.bundle, "sha256": self.bundle.digest},
+            "parameters": self.parameters,
+        }
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan as (what, how much) lines for a person."""
+        plan, grid = self.plan, self.grid
+        resampled = [m.label for m in self.mosaics if needs_resampling(m, grid)]
+        lines = [
+            ("before", f"{self.mosaics[0].label} ({self.times[0]:%Y-%m-%d})" if self.dates_known else self.mosaics[0].label),
+            ("after", f"{self.mosaics[-1].label} ({self.times[-1]:%Y-%m-%d})" if self.dates_known else self.mosaics[-1].label),
+            (
+                "grid",
+                f"{grid.width:,} × {grid.height:,} px of {abs(grid.resolution.x):g} × {abs(grid.resolution.y):g} in {grid.crs}",
+            ),
+            ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
+            ("bundle", f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}"),
+            ("blocks", f"{len(plan.blocks):,} of {plan.blocks.size} px"),
+            (
+                "windows",
+                f"{plan.windows_computed:,} of {plan.lattice.window} px, neighbours share {plan.lattice.overlap} px",
+            ),
+            ("reads", f"{plan.bytes_in / 1e9:.3g} GB of imagery and masks, uncompressed"),
+            ("writes", f"{plan.bytes_out / 1e9:.3g} GB of probability; at most {plan.disk_bytes / 1e9:.3g} GB on disk"),
+            (
+                "workers",
+                f"{plan.workers} × {plan.lanes} blocks at a time, about {plan.worker_bytes / 1e9:.2g} GB each",
+            ),
+        ]
+        seconds = plan.expected_seconds
+        if seconds is not None:
+            lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
+        return lines
+
+
+def resolve(request: DetectRequest) -> Job:
+    """Open headers, find the common grid, match bands with the bundle, count the cost.
+
+    Raises:
+        InputError, BundleError, RefusedPlanError: what cannot work, with the values that clash.
+    """
+    bundle = load_bundle(request.bundle)
+    mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+    warnings: list[str] = []
+    for mosaic in mosaics:
+        if mosaic.dtype != bundle.dtype:
+            raise InputError(
+                f"{mosaic.label} holds {mosaic.dtype}, but bundle {request.bundle} was trained on {bundle.dtype} values: "
+                f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
+            )
+    if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
+        raise InputError(
+            f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
+            f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
+            f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
+        )
+    wanted = [band.name for band in bundle.bands]
+    bands = [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
+    asked = request.grid
+    grid = common_grid(mosaics, crs=asked.crs, resolution=asked.resolution, bbox=asked.bbox, region=asked.region)
+    readers = tuple(
+        GridReader(mosaic=mosaic, grid=grid, bands=chosen, resampling=request.resampling, region=asked.region)
+        for mosaic, chosen in zip(mosaics, bands, strict=True)
+    )
+    times, dates_known = _times(request, mosaics, warnings)
+    _compare_resolution(grid, bundle, warnings)
+    plan = _plan(request, bundle, grid)
+    output = request.output.resolve()
+    place = next(parent for parent in (output, *output.parents) if parent.exists())
+    already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
+    plan.require(
+        free_disk=shutil.disk_usage(place).free + already,
+        memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
+    )
+    return Job(
+        request=request,
+        mosaics=mosaics,
+        readers=readers,
+        bundle=bundle,
+        grid=grid,
+        times=times,
+        dates_known=dates_known,
+        plan=plan,
+        warnings=tuple(warnings),
+    )
+
+
+def _times(
+    request: DetectRequest, mosaics: tuple[Mosaic, ...], warnings: list[str]
+) -> tuple[tuple[datetime, ...], bool]:
+    asked = (request.before_date, request.after_date)
+    found = [given or mosaic.date for given, mosaic in zip(asked, mosaics, strict=True)]
+    known = [time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time for time in found if time is not None]
+    if len(known) < len(found):
+        missing = ", ".join(m.label for m, time in zip(mosaics, found, strict=True) if time is None)
+        warnings.append(f"no date is known of {missing}: give --before-date and --after-date to have it in the products")
+        return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
+    if known[0] >= known[-1]:
+        if None not in asked:
+            raise InputError(f"--before-date {known[0]:%Y-%m-%d} must be earlier than --after-date {known[-1]:%Y-%m-%d}")
+        warnings.append(
+            f"by its name or header {mosaics[0].label} ({known[0]:%Y-%m-%d}) is not older than {mosaics[-1].label} "
+            f"({known[-1]:%Y-%m-%d}): give --before-date and --after-date to set this right"
+        )
+        return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
+    return tuple(known), True
+
+
+def _compare_resolution(grid: GeoBox, bundle: Bundle, warnings: list[str]) -> None:
+    if bundle.resolution is None:
+        return
+    metres = abs(grid.resolution.x)
+    if grid.crs is not None and grid.crs.geographic:
+        metres *= 111_320.0
+    ratio = metres / bundle.resolution
+    if not 1 / _RESOLUTION_TOLERANCE <= ratio <= _RESOLUTION_TOLERANCE:
+        warnings.append(
+            f"the grid's pixels are about {metres:.3g} m, the bundle was trained at {bundle.resolution:g} m: "
+            "expect worse results, or give --resolution"
+        )
+
+
+def _plan(request: DetectRequest, bundle: Bundle, grid: GeoBox) -> Plan:
+    window = request.window or bundle.window
+    overlap = window // 4 if request.overlap is None else request.overlap
+    if overlap >= window:
+        raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
+    layout = local_layout(request.cluster)
+    return Plan(
+        blocks=BlockGrid(height=grid.height, width=grid.width, size=request.block),
+        lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
+        dates=2,
+        bands=len(bundle.bands),
+        itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
+        workers=layout.workers,
+        lanes=layout.lanes,
+    )
+

@@ -1,0 +1,116 @@
+"""An embedded Prefect server for a command that runs where no server is configured.
+
+Prefect can start a temporary server by itself, but that one writes tracebacks to the user's terminal as it shuts down
+and serves no UI. This one writes to a log file, serves the UI, and dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class PrefectServerError(RuntimeError):
+    """The embedded server did not start; the message names its log."""
+
+
+def configured_api_url() -> str | None:
+    """Address of the Prefect API that the user's environment or profile names, if any."""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+def server_log() -> Path:
+    """Where an embedded server writes what it has to say."""
+    from prefect.settings import PREFECT_HOME
+
+    return Path(PREFECT_HOME.value()) / "dasnet-embedded-server.log"
+
+
+def flush_logs() -> None:
+    """Hand over what Prefect still holds for its API, so that it does not try after the server has gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=10)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    # Linux only: a SIGKILL of the command must not leave its server behind
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
+    """Run a Prefect server on a free loopback port and make it this process's API; yields the UI's address.
+
+    Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by ``prefect server start``.
+
+    Args:
+        log: file that takes what the server prints.
+        patience_s: seconds until it must answer.
+
+    Raises:
+        PrefectServerError: it ended or did not answer in time.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "PREFECT_UI_API_URL": f"{address}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services", "--log-level", "WARNING"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    try:
+        _await_health(process, f"{address}/api/health", log, patience_s)
+        with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
+            yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise PrefectServerError(f"the embedded Prefect server ended with code {process.returncode}: see {log}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.2)
+    raise PrefectServerError(f"the embedded Prefect server did not answer within {patience_s:.0f} s: see {log}")

@@ -1,0 +1,90 @@
+"""How far a run has come, read from its directory alone: no cluster, no Prefect, no pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.products import PRODUCTS
+from flows.run_directory import RunDirectory
+from storage.errors import InputError
+from tiling.grid import BlockGrid
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageState:
+    """Blocks of one stage."""
+
+    total: int
+    done: int
+    failed: int
+
+    @property
+    def pending(self) -> int:
+        return self.total - self.done - self.failed
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} blocks done, {self.failed} failed, {self.pending} pending"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """State of a run.
+
+    Attributes:
+        key: the run key.
+        stages: ingest and infer.
+        failed: error of each quarantined block, by its name.
+        products: which of the products stand there.
+    """
+
+    key: str
+    created: str
+    stages: dict[str, StageState]
+    failed: dict[str, str]
+    products: tuple[str, ...]
+
+    @property
+    def word(self) -> str:
+        """`finished`, `failed` (only quarantined blocks are left) or `unfinished`."""
+        if self.failed and not any(stage.pending for stage in self.stages.values()):
+            return "failed"
+        return "finished" if len(self.products) == len(PRODUCTS) else "unfinished"
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        return [
+            ("run", f"{self.key[:16]}… of {self.created}"),
+            ("state", self.word),
+            *((name, str(stage)) for name, stage in self.stages.items()),
+            ("products", ", ".join(self.products) or "none yet"),
+        ]
+
+
+def run_status(path: Path) -> RunStatus:
+    """Read the state of the run in `path`.
+
+    Raises:
+        InputError: there is no run.
+    """
+    directory = RunDirectory(path)
+    description = directory.describe()
+    if description is None:
+        raise InputError(f"{path} holds no run: {directory.description} does not exist")
+    shape = description["identity"]["grid"]["shape"]
+    blocks = BlockGrid(
+        height=shape[0], width=shape[1], size=description["identity"]["parameters"]["block"]
+    )
+    dates = len(description["identity"]["inputs"])
+    stages, failed = {}, {}
+    for stage, total in (("ingest", dates * len(blocks)), ("infer", len(blocks))):
+        ledger = directory.ledger(stage)
+        stages[stage] = StageState(total=total, done=ledger.count("done"), failed=ledger.count("failed"))
+        failed |= {entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")}
+    return RunStatus(
+        key=description["key"],
+        created=description["created"],
+        stages=stages,
+        failed=failed,
+        products=tuple(name for name in PRODUCTS.values() if (path / name).exists()),
+    )

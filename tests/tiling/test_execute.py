@@ -1,0 +1,112 @@
+"""The bounded fan-out on a real cluster, with scripted faults."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from tiling.execute import BoundedRunner, ClusterLostError, Equipment, Outcome
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected
+
+
+class Square:
+    """Counts its makings in `folder`; item (number, fault) gives the number's square, after the fault."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / f"made-{os.getpid()}-{time.time_ns()}").touch()
+
+    def __call__(self, item: tuple[int, str]) -> dict[str, Any]:
+        number, fault = item
+        seen = len(list(self.folder.glob(f"try-{number}-*")))
+        (self.folder / f"try-{number}-{time.time_ns()}").touch()
+        if fault == "always" or (fault == "twice" and seen < 2):
+            raise OSError(f"no pixels for {number}")
+        if fault == "kill" or (fault == "kill once" and seen < 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"square": number**2}
+
+
+def run(client: Client, folder: Path, items: list[tuple[int, str]], **options: Any) -> dict[str, Outcome]:
+    name = folder.name
+    client.register_plugin(Equipment(name, lambda: Square(folder)), name=name)
+    try:
+        runner = BoundedRunner(
+            client=client,
+            equipment=name,
+            items=((str(item[0]), item) for item in items),
+            **{"in_flight": 4, **options},
+        )
+        return {outcome.name: outcome for outcome in runner.advance(10**6)}
+    finally:
+        client.unregister_worker_plugin(name)
+
+
+def test_every_item_ends_once_and_the_tool_is_made_once_a_worker(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, tmp_path, [(number, "") for number in range(40)])
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        str(number): {"square": number**2} for number in range(40)
+    }
+    assert len(list(tmp_path.glob("made-*"))) == 2
+
+
+def test_a_passing_fault_is_retried_and_a_lasting_one_is_quarantined(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, tmp_path, [(0, ""), (1, "twice"), (2, "always"), (3, "")], retries=2)
+    assert outcomes["1"].result == {"square": 1}
+    assert outcomes["1"].attempts == 3
+    assert outcomes["2"].result is None
+    assert outcomes["2"].error == "OSError: no pixels for 2"
+    assert outcomes["0"].result is not None
+    assert outcomes["3"].result is not None
+
+
+def test_no_more_than_in_flight_are_submitted(client: Client, tmp_path: Path) -> None:
+    consumed = []
+
+    def items() -> Iterator[tuple[str, tuple[int, str]]]:
+        for number in range(50):
+            consumed.append(number)
+            yield str(number), (number, "")
+
+    client.register_plugin(Equipment("bounded", lambda: Square(tmp_path)), name="bounded")
+    runner = BoundedRunner(client=client, equipment="bounded", items=items(), in_flight=3)
+    for ended, _ in enumerate(runner.advance(20), start=1):
+        assert len(consumed) <= ended + 3
+    assert len(list(runner.advance(100))) == 30
+    client.unregister_worker_plugin("bounded")
+
+
+def test_a_killed_worker_costs_time_but_no_item(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, tmp_path, [(number, "kill once" if number == 5 else "") for number in range(20)])
+    assert sorted(int(name) for name, outcome in outcomes.items() if outcome.result) == list(range(20))
+
+
+def test_an_item_that_kills_workers_is_quarantined_alone(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, tmp_path, [(number, "kill" if number == 3 else "") for number in range(12)])
+    assert [name for name, outcome in outcomes.items() if outcome.error] == ["3"]
+    assert "KilledWorker" in str(outcomes["3"].error)
+
+
+def test_a_cluster_without_workers_is_lost_not_waited_for(tmp_path: Path) -> None:
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as lonely:
+        runner = BoundedRunner(client=lonely, equipment="none", items=[("a", 1)], in_flight=1, patience_s=3)
+        with pytest.raises(ClusterLostError, match="no worker for 3 s"):
+            list(runner.advance(1))
+        runner.cancel()
+
+
