@@ -1,0 +1,38 @@
+"""torchvision beside any build of torch: the only module that imports it.
+
+The wheels on PyPI carry operators compiled for CUDA. Beside a CPU build of torch they do not load, and torchvision
+0.28 then fails on import because it registers shapes for two of them (``operator torchvision::nms does not exist``).
+We use its network definitions only, so declaring those two operators, without an implementation, is enough.
+Where torchvision imports as it is, nothing is declared.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_declared: list[torch.library.Library] = []  # an operator lives as long as its Library
+
+
+def _declare_missing_operators() -> None:
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name, schema in _SCHEMAS.items():
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(schema)
+    _declared.append(library)
+
+
+try:
+    import torchvision
+except RuntimeError as error:
+    if "torchvision::" not in str(error):
+        raise
+    _declare_missing_operators()
+    import torchvision
+
+models = torchvision.models
+
+__all__ = ["models", "torchvision"]

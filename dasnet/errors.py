@@ -1,0 +1,9 @@
+"""What the network's room refuses."""
+
+
+class BundleError(ValueError):
+    """A bundle or a checkpoint that cannot be used. The message names the file, the values and what to do."""
+
+
+class PredictorError(ValueError):
+    """A predictor that cannot be made or fed as asked: device, precision, window or bands do not fit."""
