@@ -1,0 +1,297 @@
+"""The run's Zarr store: images and validity of all dates, and the change probability.
+
+::
+
+    run.zarr/
+        image               (time, band, y, x)    the mosaics on the run's grid, in their own type
+        valid               (time, y, x)          True = the pixel is there
+        change_probability  (interval, y, x)      uint8, probability × 254, 255 = nodata
+        time, band, y, x, interval_start, interval_end, spatial_ref
+
+An *interval* lies between two consecutive dates, so a series of T dates has T − 1 of them. A shard is one block and has
+one writer; inside it are compressed chunks with a checksum each. "No change" and "black" are values: every chunk is
+written, and a shard that is missing is an error, never a fill value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rioxarray  # noqa: F401  registers the .rio accessor
+import xarray as xr
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ZarrUserWarning
+
+from storage.errors import IntegrityError
+
+NODATA = 255
+PROBABILITY_SCALE = 1 / 254
+_ZSTD_LEVEL = 1  # imagery hardly compresses; a higher level costs more time than it saves disk
+
+# zarrs reads a block twice as fast as zarr's own pipeline
+_FAST_CODECS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+
+
+def create_store(
+    path: Path,
+    *,
+    grid: GeoBox,
+    times: Sequence[datetime],
+    bands: Sequence[str],
+    dtype: str,
+    block: int,
+    chunk: int = 256,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Create an empty store; it appears at `path` when it is complete.
+
+    Args:
+        grid: of all dates.
+        times: T ≥ 2 dates, ascending.
+        bands: names, in the order of the images' bands.
+        dtype: of the images: uint8, uint16 or float32.
+        block: side of a block, in pixels; a multiple of `chunk` if it is larger than that.
+        chunk: side of the inner chunks, in pixels.
+        attrs: what else the store should say of itself; JSON values.
+    """
+    chunk = min(chunk, block)
+    if block % chunk:
+        raise ValueError(f"block {block} px must be a multiple of the inner chunk, {chunk} px")
+    if len(times) < 2 or list(times) != sorted(times):
+        raise ValueError(f"a series needs two or more dates in time order, not {list(times)}")
+    if grid.crs is None:
+        raise ValueError("the grid has no CRS")
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    height, width = grid.shape
+    moments = np.array([np.datetime64(time, "ns") for time in times])
+    transform = grid.affine
+    coordinates = xr.Dataset(
+        coords={
+            "time": moments,
+            "band": np.array(list(bands), dtype=object),
+            "y": ("y", transform.f + transform.e * (np.arange(height) + 0.5)),
+            "x": ("x", transform.c + transform.a * (np.arange(width) + 0.5)),
+            "interval_start": ("interval", moments[:-1]),
+            "interval_end": ("interval", moments[1:]),
+        },
+        attrs={
+            **(attrs or {}),
+            "block": block,
+            "grid": {"crs": str(grid.crs), "transform": list(transform)[:6], "shape": [height, width]},
+        },
+    )
+    coordinates = coordinates.rio.write_crs(grid.crs.wkt).rio.write_transform(transform)
+    coordinates.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
+    group = zarr.open_group(draft, mode="r+")
+
+    def add(name: str, leading: tuple[int, ...], dimensions: tuple[str, ...], dtype: str, **options: Any) -> None:
+        # one shard holds one block of one date or interval, with all its bands
+        depth = tuple(1 if dimension in ("time", "interval") else size for dimension, size in zip(dimensions, leading))
+        array = group.create_array(
+            name,
+            shape=(*leading, height, width),
+            dtype=dtype,
+            chunks=(*depth, chunk, chunk),
+            shards=(*depth, block, block),
+            compressors=[ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()],
+            dimension_names=(*dimensions, "y", "x"),
+            config={"write_empty_chunks": True},
+            fill_value=options.pop("fill_value", 0),
+        )
+        array.attrs.update({"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", **options})
+
+    add("image", (len(times), len(bands)), ("time", "band"), dtype)
+    add("valid", (len(times),), ("time",), "bool", fill_value=False)
+    add(
+        "change_probability",
+        (len(times) - 1,),
+        ("interval",),
+        "uint8",
+        fill_value=NODATA,
+        _FillValue=NODATA,
+        scale_factor=PROBABILITY_SCALE,
+        long_name="probability of change between two consecutive dates",
+    )
+    with warnings.catch_warnings():
+        # without it every xarray.open_zarr warns; with it zarr warns that version 3 has no standard for it yet
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(draft)
+    os.replace(draft, path)
+
+
+class RunStore:
+    """A run's store. Holds nothing but its path until pixels are asked for, so it travels to workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    @cached_property
+    def _group(self) -> zarr.Group:
+        return zarr.open_group(self.path, mode="r+")
+
+    def _array(self, name: str) -> zarr.Array:
+        with zarr.config.set(_FAST_CODECS):
+            array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    @cached_property
+    def _image(self) -> zarr.Array:
+        return self._array("image")
+
+    @cached_property
+    def _valid(self) -> zarr.Array:
+        return self._array("valid")
+
+    @cached_property
+    def _probability(self) -> zarr.Array:
+        return self._array("change_probability")
+
+    @cached_property
+    def grid(self) -> GeoBox:
+        known = dict(self._group.attrs)["grid"]
+        assert isinstance(known, dict)
+        return GeoBox(tuple(known["shape"]), Affine(*known["transform"]), CRS(known["crs"]))
+
+    @property
+    def height(self) -> int:
+        return int(self._image.shape[2])
+
+    @property
+    def width(self) -> int:
+        return int(self._image.shape[3])
+
+    @property
+    def block(self) -> int:
+        """Side of a block, in pixels."""
+        return int(self._image.shards[2])  # type: ignore[index]
+
+    @property
+    def dates(self) -> int:
+        """T."""
+        return int(self._image.shape[0])
+
+    @cached_property
+    def bands(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.open()["band"].to_numpy())
+
+    @cached_property
+    def times(self) -> tuple[np.datetime64, ...]:
+        return tuple(self.open()["time"].to_numpy())
+
+    def open(self) -> xr.Dataset:
+        """The store as a lazy, georeferenced dataset; probabilities decoded to [0, 1] with NaN for nodata."""
+        return xr.open_zarr(self.path, chunks=None, decode_coords="all")
+
+    def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """All dates of a range.
+
+        Args:
+            rows, cols: pixels of the grid; may reach beyond it.
+
+        Returns:
+            images (T, C, h, w) and valid (T, h, w); 0 and False beyond the grid.
+
+        Raises:
+            IntegrityError: a shard is missing or its bytes are not those that were written.
+        """
+        inner_rows, inner_cols = self._inside(rows, cols)
+        images = self._read(self._image, (slice(None), slice(None)), inner_rows, inner_cols)
+        valid = self._read(self._valid, (slice(None),), inner_rows, inner_cols)
+        margins = (
+            (inner_rows.start - rows.start, rows.stop - inner_rows.stop),
+            (inner_cols.start - cols.start, cols.stop - inner_cols.stop),
+        )
+        if any(any(margin) for margin in margins):
+            images = np.pad(images, ((0, 0), (0, 0), *margins))
+            valid = np.pad(valid, ((0, 0), *margins))
+        return images, valid
+
+    def read_images(self, time: int, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """One date of a range inside the grid: image (C, h, w) and valid (h, w)."""
+        return (
+            self._read(self._image, (slice(time, time + 1), slice(None)), rows, cols)[0],
+            self._read(self._valid, (slice(time, time + 1),), rows, cols)[0],
+        )
+
+    def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[np.uint8]:
+        """(h, w) uint8 of one interval: probability × 254, 255 = nodata. Raises IntegrityError as above."""
+        return self._read(self._probability, (slice(interval, interval + 1),), rows, cols)[0]
+
+    def write_image(
+        self, time: int, image: NDArray[Any], valid: NDArray[np.bool_], *, rows: slice, cols: slice
+    ) -> None:
+        """Write one block of one date durably: image (C, h, w), valid (h, w). The range is exactly one block."""
+        self._require_one_block(rows, cols)
+        self._image[time, :, rows, cols] = image
+        self._valid[time, rows, cols] = valid
+        self._sync(self._image, (time, 0), rows, cols)
+        self._sync(self._valid, (time,), rows, cols)
+
+    def write_probability(self, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
+        """Write one block of all intervals durably: (T − 1, h, w) uint8; returns the SHA-256 of its bytes, as hex."""
+        self._require_one_block(rows, cols)
+        pixels = np.ascontiguousarray(probability, dtype=np.uint8)
+        for interval in range(len(pixels)):
+            self._probability[interval, rows, cols] = pixels[interval]
+            self._sync(self._probability, (interval,), rows, cols)
+        return hashlib.sha256(pixels).hexdigest()
+
+    def _inside(self, rows: slice, cols: slice) -> tuple[slice, slice]:
+        return (
+            slice(max(rows.start, 0), min(rows.stop, self.height)),
+            slice(max(cols.start, 0), min(cols.stop, self.width)),
+        )
+
+    def _require_one_block(self, rows: slice, cols: slice) -> None:
+        # two writers of one shard would lose each other's data
+        for span, length in ((rows, self.height), (cols, self.width)):
+            assert span.start % self.block == 0 and span.stop == min(span.start + self.block, length), (rows, cols)
+
+    def _read(self, array: zarr.Array, leading: tuple[slice, ...], rows: slice, cols: slice) -> NDArray[Any]:
+        for index in range(*leading[0].indices(array.shape[0])):
+            for shard in self._shards(array, (index, *(0,) * (len(leading) - 1)), rows, cols):
+                if not shard.exists():
+                    raise IntegrityError(f"{shard} is missing: that block was never written, or was lost")
+        try:
+            return np.asarray(array[(*leading, rows, cols)])
+        except Exception as error:  # each codec pipeline has exceptions of its own
+            raise IntegrityError(
+                f"{self.path / array.basename} rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop} cannot be "
+                f"decoded, its bytes have changed at rest: {error}"
+            ) from error
+
+    def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[Path]:
+        folder = self.path.joinpath(array.name.strip("/"), "c", *map(str, leading))
+        return [
+            folder / str(y) / str(x)
+            for y in range(rows.start // self.block, -(-rows.stop // self.block))
+            for x in range(cols.start // self.block, -(-cols.stop // self.block))
+        ]
+
+    def _sync(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> None:
+        for shard in self._shards(array, leading, rows, cols):
+            for path in (shard, shard.parent):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
