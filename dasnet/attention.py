@@ -12,6 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 QUERY_SHARE = 8
 """Query and key have an eighth of the channels."""
 
+_WIDEST = 256
+
 
 class SpatialAttention(nn.Module):
     """Every position sees every other: softmax over the H·W positions, no scaling; memory linear in H·W.
@@ -28,11 +30,16 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        # The kernels without an N×N matrix want query, key and value equally wide: the value is cut into as many heads
-        # as make it so, and every head has the same query and key.
-        query = _as_heads(self.query_conv(x), 1).expand(-1, QUERY_SHARE, -1, -1)
-        key = _as_heads(self.key_conv(x), 1).expand(-1, QUERY_SHARE, -1, -1)
-        value = _as_heads(self.value_conv(x), QUERY_SHARE)
+        # Kernels that never hold the N×N matrix want query, key and value equally wide, and no wider than 256 on a GPU:
+        # query and key are filled up with zeros, which leaves their products as they are, and a value that is too wide
+        # is cut into heads that share one query and key.
+        value = self.value_conv(x)
+        heads = max(value.shape[1] // _WIDEST, 1)
+        value = _as_heads(value, heads)
+        query, key = (
+            F.pad(narrow, (0, value.shape[3] - narrow.shape[3])).expand(-1, heads, -1, -1)
+            for narrow in (_as_heads(self.query_conv(x), 1), _as_heads(self.key_conv(x), 1))
+        )
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return self.gamma * attended.transpose(2, 3).reshape(x.shape) + x
 
@@ -56,6 +63,12 @@ class ChannelAttention(nn.Module):
         attention = torch.softmax(energy.amax(dim=-1, keepdim=True) - energy, dim=-1)  # (B, C, C)
         attended = (attention @ features).reshape(x.shape).to(x.dtype)
         return self.gamma * attended + x
+
+
+def fits_attention(channels: int) -> bool:
+    """Whether features of so many channels can be attended: query and key narrow, the value in heads of one width."""
+    step = QUERY_SHARE if channels <= _WIDEST else _WIDEST
+    return 0 < channels <= QUERY_SHARE * _WIDEST and channels % step == 0
 
 
 def _as_heads(x: Tensor, heads: int) -> Tensor:

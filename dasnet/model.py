@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.attention import QUERY_SHARE, ChannelAttention, SpatialAttention
+from dasnet.attention import ChannelAttention, SpatialAttention, fits_attention
 from dasnet.backbones import BACKBONES, STRIDE
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
@@ -33,8 +33,8 @@ class Architecture:
         attention: which attention the two branches have. Without one a branch keeps its convolutions, so that two
             architectures differ by the attention alone; "none" is the paper's Siam-Conv.
         distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2].
-        head_channels: channels of branches and embeddings, a multiple of 8; None = the backbone's default, which for
-            the paper's two is a quarter of the backbone's channels.
+        head_channels: channels of branches and embeddings, a multiple of 8 up to 256 or of 256 up to 2048; None = the
+            backbone's default, which for the paper's two is a quarter of the backbone's channels.
     """
 
     backbone: BackboneName
@@ -55,8 +55,10 @@ class Architecture:
             raise ValueError(f"in_bands must be 1 or more, not {self.in_bands!r}")
         if self.head_channels is None:
             object.__setattr__(self, "head_channels", BACKBONES[self.backbone].head_channels)
-        if type(self.head_channels) is not int or self.head_channels < 1 or self.head_channels % QUERY_SHARE:
-            raise ValueError(f"head_channels must be a positive multiple of {QUERY_SHARE}, not {self.head_channels!r}")
+        if type(self.head_channels) is not int or not fits_attention(self.head_channels):
+            raise ValueError(
+                f"head_channels must be a multiple of 8 up to 256, or of 256 up to 2048, not {self.head_channels!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""

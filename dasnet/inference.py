@@ -1,0 +1,211 @@
+"""The predictor: a block of a series in, its change probability out; everything between on one device.
+
+Legend of shapes: T dates, C bands, (H, W) the block with its halo, (h, w) the block itself, B windows of s×s pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dasnet.blending import DISAGREEMENT_BINS, NODATA, Blend
+from dasnet.bundle import Bundle, build_model
+from dasnet.errors import PredictorError
+from dasnet.inference_network import Precision, prepare
+from dasnet.model import upsample
+
+_log = logging.getLogger(__name__)
+
+# A CPU gains nothing from more windows at a time, and its bits are the same with any number.
+_BATCH_CPU = 1
+_BATCH_CUDA = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPrediction:
+    """What the predictor makes of one block; the fields are those of tiling.protocols.Prediction.
+
+    Attributes:
+        probability: (T − 1, h, w) uint8, change probability × 254 between consecutive dates; 255 = nodata.
+        windows_computed: windows that went through the network.
+        windows_skipped: windows without a pixel that is valid in both dates of any pair.
+        disagreement: (256,) int64, histogram of the windows' standard deviation × 510 over valid pixels that more than
+            one window covers.
+    """
+
+    probability: NDArray[np.uint8]
+    windows_computed: int
+    windows_skipped: int
+    disagreement: NDArray[np.int64]
+
+
+class DasnetPredictor:
+    """A bundle on a device; a tiling.protocols.Predictor.
+
+    The same window gives the same bits whichever block computes it and whatever else is in the batch: the batch has a
+    fixed size, and the arithmetic is fixed when the predictor is made. On a CPU that holds for any batch size, and
+    :meth:`predict` may be called from several threads at a time; give torch one thread each
+    (``torch.set_num_threads(1)``). On a GPU the caller lets one thread in at a time.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        precision: Precision = "auto",
+        batch: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        """Put the bundle's network on a device.
+
+        Args:
+            device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
+            precision: see :func:`dasnet.inference_network.prepare`.
+            batch: windows at a time; None = 1 on a CPU, 16 on a GPU. A GPU that runs out of memory halves it.
+            compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
+
+        Raises:
+            PredictorError: no such device or precision, or a batch below 1.
+        """
+        if batch is not None and batch < 1:
+            raise PredictorError(f"a batch of {batch} windows computes nothing: use 1 or more")
+        self._bundle = bundle
+        self._model = build_model(bundle)
+        network = prepare(self._model, device=device, precision=precision)
+        self._device = network.device
+        self._on_gpu = network.device.type == "cuda"
+        self._batch = batch or (_BATCH_CUDA if self._on_gpu else _BATCH_CPU)
+        if compile:
+            network = network.compiled_for((2 * self._batch, len(bundle.bands), bundle.window, bundle.window))
+        self._network = network
+        self._mean = self._per_band([band.mean for band in bundle.bands])
+        self._std = self._per_band([band.std for band in bundle.bands])
+
+    def describe(self) -> Mapping[str, Any]:
+        """The arithmetic: equal descriptions promise equal bytes."""
+        return {
+            "device": self._network.arithmetic,
+            "precision": str(self._network.dtype).removeprefix("torch."),
+            "batch": self._batch,
+            "compile": self._network.compiled,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        *,
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        crop: tuple[slice, slice],
+    ) -> BlockPrediction:
+        """Change probability of one block.
+
+        Args:
+            images: (T, C, H, W) in the bundle's data type, its bands in its order, the block with its halo.
+            valid: (T, H, W), True = valid.
+            origins: (N, 2) upper-left corners (y, x) of the windows in `images`; they are added in this order.
+            taper: (window,) float32 in (0, 1], blending weight along one axis of a window.
+            crop: rows and columns of the block within `images`.
+
+        Raises:
+            PredictorError: the series has one date, other bands or another data type than the bundle.
+            ArithmeticError: a valid pixel gets no finite probability.
+        """
+        self._check(images)
+        size = len(taper)
+        both = valid[:-1] & valid[1:]  # (T − 1, H, W)
+        chosen = [(int(y), int(x)) for y, x in origins if both[:, y : y + size, x : x + size].any()]
+        if not chosen:
+            return BlockPrediction(
+                probability=np.full(both[:, *crop].shape, NODATA, dtype=np.uint8),
+                windows_computed=0,
+                windows_skipped=len(origins),
+                disagreement=np.zeros(DISAGREEMENT_BINS, dtype=np.int64),
+            )
+        with torch.inference_mode(), self._reproducible():
+            pixels, usable = self._on_device(_bits(images)), self._on_device(valid)
+            blend = Blend(pairs=len(both), height=valid.shape[1], width=valid.shape[2], taper=self._on_device(taper))
+            done = 0
+            while done < len(chosen):
+                batch = self._batch
+                windows = chosen[done : done + batch]
+                try:
+                    probabilities = self._window_probabilities(pixels, usable, windows, size=size, batch=batch)
+                except torch.OutOfMemoryError:
+                    if batch == 1:
+                        raise
+                    self._shrink(to=batch // 2)
+                    continue
+                for (y, x), probability in zip(windows, probabilities, strict=False):
+                    blend.add(probability, y=y, x=x)
+                done += len(windows)
+            in_crop = usable[:, *crop]
+            stored, disagreement = blend.result(in_crop[:-1] & in_crop[1:], crop)
+        return BlockPrediction(
+            probability=stored.numpy(),
+            windows_computed=len(chosen),
+            windows_skipped=len(origins) - len(chosen),
+            disagreement=disagreement.numpy(),
+        )
+
+    def _window_probabilities(
+        self, pixels: Tensor, usable: Tensor, windows: Sequence[tuple[int, int]], *, size: int, batch: int
+    ) -> Tensor:
+        """(batch, T − 1, size, size) float32; the last window stands in for those that a full batch lacks."""
+        padded = [*windows, *[windows[-1]] * (batch - len(windows))]
+        values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
+        known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
+        values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
+        inputs = torch.where(known, (values.float() - self._mean) / self._std, 0.0)
+        embeddings = self._network.embed(inputs.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, T, C', s/8, s/8)
+        distances = self._model.distance(embeddings[:, :-1].flatten(0, 1), embeddings[:, 1:].flatten(0, 1))
+        fine = upsample(distances, height=size, width=size)
+        return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
+
+    def _check(self, images: NDArray[Any]) -> None:
+        dates, bands = images.shape[:2]
+        if dates < 2:
+            raise PredictorError(f"change needs two dates or more, not {dates}")
+        if bands != len(self._bundle.bands) or images.dtype != self._bundle.dtype:
+            taken = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
+            raise PredictorError(f"the bundle takes {taken}, not {bands} of {images.dtype}")
+
+    def _shrink(self, *, to: int) -> None:
+        self._batch = min(self._batch, to)
+        _log.warning("out of memory on %s: going on with %d windows at a time", self._device, self._batch)
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+
+    def _reproducible(self) -> AbstractContextManager[None]:
+        """float32 is float32 on a GPU, and equal shapes take equal kernels."""
+        if not self._on_gpu:
+            return nullcontext()
+        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        return flags
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        # torch does not take read-only arrays; nothing is written to this one.
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._on_gpu else tensor
+
+    def _per_band(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self._device).reshape(-1, 1, 1)
+
+
+def _bits(images: NDArray[Any]) -> NDArray[Any]:
+    """uint16 as the int16 of the same bits: torch copies and slices few unsigned types."""
+    return images.view(np.int16) if images.dtype == np.uint16 else images
