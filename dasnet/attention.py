@@ -32,7 +32,7 @@ class SpatialAttention(nn.Module):
         """(B, C, H, W) to the same shape."""
         # Kernels that never hold the N×N matrix want query, key and value equally wide, and no wider than 256 on a GPU:
         # query and key are filled up with zeros, which leaves their products as they are, and a value that is too wide
-        # is cut into heads that share one query and key.
+        # is cut into heads that share one query and key. They also want their vectors in one piece.
         value = self.value_conv(x)
         heads = max(value.shape[1] // _WIDEST, 1)
         value = _as_heads(value, heads)
@@ -73,4 +73,4 @@ def fits_attention(channels: int) -> bool:
 
 def _as_heads(x: Tensor, heads: int) -> Tensor:
     """(B, heads·D, H, W) to (B, heads, H·W, D)."""
-    return x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
+    return x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3).contiguous()

@@ -124,6 +124,8 @@ class DasnetPredictor:
             ArithmeticError: a valid pixel gets no finite probability.
         """
         self._check(images)
+        # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
+        torch.get_num_threads()
         size = len(taper)
         both = valid[:-1] & valid[1:]  # (T − 1, H, W)
         chosen = [(int(y), int(x)) for y, x in origins if both[:, y : y + size, x : x + size].any()]
