@@ -1,4 +1,4 @@
-"""Files appear at their final name complete, on disk and checked, or not at all; directories are claimed, not assumed."""
+"""Files appear at their final name complete, on disk and checked, or not at all; directories are claimed first."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def claim_directory(path: Path) -> None:
         strangers = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
         if strangers and not (path / RUN_FILE).exists():
             raise InputError(
-                f"output {path} is not empty and not a run of this program (it holds {', '.join(sorted(strangers)[:5])}): "
-                "choose another directory"
+                f"output {path} is not empty and not a run of this program: it holds "
+                f"{', '.join(sorted(strangers)[:5])}; choose another directory"
             )
     place = path.resolve()
     while not place.exists():

@@ -101,7 +101,7 @@ def create_store(
 
     def add(name: str, leading: tuple[int, ...], dimensions: tuple[str, ...], dtype: str, **options: Any) -> None:
         # one shard holds one block of one date or interval, with all its bands
-        depth = tuple(1 if dimension in ("time", "interval") else size for dimension, size in zip(dimensions, leading))
+        depth = (1, *leading[1:])
         array = group.create_array(
             name,
             shape=(*leading, height, width),
@@ -131,7 +131,7 @@ def create_store(
         # without it every xarray.open_zarr warns; with it zarr warns that version 3 has no standard for it yet
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(draft)
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 class RunStore:
@@ -253,7 +253,7 @@ class RunStore:
         for interval in range(len(pixels)):
             self._probability[interval, rows, cols] = pixels[interval]
             self._sync(self._probability, (interval,), rows, cols)
-        return hashlib.sha256(pixels).hexdigest()
+        return hashlib.sha256(pixels.data).hexdigest()
 
     def _inside(self, rows: slice, cols: slice) -> tuple[slice, slice]:
         return (
@@ -275,8 +275,8 @@ class RunStore:
             return np.asarray(array[(*leading, rows, cols)])
         except Exception as error:  # each codec pipeline has exceptions of its own
             raise IntegrityError(
-                f"{self.path / array.basename} rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop} cannot be "
-                f"decoded, its bytes have changed at rest: {error}"
+                f"{self.path / array.basename} rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop}: "
+                f"its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
 
     def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[Path]:

@@ -1,0 +1,185 @@
+"""One grid for all dates, and the bands that a model wants."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+from affine import Affine
+from odc.geo.crs import CRS, CRSError
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry, unary_union
+from odc.geo.overlap import compute_reproject_roi
+
+from storage.errors import InputError
+from storage.mosaics import Mosaic
+
+_LARGEST_RESOLUTION_RATIO = 8.0
+_WHOLE_PIXEL = 1e-3
+"""Pixels by which a shift may miss a whole number and still be one."""
+
+
+def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] | None) -> tuple[int, ...]:
+    """Numbers (from 1, without alpha) of the bands of `mosaic` that are the `wanted` ones, in that order.
+
+    By the user's numbers; else by name, where the mosaic names its bands; else by position, where the counts are equal.
+
+    Raises:
+        InputError: saying what both sides have.
+    """
+    has = f"{mosaic.label} has {len(mosaic.bands)} bands ({', '.join(mosaic.bands)})"
+    needs = f"the bundle needs {len(wanted)} ({', '.join(wanted)})"
+    if explicit is not None:
+        if len(explicit) != len(wanted):
+            raise InputError(f"--bands names {len(explicit)} bands, but {needs}")
+        beyond = [number for number in explicit if not 1 <= number <= len(mosaic.bands)]
+        if beyond:
+            raise InputError(f"--bands asks for {', '.join(map(str, beyond))}, but {has}")
+        return tuple(explicit)
+    words = [set(re.findall(r"[a-z0-9]+", name.lower())) for name in mosaic.bands]
+    by_name = [[n for n, found in enumerate(words, start=1) if name.lower() in found] for name in wanted]
+    if all(len(numbers) == 1 for numbers in by_name):
+        return tuple(numbers[0] for numbers in by_name)
+    if len(mosaic.bands) == len(wanted):
+        return tuple(range(1, len(wanted) + 1))
+    raise InputError(f"{has}, {needs}: say with --bands which ones they are, in this order")
+
+
+def common_grid(
+    mosaics: Sequence[Mosaic],
+    *,
+    crs: str | None = None,
+    resolution: float | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
+    region: Path | None = None,
+) -> GeoBox:
+    """The grid of the result: the first date's unless asked otherwise.
+
+    Args:
+        crs, resolution: asked for; a new grid is laid over the first date's extent then.
+        bbox: left, bottom, right, top in units of the grid's CRS; grown to whole pixels.
+        region: GeoJSON file in EPSG:4326; the grid is cut to whole pixels around it.
+
+    Raises:
+        InputError: unknown CRS, no overlap (with both extents), or resolutions too far apart.
+    """
+    first = mosaics[0]
+    grid = _requested_grid(first.grid, crs, resolution)
+    assert grid.crs is not None
+    if bbox is not None:
+        grid = _cut(grid, BoundingBox(*bbox, crs=grid.crs), f"bounding box {bbox}", first)
+    if region is not None:
+        assert grid.crs is not None
+        outline = region_geometry(region).to_crs(grid.crs)
+        grid = _cut(grid, outline.boundingbox, f"region {region}", first)
+    for mosaic in mosaics:
+        _require_overlap(mosaic, grid, first)
+        _require_similar_resolution(mosaic, grid)
+    return grid
+
+
+def region_geometry(path: Path) -> Geometry:
+    """The union of the polygons of a GeoJSON file, in EPSG:4326.
+
+    Raises:
+        InputError: not GeoJSON, or no polygon in it.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"region {path} cannot be read as GeoJSON: {error}") from error
+    if content.get("type") == "FeatureCollection":
+        shapes = [feature.get("geometry") for feature in content.get("features", [])]
+    else:
+        shapes = [content.get("geometry", content)]
+    polygons = [shape for shape in shapes if shape and shape.get("type") in ("Polygon", "MultiPolygon")]
+    if not polygons:
+        raise InputError(f"region {path} holds no polygon")
+    try:
+        outline = unary_union(Geometry(shape, "EPSG:4326") for shape in polygons)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"region {path} holds a polygon that is none: {error}") from error
+    assert outline is not None
+    box = outline.boundingbox
+    if not (box.left >= -180 and box.right <= 180 and box.bottom >= -90 and box.top <= 90):
+        raise InputError(f"region {path} must be in degrees (EPSG:4326); its extent is {tuple(box)}")
+    return outline
+
+
+def needs_resampling(mosaic: Mosaic, grid: GeoBox) -> bool:
+    """False where every source lies on the grid's pixels, shifted by whole pixels at most."""
+    return any(not is_whole_shift(source.grid, grid) for source in mosaic.sources)
+
+
+def is_whole_shift(source: GeoBox, grid: GeoBox) -> bool:
+    """True if the pixels of the two coincide but for a shift by whole pixels."""
+    if source.crs != grid.crs:
+        return False
+    relative = ~grid.affine * source.affine
+    drift = max(abs(relative.a - 1) * source.width, abs(relative.e - 1) * source.height)
+    return bool(
+        drift < _WHOLE_PIXEL
+        and abs(relative.c - round(relative.c)) < _WHOLE_PIXEL
+        and abs(relative.f - round(relative.f)) < _WHOLE_PIXEL
+    )
+
+
+def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) -> GeoBox:
+    if crs is None and resolution is None:
+        return first
+    try:
+        target = CRS(crs) if crs is not None else first.crs
+    except (CRSError, ValueError) as error:
+        raise InputError(f"CRS {crs!r} is not known: {error}") from error
+    assert target is not None
+    extent = first.extent if target == first.crs else first.footprint(target)
+    if target == first.crs and resolution is not None:
+        return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
+    if resolution is None:
+        return first.to_crs(target)
+    return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
+
+
+def _cut(grid: GeoBox, box: BoundingBox, what: str, first: Mosaic) -> GeoBox:
+    to_pixels = ~grid.affine
+    (left, top), (right, bottom) = to_pixels * (box.left, box.top), to_pixels * (box.right, box.bottom)
+    x0, y0 = max(floor(left + _WHOLE_PIXEL), 0), max(floor(top + _WHOLE_PIXEL), 0)
+    x1, y1 = min(ceil(right - _WHOLE_PIXEL), grid.width), min(ceil(bottom - _WHOLE_PIXEL), grid.height)
+    if x0 >= x1 or y0 >= y1:
+        raise InputError(
+            f"{what} lies outside the mosaics: its extent is {_extent(box)}, that of {first.label} is "
+            f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
+        )
+    return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
+
+
+def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
+    try:
+        info = compute_reproject_roi(mosaic.grid, grid)
+    except (CRSError, ValueError) as error:
+        raise InputError(f"{mosaic.label} ({mosaic.grid.crs}) cannot be brought to {grid.crs}: {error}") from error
+    if any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi):
+        assert grid.crs is not None
+        theirs = mosaic.grid.footprint(grid.crs).boundingbox
+        raise InputError(
+            f"{mosaic.label} does not overlap the grid of {first.label}: extents {_extent(theirs)} and "
+            f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
+        )
+
+
+def _require_similar_resolution(mosaic: Mosaic, grid: GeoBox) -> None:
+    scale = compute_reproject_roi(mosaic.grid, grid).scale
+    if not 1 / _LARGEST_RESOLUTION_RATIO <= scale <= _LARGEST_RESOLUTION_RATIO:
+        raise InputError(
+            f"{mosaic.label} has pixels of {abs(mosaic.grid.resolution.x):g} ({mosaic.grid.crs}), the grid of "
+            f"{abs(grid.resolution.x):g} ({grid.crs}): {max(scale, 1 / scale):.1f} times as large; more than "
+            f"{_LARGEST_RESOLUTION_RATIO:g} times cannot be compared, give --resolution"
+        )
+
+
+def _extent(box: BoundingBox) -> str:
+    return f"x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}"
