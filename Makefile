@@ -1,0 +1,44 @@
+# Everything a person or CI does here, as one verb each. Needs Python 3.11, git and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SHELL := bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-from-lock
+
+.PHONY: demo test test-slow lint format types check clean
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing from requirements.lock …"
+	@# torch first: another package asking for it would otherwise choose the build
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' requirements.lock) 2> >(grep -v '^WARNING' >&2)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock 2> >(grep -v '^WARNING' >&2)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . 2> >(grep -v '^WARNING' >&2)
+	@$(BIN)/python -c "import flows.cli, torch, zarr, prefect, rasterio"
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/dasnet synthesize demo/scene --height 2048 --width 3072 --seed 7
+	@$(BIN)/dasnet detect demo/scene/before.tif demo/scene/after.tif --output demo/run
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
