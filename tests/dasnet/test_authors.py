@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dasnet.authors import convert_state, import_checkpoint, read_checkpoint
-from dasnet.bundle import Bundle, build_model, load_bundle
+from dasnet.authors import convert_state, import_checkpoint
+from dasnet.bundle import build_model, load_bundle, random_bundle
 from dasnet.calibration import Calibration
 from dasnet.errors import BundleError
+from dasnet.model import Architecture
 
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason="no ../shared/oracle beside the repository")
@@ -62,3 +64,71 @@ def test_outputs_are_those_of_the_authors_network(name: str, tmp_path: Path) -> 
                 np.testing.assert_allclose(got.squeeze(), expected[f"{theirs}_{date}_first8"].squeeze(), atol=1e-4)
             got = getattr(distances, ours).numpy()
             np.testing.assert_allclose(got.squeeze(), expected[f"{theirs}_distance"].squeeze(), atol=1e-4)
+
+
+def small_authors_state(drop: str = "", **more: Tensor) -> dict[str, Tensor]:
+    """A VGG16 in the authors' layout with the head at 8 channels, as an old checkpoint of several GPUs has it."""
+    bundle = random_bundle(Architecture(backbone="vgg16", head_channels=8))
+    state = {f"module.CNN.{key.split('.', 1)[1]}": value for key, value in bundle.state.items()}
+    state["module.CNN.fc6_1.0.weight"] = state["module.CNN.embedding_layer.weight"] = torch.zeros(1)
+    return {key: value for key, value in {**state, **more}.items() if not drop or drop not in key}
+
+
+def test_what_the_forward_pass_never_uses_is_left_out() -> None:
+    architecture, state = convert_state(small_authors_state())
+    assert architecture == Architecture(backbone="vgg16", head_channels=8)
+    assert set(state) == set(random_bundle(architecture).state)
+
+
+def test_a_checkpoint_older_than_batch_counters_gets_them() -> None:
+    expected = random_bundle(Architecture(backbone="resnet50", head_channels=8)).state
+    state = {
+        key.replace("backbone.", "CNN.pretrained.").replace("head.", "CNN.head."): value
+        for key, value in expected.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    assert set(convert_state(state)[1]) == set(expected)
+
+
+def test_missing_and_left_over_tensors_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save(small_authors_state(drop="conv51", **{"module.CNN.conv9.weight": torch.zeros(1)}), path)
+    with pytest.raises(BundleError, match=r"odd\.pth.*missing head\.conv51\.0\.weight; unexpected head\.conv9\.weight"):
+        import_checkpoint(path, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_given_calibration_goes_into_the_bundle_and_its_card(tmp_path: Path) -> None:
+    torch.save(small_authors_state(), tmp_path / "c.pth")
+    loose = load_bundle(import_checkpoint(tmp_path / "c.pth", tmp_path / "loose.safetensors"))
+    assert "not calibrated" in loose.card
+    assert [band.name for band in loose.bands] == ["blue", "green", "red"]
+    assert loose.provenance["sha256"] == hashlib.sha256((tmp_path / "c.pth").read_bytes()).hexdigest()
+    fitted = Calibration(slope=7.0, intercept=-3.0)
+    path = import_checkpoint(tmp_path / "c.pth", tmp_path / "b.safetensors", calibration=fitted, threshold=0.4)
+    tight = load_bundle(path)
+    assert (tight.calibration, tight.threshold) == (fitted, 0.4)
+    assert "not calibrated" not in tight.card
+
+
+class Payload:
+    """What a hostile checkpoint would run."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code of a checkpoint was run')",)
+
+
+@pytest.mark.parametrize(
+    "content", [Payload(), {"state_dict": Payload()}, [torch.zeros(1)], {"epoch": 3}, {"a.weight": torch.zeros(1)}]
+)
+def test_what_is_no_checkpoint_of_theirs_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(BundleError):
+        import_checkpoint(tmp_path / "x.pth", tmp_path / "b.safetensors")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    for name in ("text.pth", "absent.pth"):
+        with pytest.raises(BundleError, match=name):
+            import_checkpoint(tmp_path / name, tmp_path / "b.safetensors")
