@@ -108,5 +108,3 @@ def test_a_cluster_without_workers_is_lost_not_waited_for(tmp_path: Path) -> Non
         with pytest.raises(ClusterLostError, match="no worker for 3 s"):
             list(runner.advance(1))
         runner.cancel()
-
-

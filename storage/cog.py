@@ -1,0 +1,149 @@
+"""The change-probability mosaic as a Cloud-Optimised GeoTIFF, written strip by strip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.shutil import copy
+from rasterio.windows import Window
+from rio_cogeo import cog_validate
+
+from storage.errors import IntegrityError
+from storage.publish import publish
+from storage.store import NODATA, PROBABILITY_SCALE
+
+_GDAL = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_OVR_BLOCKSIZE": "512"}
+
+
+class ProbabilityReader(Protocol):
+    """Where products read a finished run from; :class:`storage.store.RunStore` is one."""
+
+    @property
+    def grid(self) -> GeoBox: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def block(self) -> int: ...
+
+    def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[np.uint8]:
+        """(h, w) uint8: probability × 254, 255 = nodata."""
+        ...
+
+
+CheckBlock = Callable[[slice, slice, NDArray[np.uint8]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CogResult:
+    """What a COG holds.
+
+    Attributes:
+        pixels_sha256: SHA-256 over the whole array, uint8, row by row.
+        histogram: (256,) pixels of each value; the last one is nodata.
+    """
+
+    pixels_sha256: str
+    histogram: tuple[int, ...]
+
+    @property
+    def valid_pixels(self) -> int:
+        return sum(self.histogram[:NODATA])
+
+
+def strips(
+    reader: ProbabilityReader, *, interval: int = 0, check: CheckBlock | None = None
+) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """One row of blocks after the other: rows and (h, width) uint8. `check` sees each block before it is used."""
+    for y in range(0, reader.height, reader.block):
+        rows = slice(y, min(y + reader.block, reader.height))
+        strip = np.empty((rows.stop - rows.start, reader.width), dtype=np.uint8)
+        for x in range(0, reader.width, reader.block):
+            cols = slice(x, min(x + reader.block, reader.width))
+            pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            if check is not None:
+                check(rows, cols, pixels)
+            strip[:, cols] = pixels
+        yield rows, strip
+
+
+def write_cog(
+    reader: ProbabilityReader,
+    path: Path,
+    *,
+    interval: int = 0,
+    check: CheckBlock | None = None,
+    conclude: Callable[[], None] | None = None,
+) -> CogResult:
+    """Write one interval as a COG: uint8 scaled by 1/254, nodata 255, overviews that leave nodata out.
+
+    Args:
+        check: sees each block as it was read.
+        conclude: called when all blocks were seen, before the file gets its name; raises to stop it.
+
+    Raises:
+        IntegrityError: what was written is not a valid COG.
+    """
+    total, histogram = hashlib.sha256(), np.zeros(256, dtype=np.int64)
+    profile = {
+        "driver": "GTiff",
+        "height": reader.height,
+        "width": reader.width,
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": NODATA,
+        "crs": str(reader.grid.crs),
+        "transform": reader.grid.affine,
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "LZW",
+        "BIGTIFF": "IF_SAFER",
+    }
+    with (
+        rasterio.Env(**_GDAL),
+        TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder,
+        publish(path, verify=_verify) as final,
+    ):
+        draft = Path(folder) / "strips.tif"
+        with rasterio.open(draft, "w", **profile) as dataset:
+            dataset.scales, dataset.offsets = (PROBABILITY_SCALE,), (0.0,)
+            dataset.set_band_description(1, "change probability")
+            dataset.units = ("1",)
+            for rows, strip in strips(reader, interval=interval, check=check):
+                total.update(strip.data)
+                histogram += np.bincount(strip.ravel(), minlength=256)
+                dataset.write(strip, 1, window=Window.from_slices(rows, (0, reader.width)))
+        if conclude is not None:
+            conclude()
+        copy(
+            draft,
+            final,
+            driver="COG",
+            COMPRESS="DEFLATE",
+            LEVEL="6",
+            BLOCKSIZE="512",
+            OVERVIEW_RESAMPLING="AVERAGE",
+            BIGTIFF="IF_SAFER",
+            NUM_THREADS="ALL_CPUS",
+        )
+    return CogResult(pixels_sha256=total.hexdigest(), histogram=tuple(int(count) for count in histogram))
+
+
+def _verify(path: Path) -> None:
+    valid, errors, _ = cog_validate(path, strict=True, quiet=True)
+    if not valid:
+        raise IntegrityError(f"{path} was written but is no valid COG: {'; '.join(errors)}")
