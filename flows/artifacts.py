@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,12 @@ from prefect.artifacts import (
 UPDATE_INTERVAL_S = 2.0
 
 
+def _synchronous(created: UUID | Coroutine[Any, Any, UUID]) -> UUID:
+    # Prefect's functions serve both worlds; ours is the synchronous one
+    assert isinstance(created, UUID)
+    return created
+
+
 class LiveProgress:
     """A progress artifact that follows a stage, at most one API call every :data:`UPDATE_INTERVAL_S`."""
 
@@ -29,8 +35,8 @@ class LiveProgress:
         self._stage, self._total, self._done = stage, total, done
         self._began, self._done_before = time.monotonic(), done
         self._told = time.monotonic()
-        self._artifact: UUID = create_progress_artifact(
-            progress=self._percent, key=stage, description=self._description
+        self._artifact = _synchronous(
+            create_progress_artifact(progress=self._percent, key=stage, description=self._description)
         )
 
     @property

@@ -11,7 +11,8 @@ import torch
 from dasnet.inference import DasnetPredictor
 from flows.job import Job
 
-_MEASURED_BATCHES = 2
+_CALLS = 2
+_WINDOWS = 4
 
 
 def calibrated(job: Job) -> Job:
@@ -24,16 +25,14 @@ def calibrated(job: Job) -> Job:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        predictor = DasnetPredictor(
-            job.bundle, device="cpu", precision=job.request.precision, batch=job.request.batch
-        )
-        window, count = job.lattice.window, predictor.batch
+        predictor = DasnetPredictor(job.bundle, device="cpu", precision=job.request.precision, batch=job.request.batch)
+        window, count = job.lattice.window, _WINDOWS
         side = window * count
         images = np.zeros((2, len(job.bundle.bands), window, side), dtype=job.bundle.dtype)
         valid = np.ones((2, window, side), dtype=bool)
         origins = np.stack([np.zeros(count, dtype=np.int64), np.arange(count) * window], axis=1)
         seconds = []
-        for _ in range(1 + _MEASURED_BATCHES):
+        for _ in range(1 + _CALLS):
             started = time.perf_counter()
             predictor.predict(
                 images, valid, origins=origins, taper=job.lattice.taper, crop=(slice(0, window), slice(0, side))

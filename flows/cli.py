@@ -78,7 +78,9 @@ def detect(
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the result, in units of its CRS.")] = None,
     bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the result.")] = None,
     region: Annotated[Path | None, typer.Option(help="GeoJSON polygons; outside them the result is nodata.")] = None,
-    resampling: Annotated[str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")] = "bilinear",
+    resampling: Annotated[
+        str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")
+    ] = "bilinear",
     cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Blocks that compute at a time in one worker.")] = None,

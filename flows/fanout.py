@@ -65,11 +65,18 @@ def make_inference_tool(
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """How a stage ended: blocks finished now and in all, quarantined ones with their errors, seconds."""
+    """How a stage ended.
+
+    Attributes:
+        computed: blocks finished now; `done`: in all.
+        failed: errors of the quarantined blocks, by name.
+        startup_s: seconds until every worker had its tool (cluster, imports, model); `seconds`: from then on.
+    """
 
     computed: int
     done: int
     failed: Mapping[str, str]
+    startup_s: float
     seconds: float
 
 
@@ -102,7 +109,7 @@ def run_stage(
         in_flight: blocks submitted at a time for each lane.
         on_ready: called when every worker has its tool, before the first block.
     """
-    started = time.perf_counter()
+    began = ready = time.perf_counter()
     done_before = ledger.count("done")
     settled = done_before + ledger.count("failed")
     pending = total - settled
@@ -113,6 +120,7 @@ def run_stage(
         client.register_plugin(Equipment(equipment, make_tool(layout)), name=equipment)
         if on_ready is not None:
             on_ready(client)
+        ready = time.perf_counter()
         live = LiveProgress(stage, total, done=settled)
         runner = BoundedRunner(
             client=client,
@@ -135,7 +143,8 @@ def run_stage(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
         failed={entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")},
-        seconds=time.perf_counter() - started,
+        startup_s=ready - began,
+        seconds=time.perf_counter() - ready,
     )
 
 
@@ -150,9 +159,7 @@ def _drive(runner: BoundedRunner, ledger: Ledger, reporter: Reporter, live: Live
 
 def _entry(outcome: Outcome) -> Entry:
     if outcome.result is None:
-        return Entry(
-            block=outcome.name, state="failed", facts={"error": outcome.error, "attempts": outcome.attempts}
-        )
+        return Entry(block=outcome.name, state="failed", facts={"error": outcome.error, "attempts": outcome.attempts})
     return Entry(block=outcome.name, state="done", facts={**outcome.result, "attempts": outcome.attempts})
 
 

@@ -16,14 +16,9 @@ from dasnet.bundle import Bundle, load_bundle
 from flows.cluster import local_layout
 from flows.config import DetectRequest
 from storage.errors import InputError
-from storage.rasters import (
-    GridReader,
-    Mosaic,
-    common_grid,
-    needs_resampling,
-    open_mosaic,
-    select_bands,
-)
+from storage.grids import common_grid, needs_resampling, select_bands
+from storage.mosaics import Mosaic, open_mosaic
+from storage.rasters import GridReader
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
 
@@ -97,11 +92,17 @@ class Job:
         plan, grid = self.plan, self.grid
         resampled = [m.label for m in self.mosaics if needs_resampling(m, grid)]
         lines = [
-            ("before", f"{self.mosaics[0].label} ({self.times[0]:%Y-%m-%d})" if self.dates_known else self.mosaics[0].label),
-            ("after", f"{self.mosaics[-1].label} ({self.times[-1]:%Y-%m-%d})" if self.dates_known else self.mosaics[-1].label),
+            (
+                "before",
+                f"{self.mosaics[0].label} ({self.times[0]:%Y-%m-%d})" if self.dates_known else self.mosaics[0].label,
+            ),
+            (
+                "after",
+                f"{self.mosaics[-1].label} ({self.times[-1]:%Y-%m-%d})" if self.dates_known else self.mosaics[-1].label,
+            ),
             (
                 "grid",
-                f"{grid.width:,} × {grid.height:,} px of {abs(grid.resolution.x):g} × {abs(grid.resolution.y):g} in {grid.crs}",
+                f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
             ),
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
             ("bundle", f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}"),
@@ -135,7 +136,7 @@ def resolve(request: DetectRequest) -> Job:
     for mosaic in mosaics:
         if mosaic.dtype != bundle.dtype:
             raise InputError(
-                f"{mosaic.label} holds {mosaic.dtype}, but bundle {request.bundle} was trained on {bundle.dtype} values: "
+                f"{mosaic.label} holds {mosaic.dtype}, but bundle {request.bundle} takes {bundle.dtype}: "
                 f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
             )
     if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
@@ -183,11 +184,15 @@ def _times(
     known = [time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time for time in found if time is not None]
     if len(known) < len(found):
         missing = ", ".join(m.label for m, time in zip(mosaics, found, strict=True) if time is None)
-        warnings.append(f"no date is known of {missing}: give --before-date and --after-date to have it in the products")
+        warnings.append(
+            f"no date is known of {missing}: give --before-date and --after-date to have it in the products"
+        )
         return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
     if known[0] >= known[-1]:
         if None not in asked:
-            raise InputError(f"--before-date {known[0]:%Y-%m-%d} must be earlier than --after-date {known[-1]:%Y-%m-%d}")
+            raise InputError(
+                f"--before-date {known[0]:%Y-%m-%d} must be earlier than --after-date {known[-1]:%Y-%m-%d}"
+            )
         warnings.append(
             f"by its name or header {mosaics[0].label} ({known[0]:%Y-%m-%d}) is not older than {mosaics[-1].label} "
             f"({known[-1]:%Y-%m-%d}): give --before-date and --after-date to set this right"
@@ -225,4 +230,3 @@ def _plan(request: DetectRequest, bundle: Bundle, grid: GeoBox) -> Plan:
         workers=layout.workers,
         lanes=layout.lanes,
     )
-

@@ -43,7 +43,7 @@ class BlockVerifier:
         size = self._job.blocks.size
         block = self._job.blocks[(rows.start // size) * self._job.blocks.cols + cols.start // size]
         expected = self._ledger.entry(block.name).facts["digest"]
-        if hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest() != expected:
+        if hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != expected:
             self._wrong.append(block.name)
 
     def conclude(self) -> None:

@@ -123,6 +123,11 @@ class RunDirectory:
             )
         return key
 
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the time that a stage has taken over all the processes that worked on this run."""
+        taken = dict((self.describe() or {}).get("seconds", {}))
+        self.update(seconds={**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)})
+
     def refuse_changed_execution(self, execution: Mapping[str, Any]) -> None:
         """Refuse to go on with other arithmetic than the run began with: its bytes would not be the same.
 

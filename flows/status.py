@@ -72,11 +72,10 @@ def run_status(path: Path) -> RunStatus:
     if description is None:
         raise InputError(f"{path} holds no run: {directory.description} does not exist")
     shape = description["identity"]["grid"]["shape"]
-    blocks = BlockGrid(
-        height=shape[0], width=shape[1], size=description["identity"]["parameters"]["block"]
-    )
+    blocks = BlockGrid(height=shape[0], width=shape[1], size=description["identity"]["parameters"]["block"])
     dates = len(description["identity"]["inputs"])
-    stages, failed = {}, {}
+    stages: dict[str, StageState] = {}
+    failed: dict[str, str] = {}
     for stage, total in (("ingest", dates * len(blocks)), ("infer", len(blocks))):
         ledger = directory.ledger(stage)
         stages[stage] = StageState(total=total, done=ledger.count("done"), failed=ledger.count("failed"))

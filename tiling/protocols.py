@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a predictor makes of one block of a series of T dates.
+class Prediction(Protocol):
+    """What a predictor makes of one block of a series of T dates."""
 
-    Attributes:
-        probability: (T − 1, h, w) uint8, change probability × 254 between consecutive dates; 255 = nodata, which is
-            where either date of the pair has no valid pixel, and nowhere else.
-        windows_computed: windows that went through the network.
-        windows_skipped: windows left out because no pixel of theirs is valid in both dates of any pair.
-        disagreement: (256,) int64 histogram, over the block's valid pixels that more than one window covers, of how far
-            the windows disagree: the weighted standard deviation of their probabilities, × 510 and rounded
-            (a standard deviation of values in [0, 1] is at most 0.5).
-    """
+    @property
+    def probability(self) -> NDArray[np.uint8]:
+        """(T − 1, h, w), change probability × 254 between consecutive dates.
 
-    probability: NDArray[np.uint8]
-    windows_computed: int
-    windows_skipped: int
-    disagreement: NDArray[np.int64]
+        255 = nodata, which is where either date of the pair has no valid pixel, and nowhere else.
+        """
+        ...
+
+    @property
+    def windows_computed(self) -> int:
+        """Windows that went through the network."""
+        ...
+
+    @property
+    def windows_skipped(self) -> int:
+        """Windows left out because no pixel of theirs is valid in both dates of any pair."""
+        ...
+
+    @property
+    def disagreement(self) -> NDArray[np.int64]:
+        """(256,) histogram of how far windows disagree, over the block's valid pixels that more than one covers.
+
+        A pixel's value is the weighted standard deviation of its windows' probabilities, × 510 and rounded (a standard
+        deviation of values in [0, 1] is at most 0.5).
+        """
+        ...
 
 
 class Predictor(Protocol):

@@ -22,9 +22,9 @@ ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason="no ../shared/oracle beside the repository")
 
 
-def oracle_state(name: str) -> dict[str, Tensor]:
+def oracle_state(name: str, folder: Path = ORACLE) -> dict[str, Tensor]:
     """The state dict of the oracle's rule (its README)."""
-    tensors = json.loads((ORACLE / "authors_state_dict.json").read_text())[name]
+    tensors = json.loads((folder / "authors_state_dict.json").read_text())[name]
     shapes = {entry["key"]: tuple(entry["shape"]) for entry in tensors}
     state = {}
     for index, key in enumerate(sorted(shapes)):

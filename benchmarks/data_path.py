@@ -1,0 +1,77 @@
+"""Measure 5: the data path with a predictor that returns a constant: Mpx/s of infer, memory of driver and worker.
+
+python -m benchmarks.data_path [--sides 4096 24576] [--folder DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import MemoryPeak, machine, prefect, scene
+from dasnet.inference import BlockPrediction
+
+
+class ConstantPredictor:
+    """Says 0.5 wherever both dates are valid."""
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        *,
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        crop: tuple[slice, slice],
+    ) -> BlockPrediction:
+        both = valid[1:, crop[0], crop[1]] & valid[:-1, crop[0], crop[1]]
+        return BlockPrediction(
+            probability=np.where(both, np.uint8(127), np.uint8(255)),
+            windows_computed=len(origins),
+            windows_skipped=0,
+            disagreement=np.zeros(256, dtype=np.int64),
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"device": "none"}
+
+
+def main() -> None:
+    from prefect import flow
+
+    from flows.config import DetectRequest
+    from flows.detect import run_detection
+    from flows.run_directory import RunDirectory
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 24576])
+    parser.add_argument("--folder", type=Path, help="where the scenes are kept for another time")
+    options = parser.parse_args()
+
+    @flow(name="data-path", persist_result=False)
+    def data_path(request: DetectRequest) -> None:
+        run_detection(request, ConstantPredictor)
+
+    with tempfile.TemporaryDirectory() as folder, prefect():
+        for side in options.sides:
+            before, after = scene(options.folder or Path(folder), height=side, width=side)
+            output = Path(folder) / f"constant-{side}"
+            with MemoryPeak() as memory:
+                data_path(DetectRequest(before=str(before), after=str(after), output=output))
+            seconds = (RunDirectory(output).describe() or {})["seconds"]
+            rate = {stage: side * side / seconds[stage] / 1e6 for stage in ("ingest", "infer")}
+            print(
+                f"data path: {side}×{side}: ingest {rate['ingest']:.1f} Mpx/s, infer {rate['infer']:.1f} Mpx/s (two RGB dates); peak memory of the whole run: driver "
+                f"{memory.driver / 1e6:.0f} MB, worker {memory.worker / 1e6:.0f} MB; {machine()}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

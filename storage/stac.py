@@ -1,0 +1,117 @@
+"""The STAC item of a run: where, when, what, from what, and the checksum of each product."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pystac
+from odc.geo.geobox import GeoBox
+
+from storage.publish import publish
+from storage.store import NODATA, PROBABILITY_SCALE
+
+_EXTENSIONS = (
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+)
+
+_SHA256_MULTIHASH = "1220"
+"""The file extension wants multihashes: the code of SHA-256, and its length of 32 bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemAsset:
+    """One product: `path` next to the item, its SHA-256 as hex, media type, title and STAC roles."""
+
+    key: str
+    path: Path
+    sha256: str
+    media_type: str
+    title: str
+    roles: Sequence[str]
+
+
+def write_item(
+    path: Path,
+    *,
+    item_id: str,
+    grid: GeoBox,
+    start: datetime,
+    end: datetime,
+    assets: Sequence[ItemAsset],
+    provenance: Mapping[str, Any],
+    software: Mapping[str, str],
+) -> None:
+    """Write a STAC item beside its assets.
+
+    Args:
+        start, end: naive UTC datetimes of the two dates.
+        provenance: goes into the properties under ``dasnet:…``: inputs with digests, bundle, parameters, run key.
+        software: names and versions (processing extension).
+    """
+    footprint = grid.geographic_extent
+    item = pystac.Item(
+        id=item_id,
+        geometry=json.loads(json.dumps(footprint.json)),
+        bbox=list(footprint.boundingbox),
+        datetime=None,
+        start_datetime=start.replace(tzinfo=UTC),
+        end_datetime=end.replace(tzinfo=UTC),
+        properties={
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "title": "Change probability between two dates",
+            "processing:software": dict(software),
+            "processing:lineage": "Change probability by DASNet, a Siamese network with dual attention",
+            **{f"dasnet:{name}": value for name, value in provenance.items()},
+            **_projection(grid),
+        },
+        stac_extensions=list(_EXTENSIONS),
+    )
+    for asset in assets:
+        extra: dict[str, Any] = {
+            "file:checksum": _SHA256_MULTIHASH + asset.sha256,
+            "file:size": asset.path.stat().st_size,
+        }
+        if "data" in asset.roles and asset.media_type == pystac.MediaType.COG:
+            extra["raster:bands"] = [
+                {
+                    "name": "change_probability",
+                    "data_type": "uint8",
+                    "nodata": NODATA,
+                    "scale": PROBABILITY_SCALE,
+                    "offset": 0.0,
+                    "spatial_resolution": abs(float(grid.resolution.x)),
+                }
+            ]
+        item.add_asset(
+            asset.key,
+            pystac.Asset(
+                href=f"./{asset.path.name}",
+                title=asset.title,
+                media_type=asset.media_type,
+                roles=list(asset.roles),
+                extra_fields=extra,
+            ),
+        )
+    content = item.to_dict(include_self_link=False, transform_hrefs=False)
+    with publish(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _projection(grid: GeoBox) -> dict[str, Any]:
+    assert grid.crs is not None
+    code = grid.crs.to_epsg()
+    known = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": grid.crs.to_wkt()}
+    return {
+        **known,
+        "proj:shape": [grid.height, grid.width],
+        "proj:transform": list(grid.affine)[:6],
+        "proj:bbox": list(grid.extent.boundingbox),
+    }
