@@ -32,24 +32,14 @@ EXIT_INTERRUPTED = 130
 def main() -> None:
     """Entry point: run a command, turn domain errors into one message and an exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _errors.print("[yellow]interrupted[/yellow]: finished blocks are kept; run the same command again to go on")
-        sys.exit(EXIT_INTERRUPTED)
+        app()
     except Exception as error:
         sys.exit(_explain(error))
 
 
 def _explain(error: Exception) -> int:
-    import click
-
     from flows.errors import REFUSALS, UNFINISHED
 
-    if isinstance(error, click.ClickException):
-        error.show()
-        return EXIT_REFUSED
     if isinstance(error, ValidationError):
         lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
         _errors.print("[red]refused[/red]: " + "; ".join(lines), markup=True)
@@ -137,7 +127,11 @@ def detect(
     with _prefect(), _terminal():
         from flows.detect import detect_changes
 
-        summary = detect_changes(request)
+        try:
+            summary = detect_changes(request)
+        except KeyboardInterrupt:
+            _errors.print("[yellow]interrupted[/yellow]: finished blocks are kept; run the same command again to go on")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     _print_pairs(summary.lines())
 
 

@@ -95,7 +95,8 @@ class TerminalReporter:
 
     def end(self, summary: str) -> None:
         self._stop()
-        self.console.print(f"{self._stage:<9} {summary} [dim]({time.perf_counter() - self._began:.1f} s)[/dim]")
+        took = time.perf_counter() - self._began
+        self.console.print(f"{self._stage:<9} {summary} [dim]({took:.1f} s)[/dim]", soft_wrap=True)
 
     def warn(self, message: str) -> None:
         if message not in self._told:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from distributed import Client, get_worker
+from distributed import Client, Worker
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -177,8 +177,8 @@ def describe_predictors(client: Client) -> dict[str, Any]:
     return dict(distinct.pop())
 
 
-def _describe_predictor() -> dict[str, Any]:
-    for plugin in get_worker().plugins.values():
+def _describe_predictor(dask_worker: Worker) -> dict[str, Any]:
+    for plugin in dask_worker.plugins.values():
         tool = getattr(plugin, "tool", None)
         if isinstance(tool, BlockInference):
             return dict(tool.predictor.describe())
