@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
 from storage.errors import InputError
@@ -83,9 +83,12 @@ def synthesize(
     directory = Path(directory)
     paths = {name: directory / f"{name}.tif" for name in ("before", "after", "change")}
     temporary = {name: directory / f".{name}.{os.getpid()}.tif" for name in paths}
-    scene = Scene(seed=seed, pseudo=pseudo)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot make this directory: {error}") from error
+    scene = Scene(seed=seed, pseudo=pseudo)
+    try:
         with ExitStack() as stack:
             files = {
                 name: stack.enter_context(
@@ -99,7 +102,7 @@ def synthesize(
                         dtype="uint8",
                         nodata=UNKNOWN if name == "change" else 0,
                         crs=reference,
-                        transform=from_origin(_LEFT, _TOP, resolution, resolution),
+                        transform=Affine(resolution, 0.0, _LEFT, 0.0, -resolution, _TOP),
                         tiled=True,
                         blockxsize=CELL,
                         blockysize=CELL,

@@ -98,7 +98,7 @@ def test_nonsense_is_refused(values: dict[str, object], told: str) -> None:
 
 def test_strange_labels_and_shapes_are_refused() -> None:
     loss = DoubleMarginLoss()
-    with pytest.raises(ValueError, match="labels are 0, 1 and 255.*7"):
+    with pytest.raises(ValueError, match=r"labels are 0, 1 and 255.*7"):
         loss.of_distance(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 7))
     with pytest.raises(ValueError, match="one B"):
         loss.of_distance(torch.zeros(1, 2, 2), torch.zeros(2, 2, 2, dtype=torch.long))

@@ -40,7 +40,7 @@ def whole(scene: Scene) -> Window:
     return scene.pair(slice(0, 1024), slice(0, 1024))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_any_cut_shows_the_same_pixels(scene: Scene, whole: Window, data: st.DataObject) -> None:
     top, left = data.draw(st.integers(0, 1000)), data.draw(st.integers(0, 1000))
@@ -81,15 +81,19 @@ def test_without_pseudo_changes_the_images_differ_where_the_truth_says_so() -> N
 
 def test_pseudo_changes_are_as_strong_as_changes() -> None:
     """Else a threshold on the difference of the images would do, and no network were needed."""
-    usual = Scene(seed=8).pair(slice(0, 1024), slice(0, 1024))
-    difference = np.abs(usual.after.astype(int) - usual.before).sum(axis=0)
-    changed = usual.change == 1
-    assert np.quantile(difference[~changed], 0.9) > np.quantile(difference[changed], 0.25)
+    drawn = [Scene(seed=seed).pair(slice(0, 1024), slice(0, 1024)) for seed in (1, 2)]
+    difference = np.stack([np.abs(w.after.astype(int) - w.before).sum(axis=0) for w in drawn])
+    changed = np.stack([w.change for w in drawn]) == 1
+    scores = []
+    for threshold in range(0, 400, 10):
+        called = difference >= threshold
+        scores.append(2 * (called & changed).sum() / (called.sum() + changed.sum()))
+    assert max(scores) < 0.65
 
 
 def test_share_of_changes_is_four_to_eight_percent() -> None:
     shares = [Scene(seed=seed, pseudo=STILL).pair(slice(0, 2048), slice(0, 2048)).change.mean() for seed in (1, 2)]
-    assert 0.02 < min(shares) and max(shares) < 0.12
+    assert min(shares) > 0.02 and max(shares) < 0.12
     assert 0.03 < np.mean(shares) < 0.09
 
 
@@ -115,7 +119,7 @@ def test_files_hold_the_scene(tmp_path: Path) -> None:
             assert file.nodata == 0
             assert file.crs.to_epsg() == 32631
             assert file.res == (0.4, 0.4)
-            assert file.is_tiled
+            assert file.profile["tiled"]
             valid = file.dataset_mask() > 0
             read = file.read()
         assert 0.9 < valid.mean() < 0.995
@@ -157,7 +161,7 @@ def test_nonsense_is_refused_before_anything_is_written(tmp_path: Path, values: 
 
 def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot make"):
         synthesize(tmp_path / "x", height=64, width=64)
 
 
@@ -178,7 +182,7 @@ def test_windows_without_pixels_are_refused(scene: Scene) -> None:
 def test_hashed_numbers_are_uniform_and_independent_of_company() -> None:
     many = uniform(5, 1, np.arange(-200, 200)[:, None], np.arange(250))
     assert many.shape == (400, 250)
-    assert 0 <= many.min() and many.max() < 1
+    assert many.min() >= 0 and many.max() < 1
     histogram = np.histogram(many, bins=20, range=(0, 1))[0]
     assert (((histogram - 5000) ** 2) / 5000).sum() < 45  # χ² with 19 degrees of freedom, p = 0.0007
     assert np.corrcoef(many[:, :-1].ravel(), many[:, 1:].ravel())[0, 1] == pytest.approx(0, abs=0.015)
