@@ -67,8 +67,9 @@ def main() -> None:
             seconds = (RunDirectory(output).describe() or {})["seconds"]
             rate = {stage: side * side / seconds[stage] / 1e6 for stage in ("ingest", "infer")}
             print(
-                f"data path: {side}×{side}: ingest {rate['ingest']:.1f} Mpx/s, infer {rate['infer']:.1f} Mpx/s (two RGB dates); peak memory of the whole run: driver "
-                f"{memory.driver / 1e6:.0f} MB, worker {memory.worker / 1e6:.0f} MB; {machine()}",
+                f"data path: {side}×{side}: ingest {rate['ingest']:.1f} Mpx/s, infer {rate['infer']:.1f} Mpx/s "
+                f"(two RGB dates); peak memory of the whole run: driver {memory.driver / 1e6:.0f} MB, "
+                f"worker {memory.worker / 1e6:.0f} MB; {machine()}",
                 flush=True,
             )
 

@@ -81,7 +81,8 @@ def main() -> None:
     same = one == two == resumed
     print(
         f"same bytes: {'yes' if same else 'NO'} (1 worker {one[:12]}, 2 workers {two[:12]}, killed and resumed "
-        f"{resumed[:12]}); {kept} blocks kept over the kill, {computed} computed after it, {again} on a re-run; {machine()}"
+        f"{resumed[:12]}); {kept} blocks kept over the kill, {computed} computed after it, {again} on a re-run; "
+        f"{machine()}"
     )
     sys.exit(not same or again)
 

@@ -28,8 +28,8 @@ from flows.failures import FailedBlocksError
 from flows.run_directory import DifferentRunError
 from storage.errors import IntegrityError
 from storage.synthesize import SyntheticPair
-from tiling.ledger import Ledger
 from tests.flows.conftest import Finished
+from tiling.ledger import Ledger
 
 
 def request_for(pair: SyntheticPair, output: Path, **changes: Any) -> DetectRequest:

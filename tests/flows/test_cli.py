@@ -1,0 +1,125 @@
+"""The command line as a user meets it: exit codes, messages, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from storage.synthesize import SyntheticPair
+from tests.flows.conftest import Finished
+
+Dasnet = Callable[..., Finished]
+
+
+def raster(path: Path, *, pixels: np.ndarray | None = None, **profile: object) -> Path:
+    """A small RGB GeoTIFF of 300 × 200 px; `profile` overrides what rasterio is told."""
+    data = np.full((3, 200, 300), 90, dtype=np.uint8) if pixels is None else pixels
+    settings: dict[str, object] = {
+        "driver": "GTiff",
+        "count": data.shape[0],
+        "height": data.shape[1],
+        "width": data.shape[2],
+        "dtype": data.dtype,
+        "crs": "EPSG:32631",
+        "transform": Affine(1, 0, 500_000, 0, -1, 5_600_000),
+    }
+    with rasterio.open(path, "w", **{**settings, **profile}) as dataset:
+        dataset.write(data)
+    return path
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return raster(tmp_path / "good.tif")
+
+
+def refused(ended: Finished, output: Path, *words: str) -> None:
+    assert ended.code == 2, ended.err
+    flat = " ".join(ended.err.split())
+    for word in words:
+        assert word in flat
+    assert "Traceback" not in ended.err
+    assert not output.exists() or not any(output.iterdir()), "a refusal leaves nothing behind"
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(dasnet: Dasnet, pair: SyntheticPair, tmp_path: Path) -> None:
+    ended = dasnet("detect", pair.before, pair.after, "--output", tmp_path / "run", "--dry-run")
+    assert ended.code == 0, ended.err
+    for word in ("900 × 700 px", "EPSG:32631", "blocks", "windows", "by a short calibration"):
+        assert word in ended.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_file(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    refused(dasnet("detect", good, tmp_path / "nope.tif", "--output", tmp_path / "o"), tmp_path / "o", "nope.tif")
+
+
+def test_no_overlap_names_both_extents(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    far = raster(tmp_path / "far.tif", transform=Affine(1, 0, 900_000, 0, -1, 5_600_000))
+    ended = dasnet("detect", good, far, "--output", tmp_path / "o")
+    refused(ended, tmp_path / "o", "far.tif", "does not overlap", "900000", "500000")
+
+
+def test_other_bands_than_the_bundle(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    five = raster(tmp_path / "five.tif", pixels=np.full((5, 200, 300), 9, dtype=np.uint8))
+    refused(dasnet("detect", five, five, "--output", tmp_path / "o"), tmp_path / "o", "five.tif", "5 bands", "--bands")
+    refused(dasnet("detect", good, five, "--output", tmp_path / "o"), tmp_path / "o", "different bands", "3", "5")
+
+
+def test_unknown_bundle_lists_the_shipped_ones(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    refused(dasnet("detect", good, good, "--output", tmp_path / "o", "--bundle", "nope"), tmp_path / "o", "synthetic")
+
+
+def test_other_values_than_the_bundle(dasnet: Dasnet, tmp_path: Path) -> None:
+    wide = raster(tmp_path / "wide.tif", pixels=np.full((3, 200, 300), 900, dtype=np.uint16))
+    refused(dasnet("detect", wide, wide, "--output", tmp_path / "o"), tmp_path / "o", "uint16", "uint8")
+
+
+def test_region_outside_the_mosaics(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    region = tmp_path / "region.geojson"
+    square = [[[10, 10], [11, 10], [11, 11], [10, 11], [10, 10]]]
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": square}))
+    ended = dasnet("detect", good, good, "--output", tmp_path / "o", "--region", region)
+    refused(ended, tmp_path / "o", "region.geojson", "outside")
+
+
+def test_somebody_elses_directory_is_left_alone(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "thesis.doc").write_text("years of work")
+    ended = dasnet("detect", good, good, "--output", output)
+    assert ended.code == 2
+    assert "thesis.doc" in ended.err
+    assert [entry.name for entry in output.iterdir()] == ["thesis.doc"]
+
+
+def test_impossible_options(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    ended = dasnet("detect", good, good, "--output", tmp_path / "o", "--block", "1000")
+    refused(ended, tmp_path / "o", "block", "multiple of 64")
+    ended = dasnet("detect", good, good, "--output", tmp_path / "o", "--cluster", "mainframe")
+    refused(ended, tmp_path / "o", "cluster.kind")
+    ended = dasnet("detect", good, good, "--output", tmp_path / "o", "--bbox", "1,2,three,4")
+    refused(ended, tmp_path / "o", "--bbox")
+
+
+def test_status_of_no_run(dasnet: Dasnet, tmp_path: Path) -> None:
+    ended = dasnet("status", tmp_path)
+    assert ended.code == 2
+    assert "holds no run" in ended.err
+
+
+def test_a_cuda_cluster_without_a_gpu_is_refused(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    ended = dasnet("detect", good, good, "--output", tmp_path / "o", "--cluster", "cuda")
+    assert ended.code == 2, ended.err
+    assert "--cluster cuda" in ended.err
+    assert "Traceback" not in ended.err
