@@ -1,6 +1,6 @@
 """Measure 6: pairs of 256×256 pixels per second, ours over the authors' way, on this machine's CPU.
 
-    python -m benchmarks.authors_way [--pairs 8] [--threads 2] [--backbone resnet50]
+    python -m benchmarks.authors_way [--pairs 8] [--threads 2] [--backbone resnet50] [--compile]
 
 The authors' way: one pair at a time, eager float32 in torch's default layout, a forward pass for each date with all
 three heads, their distances upsampled; all threads on one pair. Ours: the same pairs as the windows of blocks through
@@ -74,12 +74,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--compile", action="store_true", help="torch.compile ours")
     options = parser.parse_args()
     threads = options.threads
     architecture = Architecture(backbone=cast(BackboneName, options.backbone))
     bundle = random_bundle(architecture)
     pairs = np.random.default_rng(0).integers(0, 256, (options.pairs, 2, 3, WINDOW, WINDOW), dtype=np.uint8)
-    predictor = DasnetPredictor(bundle, precision="bfloat16")
+    predictor = DasnetPredictor(bundle, precision="bfloat16", compile=options.compile)
 
     # Alternating rounds, so that what else the machine does falls on both.
     theirs, ours = [], []
@@ -93,7 +94,7 @@ def main() -> None:
     slow, fast = statistics.median(theirs), statistics.median(ours)
     print(
         f"authors' way ({options.backbone}, {threads} threads): {slow:.2f} pairs/s eager float32 one at a time, "
-        f"{fast:.2f} pairs/s ours in bfloat16: {fast / slow:.2f} times (target 2) · median of {ROUNDS} · {machine()}"
+        f"{fast:.2f} pairs/s ours in bfloat16{', compiled' * options.compile}: {fast / slow:.2f} times (target 2) · median of {ROUNDS} · {machine()}"
     )
 
 
