@@ -92,9 +92,10 @@ def main() -> None:
         our_way(predictor, pairs[:threads], threads)
         ours.append(our_way(predictor, pairs, threads))
     slow, fast = statistics.median(theirs), statistics.median(ours)
+    way = "bfloat16, compiled" if options.compile else "bfloat16"
     print(
         f"authors' way ({options.backbone}, {threads} threads): {slow:.2f} pairs/s eager float32 one at a time, "
-        f"{fast:.2f} pairs/s ours in bfloat16{', compiled' * options.compile}: {fast / slow:.2f} times (target 2) · median of {ROUNDS} · {machine()}"
+        f"{fast:.2f} pairs/s ours in {way}: {fast / slow:.2f} times (target 2) · median of {ROUNDS} · {machine()}"
     )
 
 
