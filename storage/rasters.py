@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,15 @@ class GridReader:
         for source in self.mosaic.sources:
             if valid.all():
                 break
-            self._add(source, target, image, valid)
+            self._add(source, rows, cols, image, valid)
         if self._outline is not None:
             valid &= geometry_mask([self._outline.geom], target.shape, target.affine, invert=True)
         image[:, ~valid] = 0
         return image, valid
 
-    def _add(self, source: Source, target: GeoBox, image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+    def _add(self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Fill what is not valid yet from one source."""
+        target = self.grid[rows, cols]
         if is_whole_shift(source.grid, self.grid):
             shift = ~target.affine * source.grid.affine
             y, x = round(shift.f), round(shift.c)
@@ -101,13 +103,32 @@ class GridReader:
             )
             _fill(image[:, into_rows, into_cols], valid[into_rows, into_cols], *found)
             return
-        for y in range(0, target.height, _RESAMPLED_TILE):
-            for x in range(0, target.width, _RESAMPLED_TILE):
-                rows = slice(y, min(y + _RESAMPLED_TILE, target.height))
-                cols = slice(x, min(x + _RESAMPLED_TILE, target.width))
-                found_on_tile = _resampled(source, self.bands, target[rows, cols], self.resampling)
-                if found_on_tile is not None:
-                    _fill(image[:, rows, cols], valid[rows, cols], *found_on_tile)
+        self._add_resampled(source, rows, cols, image, valid)
+
+    def _add_resampled(
+        self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> None:
+        """Resample whole tiles of the grid, always the same ones, so that no rounding depends on how it is cut."""
+        for y in range(rows.start // _RESAMPLED_TILE * _RESAMPLED_TILE, rows.stop, _RESAMPLED_TILE):
+            for x in range(cols.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols.stop, _RESAMPLED_TILE):
+                tile_rows = slice(y, min(y + _RESAMPLED_TILE, self.grid.height))
+                tile_cols = slice(x, min(x + _RESAMPLED_TILE, self.grid.width))
+                found = _resampled(source, self.bands, self.grid, self.grid[tile_rows, tile_cols], self.resampling)
+                if found is None:
+                    continue
+                (of_tile_y, here_y), (of_tile_x, here_x) = _shared(tile_rows, rows), _shared(tile_cols, cols)
+                _fill(
+                    image[:, here_y, here_x],
+                    valid[here_y, here_x],
+                    found[0][:, of_tile_y, of_tile_x],
+                    found[1][of_tile_y, of_tile_x],
+                )
+
+
+def _shared(tile: slice, wanted: slice) -> tuple[slice, slice]:
+    """What two ranges share, counted from the start of each."""
+    start, stop = max(tile.start, wanted.start), min(tile.stop, wanted.stop)
+    return slice(start - tile.start, stop - tile.start), slice(start - wanted.start, stop - wanted.start)
 
 
 def _fill(image: NDArray[Any], valid: NDArray[np.bool_], found: NDArray[Any], found_valid: NDArray[np.bool_]) -> None:
@@ -181,14 +202,17 @@ def _handle(source: Source) -> rasterio.DatasetReader:
 
 
 def _resampled(
-    source: Source, bands: tuple[int, ...], target: GeoBox, resampling: str
+    source: Source, bands: tuple[int, ...], grid: GeoBox, target: GeoBox, resampling: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-    """A source brought onto `target`; None where they do not overlap.
+    """A source brought onto `target`, a part of `grid`; None where they do not overlap.
 
     Validity goes with the pixels as an alpha band: a pixel is valid if the source pixel nearest to it is, and its value
     is interpolated from valid pixels alone.
     """
-    info = compute_reproject_roi(source.grid, target, padding=4)
+    # left to itself GDAL derives the size of its kernel from the part it is given
+    scale = compute_reproject_roi(source.grid, grid).scale2
+    padding = 4 * ceil(max(scale.x, scale.y, 1.0))
+    info = compute_reproject_roi(source.grid, target, padding=padding)
     rows, cols = info.roi_src
     if rows.start >= rows.stop or cols.start >= cols.stop:
         return None
@@ -209,6 +233,8 @@ def _resampled(
             dst_alpha=len(pixels),
             resampling=Resampling[resampling],
             init_dest_nodata=False,
+            XSCALE=1 / scale.x,
+            YSCALE=1 / scale.y,
             tolerance=0,  # an approximated transformation would depend on how the grid is cut
         )
     except WarpOperationError as error:
