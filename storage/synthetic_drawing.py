@@ -128,14 +128,13 @@ def draw_ground(canvas: Canvas, land: Land) -> None:
     np.copyto(canvas.density[window], density, where=inside)
 
 
-def draw_river(canvas: Canvas, noise: Float) -> None:
-    """Water where the noise is near 0, trees on its banks."""
-    distance = np.abs(noise)
-    if distance.min() > RIVER_HALF + 0.02:
+def draw_river(canvas: Canvas, distance: Float) -> None:
+    """Water near the middle of a river, trees on its banks."""
+    bank = distance < RIVER_HALF + 26
+    if not bank.any():
         return
-    bank = distance < RIVER_HALF + 0.012
     water = distance < RIVER_HALF
-    shore = distance < RIVER_HALF + 0.0025
+    shore = distance < RIVER_HALF + 4
     np.copyto(canvas.density, 0.5, where=bank)
     np.copyto(canvas.density, 0, where=shore)
     np.copyto(canvas.material, _NUMBER["shore"], where=shore)

@@ -25,8 +25,8 @@ ROAD_HALF = 9.0
 STREET_HALF = 6.5
 """Half widths of roads and of the streets in towns, pixels."""
 
-RIVER_HALF = 0.016
-"""Where the river's noise is nearer to 0 than this, there is water."""
+RIVER_HALF = 24.0
+"""Half width of rivers, pixels."""
 
 SHARE_RESOWN = 0.075
 SHARE_BUILT = 0.12
@@ -140,7 +140,7 @@ class Landscape:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self.angle = float(np.deg2rad(8 + 74 * uniform(seed, 10)))
-        self.river = LatticeNoise(seed=seed, stream=3, spacing=1900)
+        self._river = LatticeNoise(seed=seed, stream=3, spacing=1900)
         self._bend = tuple(LatticeNoise(seed=seed, stream=stream, spacing=1500) for stream in (1, 2))
         self.land = lru_cache(maxsize=256)(self._land)
 
@@ -163,6 +163,18 @@ class Landscape:
             cols = cosine * (u - bent_u) + sine * (v - bent_v)
             bent_u, bent_v = (BEND * noise.at(rows, cols) for noise in self._bend)
         return rows, cols
+
+    def river(self, *, row: int, col: int, size: int) -> Float:
+        """About how far each pixel of a square is from the middle of a river, pixels, (size, size)."""
+        noise = self._river.patch(row=row - 1, col=col - 1, size=size + 2)
+        slope = np.hypot(noise[2:, 1:-1] - noise[:-2, 1:-1], noise[1:-1, 2:] - noise[1:-1, :-2])
+        return np.asarray(2 * np.abs(noise[1:-1, 1:-1]) / (slope + np.float32(1e-6)))
+
+    def river_at(self, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same at single points, (N,)."""
+        down = self._river.at(rows + 1, cols) - self._river.at(rows - 1, cols)
+        across = self._river.at(rows, cols + 1) - self._river.at(rows, cols - 1)
+        return np.asarray(2 * np.abs(self._river.at(rows, cols)) / (np.hypot(down, across) + 1e-6))
 
     def line(self, k: NDArray[np.int64] | int, *, vertical: bool) -> NDArray[np.float64]:
         """Where road line k runs: u of a vertical one, v of a horizontal one."""
@@ -274,7 +286,7 @@ class Landscape:
         u = land.left + (across if land.across_u else along)
         v = land.top + (along if land.across_u else across)
         rows, cols = self.to_pixels(u, v)
-        dry = np.abs(self.river.at(rows, cols)) > RIVER_HALF + 0.03
+        dry = self.river_at(rows, cols) > RIVER_HALF + 60
         found = []
         for n in np.flatnonzero(dry & (draw[:, 2] < standing + 2 * SHARE_BUILT)):
             appears = standing <= draw[n, 2] < standing + SHARE_BUILT

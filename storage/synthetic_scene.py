@@ -132,7 +132,7 @@ class Scene:
         canvas = Canvas(row=row, col=col, u=u, v=v)
         for land in lands:
             draw_ground(canvas, land)
-        draw_river(canvas, landscape.river.patch(row=row, col=col, size=SIZE))
+        draw_river(canvas, landscape.river(row=row, col=col, size=SIZE))
         for land in lands:
             draw_roads(canvas, land)
         canvas.density *= 1 + 0.7 * self._sparse.patch(row=row, col=col, size=SIZE)
