@@ -101,7 +101,7 @@ class TerminalReporter:
     def warn(self, message: str) -> None:
         if message not in self._told:
             self._told.add(message)
-            self.console.print(Text.assemble(("warning: ", "yellow"), message))
+            self.console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
 
     def _stop(self) -> None:
         if self._progress is not None:

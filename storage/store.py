@@ -42,8 +42,9 @@ NODATA = 255
 PROBABILITY_SCALE = 1 / 254
 _ZSTD_LEVEL = 1  # imagery hardly compresses; a higher level costs more time than it saves disk
 
-# zarrs reads a block twice as fast as zarr's own pipeline
-_FAST_CODECS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+# How arrays are opened: zarrs reads a block twice as fast as zarr's own pipeline; that empty chunks are written is not
+# kept in the store, each process has to ask for it.
+_OPENING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "array.write_empty_chunks": True}
 
 
 def create_store(
@@ -110,7 +111,6 @@ def create_store(
             shards=(*depth, block, block),
             compressors=[ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()],
             dimension_names=(*dimensions, "y", "x"),
-            config={"write_empty_chunks": True},
             fill_value=options.pop("fill_value", 0),
         )
         array.attrs.update({"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", **options})
@@ -148,7 +148,7 @@ class RunStore:
         return zarr.open_group(self.path, mode="r+")
 
     def _array(self, name: str) -> zarr.Array:
-        with zarr.config.set(_FAST_CODECS):
+        with zarr.config.set(_OPENING):
             array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array

@@ -6,6 +6,7 @@ not grow with the number of blocks.
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections import deque
@@ -46,6 +47,8 @@ class Equipment(WorkerPlugin):
         self.tool: Callable[..., Mapping[str, Any]] | None = None
 
     def setup(self, worker: Any) -> None:
+        # a block that fails is reported once, by the driver, after its last attempt
+        logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
         self.tool = self._make()
 
     def teardown(self, worker: Any) -> None:
