@@ -42,9 +42,10 @@ NODATA = 255
 PROBABILITY_SCALE = 1 / 254
 _ZSTD_LEVEL = 1  # imagery hardly compresses; a higher level costs more time than it saves disk
 
-# How arrays are opened: zarrs reads a block twice as fast as zarr's own pipeline; that empty chunks are written is not
-# kept in the store, each process has to ask for it.
-_OPENING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "array.write_empty_chunks": True}
+# zarrs reads a block twice as fast as zarr's own pipeline. It does not write empty chunks, and not by way of a temporary
+# name, so zarr's own writes. That empty chunks are written is not kept in the store: each process has to ask for it.
+_READING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+_WRITING = {"array.write_empty_chunks": True}
 
 
 def create_store(
@@ -145,10 +146,15 @@ class RunStore:
 
     @cached_property
     def _group(self) -> zarr.Group:
-        return zarr.open_group(self.path, mode="r+")
+        return zarr.open_group(self.path, mode="r")
+
+    @cached_property
+    def _for_writing(self) -> dict[str, zarr.Array]:
+        with zarr.config.set(_WRITING):
+            return dict(zarr.open_group(self.path, mode="r+").arrays())
 
     def _array(self, name: str) -> zarr.Array:
-        with zarr.config.set(_OPENING):
+        with zarr.config.set(_READING):
             array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array
@@ -241,8 +247,8 @@ class RunStore:
     ) -> None:
         """Write one block of one date durably: image (C, h, w), valid (h, w). The range is exactly one block."""
         self._require_one_block(rows, cols)
-        self._image[time, :, rows, cols] = image
-        self._valid[time, rows, cols] = valid
+        self._for_writing["image"][time, :, rows, cols] = image
+        self._for_writing["valid"][time, rows, cols] = valid
         self._sync(self._image, (time, 0), rows, cols)
         self._sync(self._valid, (time,), rows, cols)
 
@@ -251,7 +257,7 @@ class RunStore:
         self._require_one_block(rows, cols)
         pixels = np.ascontiguousarray(probability, dtype=np.uint8)
         for interval in range(len(pixels)):
-            self._probability[interval, rows, cols] = pixels[interval]
+            self._for_writing["change_probability"][interval, rows, cols] = pixels[interval]
             self._sync(self._probability, (interval,), rows, cols)
         return hashlib.sha256(pixels.data).hexdigest()
 
