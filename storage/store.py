@@ -42,8 +42,8 @@ NODATA = 255
 PROBABILITY_SCALE = 1 / 254
 _ZSTD_LEVEL = 1  # imagery hardly compresses; a higher level costs more time than it saves disk
 
-# zarrs reads a block twice as fast as zarr's own pipeline. It does not write empty chunks, and not by way of a temporary
-# name, so zarr's own writes. That empty chunks are written is not kept in the store: each process asks for it.
+# zarrs reads a block twice as fast as zarr's own pipeline, but writes no empty chunks, and not by way of a temporary
+# name: so zarr's own writes. Whether empty chunks are written is not kept in the store, each process has to ask for it.
 _READING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 _WRITING = {"array.write_empty_chunks": True}
 
