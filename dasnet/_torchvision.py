@@ -34,5 +34,6 @@ except RuntimeError as error:
     import torchvision
 
 models = torchvision.models
+mobilenetv3 = torchvision.models.mobilenetv3
 
-__all__ = ["models", "torchvision"]
+__all__ = ["mobilenetv3", "models", "torchvision"]

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dasnet._torchvision import models
+from dasnet._torchvision import mobilenetv3, models
 
 STRIDE = 8
 """Pixels of the image between two positions of the features, in every backbone."""
@@ -87,9 +87,6 @@ class MobileNetV3(nn.Module):
 
     def __init__(self, in_bands: int = 3) -> None:
         super().__init__()
-        from torchvision.models.mobilenetv3 import InvertedResidualConfig
-        from torchvision.models.mobilenetv3 import MobileNetV3 as TorchvisionMobileNetV3
-
         # in, kernel, expanded, out, squeeze-and-excitation, activation, stride, dilation; a layer with a dilation keeps
         # the resolution whatever its stride.
         table = [
@@ -106,8 +103,8 @@ class MobileNetV3(nn.Module):
             (80, 3, 480, 112, True, "HS", 1, 2),
             (112, 3, 672, 112, True, "HS", 1, 2),
         ]
-        setting = [InvertedResidualConfig(*row, width_mult=1.0) for row in table]
-        features = TorchvisionMobileNetV3(setting, last_channel=1, num_classes=1).features[:-1]
+        setting = [mobilenetv3.InvertedResidualConfig(*row, width_mult=1.0) for row in table]
+        features = mobilenetv3.MobileNetV3(setting, last_channel=1, num_classes=1).features[:-1]
         features[0][0] = _first_convolution(features[0][0], in_bands)
         self.features = features
 

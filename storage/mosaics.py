@@ -264,8 +264,8 @@ def _require_a_valid_pixel(path: str, dataset: DatasetReader) -> None:
                     return
         if any(_any_valid(dataset, window) for _, window in dataset.block_windows(1)):
             return
-    except RasterioIOError:
-        return  # ingest reads every pixel and says which ones are missing
+    except Exception:  # GDAL's errors come in many types; ingest reads every pixel and says which ones are missing
+        return
     raise InputError(f"{path} has no valid pixel: all of it is nodata")
 
 

@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from odc.geo.overlap import compute_reproject_roi
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError, WarpOperationError
+from rasterio.errors import WarpOperationError
 from rasterio.features import geometry_mask
 from rasterio.warp import reproject
 from rasterio.windows import Window
@@ -151,7 +151,7 @@ def read_source(
     """
     try:
         image, valid = (_read_zarr if source.driver == "Zarr" else _read_raster)(source, bands, rows, cols)
-    except (RasterioError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # GDAL's and the codecs' errors come in many types
         cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
         raise ShortReadError(
             f"{source.path}: rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop} cannot be read: {cause}"

@@ -222,4 +222,4 @@ def test_run_json_names_inputs_bundle_and_versions(run: Path, pair: SyntheticPai
     assert digest in json.dumps(facts["files"])
     assert len(facts["identity"]["bundle"]["sha256"]) == 64
     assert facts["versions"]["torch"]
-    assert facts["execution"]["device"] == "cpu"
+    assert facts["execution"]["device"].startswith("CPU")

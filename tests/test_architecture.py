@@ -1,0 +1,63 @@
+"""Imports go down only, and each library stays in its room."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("flows", "dasnet", "tiling", "storage")
+MAY_IMPORT = {"flows": {"dasnet", "tiling", "storage"}, "dasnet": set(), "tiling": set(), "storage": set()}
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path, *, top_level: bool = False) -> set[str]:
+    """Full names of the modules that a file imports; with `top_level` only those that importing it imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    others = roots(imported(path)) & set(ROOMS) - {room}
+    assert others <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    room, found = path.relative_to(ROOT).parts[0], roots(imported(path))
+    if room != "flows":
+        assert "prefect" not in found
+    if room in ("dasnet", "storage") or (room == "tiling" and path.name != "execute.py"):
+        assert not {"dask", "distributed"} & found
+    if room in ("tiling", "storage"):
+        assert "torch" not in found
+    if path.name != "_torchvision.py":
+        assert "torchvision" not in found, "only dasnet/_torchvision.py may: beside a CPU build of torch it needs help"
+    assert not {"pickle.load", "pickle.loads", "pickle.Unpickler"} & imported(path)
+    assert "dask_cuda" not in roots(imported(path, top_level=True))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_checkpoints_are_loaded_as_weights_only(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert len(MODULES) > 30
