@@ -171,12 +171,10 @@ def _open_raster(path: str) -> _Header:
         dtypes = {dataset.dtypes[number - 1] for number in image_bands}
         if len(dtypes) != 1 or not dtypes <= set(DTYPES):
             raise InputError(f"{path} holds {', '.join(sorted(dtypes))}; a mosaic is one of {', '.join(DTYPES)}")
-        grid = _grid(path, dataset)
-        _require_a_valid_pixel(path, dataset)
-        return _Header(
+        header = _Header(
             source=Source(
                 path=path,
-                grid=grid,
+                grid=_grid(path, dataset),
                 files=tuple(dataset.files) or (path,),
                 driver=dataset.driver,
                 image_bands=image_bands,
@@ -185,6 +183,9 @@ def _open_raster(path: str) -> _Header:
             dtype=dtypes.pop(),
             date=_date(path, {**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
         )
+        # last, because GDAL's error from a pixel that cannot be read surfaces again in the next call on this dataset
+        _require_a_valid_pixel(path, dataset)
+        return header
 
 
 def open_with_allowed_driver(path: str, drivers: Sequence[str] = DRIVERS) -> DatasetReader:
