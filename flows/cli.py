@@ -42,15 +42,15 @@ def _explain(error: Exception) -> int:
 
     if isinstance(error, ValidationError):
         lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
-        _errors.print("[red]refused[/red]: " + "; ".join(lines), markup=True)
+        _errors.print("[red]refused[/red]: " + "; ".join(lines), soft_wrap=True)
         return EXIT_REFUSED
     if isinstance(error, REFUSALS):
         _errors.print("[red]refused[/red]: ", end="")
-        _errors.print(str(error), markup=False)
+        _errors.print(str(error), markup=False, soft_wrap=True)
         return EXIT_REFUSED
     if isinstance(error, UNFINISHED):
         _errors.print("[red]not finished[/red]: ", end="")
-        _errors.print(str(error), markup=False)
+        _errors.print(str(error), markup=False, soft_wrap=True)
         return EXIT_FAILED_BLOCKS
     raise error
 
@@ -119,7 +119,7 @@ def detect(
 
         _print_pairs(calibrated(job).describe())
         for warning in job.warnings:
-            _errors.print(f"[yellow]warning[/yellow]: {warning}")
+            _errors.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return
     from storage.publish import claim_directory
 

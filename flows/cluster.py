@@ -71,12 +71,38 @@ def local_layout(config: ClusterConfig) -> ClusterLayout:
     return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))
 
 
+def require_cluster(config: ClusterConfig) -> None:
+    """Whether the cluster can be had, before anything is written.
+
+    Raises:
+        ClusterError: no such scheduler, no GPU, or dask-cuda is not installed.
+    """
+    if config.kind == "cuda":
+        try:
+            from dask_cuda.utils import get_n_gpus
+        except ImportError as error:
+            raise ClusterError(
+                f"--cluster cuda needs dask-cuda, which is not installed ({error}): "
+                "pip install -r requirements-cuda.lock"
+            ) from error
+        try:
+            found = get_n_gpus()
+        except Exception as error:  # pynvml raises many types where there is no driver or no device
+            raise ClusterError(
+                f"--cluster cuda found no usable GPU ({type(error).__name__}: {error}): use --cluster local"
+            ) from error
+        if not found:
+            raise ClusterError("--cluster cuda found no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES): use --cluster local")
+    elif config.kind != "local":
+        _client(config.kind).close()
+
+
 @contextmanager
 def connect(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     """Start or join the cluster; leave it, and stop what was started, at the end.
 
     Raises:
-        ClusterError: no such scheduler, no worker, no GPU, or dask-cuda is not installed.
+        ClusterError: no such scheduler, or it has no worker.
     """
     for noisy in ("distributed.nanny", "distributed.core", "distributed.scheduler", "distributed.worker.memory"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -106,37 +132,30 @@ def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
 
 
 def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError as error:
-        raise ClusterError(
-            f"--cluster cuda needs dask-cuda, which is not installed ({error}): pip install -r requirements-cuda.lock"
-        ) from error
+    from dask_cuda import LocalCUDACluster
+
     lanes = config.lanes or 1
-    try:
-        cluster = LocalCUDACluster(
+    with (
+        LocalCUDACluster(
             n_workers=config.workers,
             threads_per_worker=lanes + 2,  # reading the next block and writing the last one beside the device's
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-        )
-    except Exception as error:  # dask-cuda and pynvml raise many types where there is no driver or no device
-        raise ClusterError(
-            f"--cluster cuda found no usable GPU ({type(error).__name__}: {error}): use --cluster local"
-        ) from error
-    with cluster, Client(cluster) as client:
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        if not workers:
-            raise ClusterError("--cluster cuda started no worker: is a GPU visible (nvidia-smi, CUDA_VISIBLE_DEVICES)?")
-        yield client, ClusterLayout(workers=workers, lanes=lanes)
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client, ClusterLayout(workers=len(client.scheduler_info(n_workers=-1)["workers"]), lanes=lanes)
+
+
+def _client(address: str) -> Client:
+    try:
+        return Client(address, timeout="20s")
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
 def _existing(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
-    try:
-        client = Client(config.kind, timeout="20s")
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"no Dask scheduler answers at {config.kind}: {error}") from error
-    with client:
+    with _client(config.kind) as client:
         try:
             client.wait_for_workers(1, timeout=60)
         except TimeoutError as error:

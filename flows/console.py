@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -38,20 +41,41 @@ class Reporter(Protocol):
         """Something the user should know; told once."""
 
 
-class SilentReporter:
-    """For flows that nobody watches on a terminal: Prefect's logs and artifacts tell the same."""
+class FlowLogReporter:
+    """Writes to the log of the flow run, which the Prefect UI shows, and passes on to a terminal where there is one."""
+
+    def __init__(self, terminal: Reporter | None = None) -> None:
+        self._terminal = terminal
+        self._stage = ""
+        self._told: set[str] = set()
 
     def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks") -> None:
-        pass
+        self._stage = stage
+        if self._terminal is not None:
+            self._terminal.begin(stage, total, done=done, unit=unit)
 
     def advance(self, count: int = 1) -> None:
-        pass
+        if self._terminal is not None:
+            self._terminal.advance(count)
 
     def end(self, summary: str) -> None:
-        pass
+        _flow_log().info("%s: %s", self._stage, summary)
+        if self._terminal is not None:
+            self._terminal.end(summary)
 
     def warn(self, message: str) -> None:
-        pass
+        if message not in self._told:
+            self._told.add(message)
+            _flow_log().warning("%s", message)
+            if self._terminal is not None:
+                self._terminal.warn(message)
+
+
+def _flow_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("dasnet")
 
 
 class _RateColumn(ProgressColumn):
@@ -68,7 +92,6 @@ class TerminalReporter:
         self._progress: Progress | None = None
         self._stage = ""
         self._began = 0.0
-        self._told: set[str] = set()
 
     def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks") -> None:
         self._stop()
@@ -99,9 +122,7 @@ class TerminalReporter:
         self.console.print(f"{self._stage:<9} {summary} [dim]({took:.1f} s)[/dim]", soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
-            self.console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+        self.console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -117,14 +138,14 @@ _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 
 
 def current_reporter() -> Reporter:
-    """The reporter of the command that called the flow; a silent one where there is none."""
-    return _reporter.get() or SilentReporter()
+    """The reporter of the command that called the flow, or the log of the flow run alone."""
+    return _reporter.get() or FlowLogReporter()
 
 
 @contextmanager
 def reporting_to(reporter: TerminalReporter) -> Iterator[None]:
-    """Let flows called inside report to `reporter`."""
-    token = _reporter.set(reporter)
+    """Let flows called inside report to `reporter`, beside their log."""
+    token = _reporter.set(FlowLogReporter(reporter))
     try:
         yield
     finally:

@@ -182,7 +182,8 @@ def _summary(result: StageResult, *, pixels: int) -> str:
         return f"{result.done} blocks, all done before"
     share = result.computed / (result.done + len(result.failed))
     failed = f", {len(result.failed)} failed" if result.failed else ""
-    return f"{result.computed} of {result.done} blocks now{failed}, {pixels * share / result.seconds / 1e6:.2f} Mpx/s"
+    total = result.done + len(result.failed)
+    return f"{result.computed} of {total} blocks now{failed}, {pixels * share / result.seconds / 1e6:.2f} Mpx/s"
 
 
 def _take_up_failed(job: Job, ledger: Ledger) -> None:

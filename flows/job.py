@@ -13,7 +13,7 @@ import psutil
 from odc.geo.geobox import GeoBox
 
 from dasnet.bundle import Bundle, load_bundle
-from flows.cluster import local_layout
+from flows.cluster import local_layout, require_cluster
 from flows.config import DetectRequest
 from storage.errors import InputError
 from storage.grids import common_grid, needs_resampling, select_bands
@@ -128,8 +128,9 @@ def resolve(request: DetectRequest) -> Job:
     """Open headers, find the common grid, match bands with the bundle, count the cost.
 
     Raises:
-        InputError, BundleError, RefusedPlanError: what cannot work, with the values that clash.
+        InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
     """
+    require_cluster(request.cluster)
     bundle = load_bundle(request.bundle)
     mosaics = (open_mosaic(request.before), open_mosaic(request.after))
     warnings: list[str] = []

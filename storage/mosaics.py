@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import ceil, floor
 from pathlib import Path
 
@@ -239,12 +239,18 @@ def _band_names(dataset: DatasetReader, numbers: Iterable[int]) -> tuple[str, ..
 
 
 def _date(path: str, tags: dict[str, str]) -> datetime | None:
+    """From what GDAL's metadata readers call the acquisition, else from the name.
+
+    TIFF's own DateTime is no help: it says when the file was written.
+    """
     acquired = tags.get("ACQUISITIONDATETIME")
     if acquired:
         try:
-            return datetime.fromisoformat(acquired.replace(" ", "T")).replace(tzinfo=None)
+            time = datetime.fromisoformat(acquired)
         except ValueError:
             pass
+        else:
+            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     name = Path(path.rstrip("/")).name
     for year, month, day in re.findall(r"(?<!\d)((?:19|20)\d{2})[-_]?(\d{2})[-_]?(\d{2})(?!\d)", name):
         try:

@@ -23,6 +23,7 @@ from storage.synthetic_scene import CELL, PseudoChange, Scene
 UNKNOWN = 255
 """Nodata of the truth: either date has none there."""
 
+_ACQUIRED = {"before": "2019-06-21T10:30:00", "after": "2024-09-05T10:30:00"}
 _LEFT, _TOP = 448_000.0, 5_412_000.0  # upper-left corner: near Paris in the default CRS
 
 
@@ -115,8 +116,9 @@ def synthesize(
                 )
                 for name, path in temporary.items()
             }
-            for name in ("before", "after"):
+            for name, acquired in _ACQUIRED.items():
                 files[name].colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+                files[name].update_tags(ACQUISITIONDATETIME=acquired)
             for rows, cols in _blocks(height, width, block):
                 drawn = scene.pair(rows, cols)
                 window = RasterWindow.from_slices(rows, cols)

@@ -59,7 +59,12 @@ def use_equipment(equipment: str, item: Any) -> Mapping[str, Any]:
     """Run on a worker: give `item` to the tool that `equipment` made there."""
     plugin = get_worker().plugins[equipment]
     assert isinstance(plugin, Equipment) and plugin.tool is not None
-    return plugin.tool(item)
+    try:
+        return plugin.tool(item)
+    except Exception as error:
+        # a cause that cannot be pickled (rasterio has such) would cost the error its type on the way back
+        error.__cause__ = error.__context__ = None
+        raise
 
 
 @dataclass

@@ -187,7 +187,7 @@ def test_unreadable_pixels_fail_their_blocks_and_only_those(
     arguments = ["detect", broken, pair.after, "--output", output, "--block", 256, "--workers", 2]
     ended = dasnet(*arguments)
     assert ended.code == 1
-    assert "t0/r00000c00000" in ended.err
+    assert "t0/r00000c00000: ShortReadError" in ended.err
     assert "before.tif" in ended.err
     assert "Traceback" not in ended.err
     ledger = Ledger(output / "ledger", "infer")
