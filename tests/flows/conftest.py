@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.config import ClusterConfig, DetectRequest
+from flows.detect import detect_changes
 from storage.synthesize import SyntheticPair, synthesize
 
 
@@ -28,6 +30,26 @@ def prefect_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with embedded_server(tmp_path_factory.mktemp("prefect") / "server.log") as address:
         yield address
         flush_logs()
+
+
+def request_for(pair: SyntheticPair, output: Path, **changes: Any) -> DetectRequest:
+    """A request for the small pair on two workers."""
+    values: dict[str, Any] = {
+        "before": str(pair.before),
+        "after": str(pair.after),
+        "output": output,
+        "block": 512,
+        "cluster": ClusterConfig(workers=2),
+    }
+    return DetectRequest.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="session")
+def run(pair: SyntheticPair, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a clean run over the pair."""
+    output = tmp_path_factory.mktemp("runs") / "clean"
+    detect_changes(request_for(pair, output))
+    return output
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,3 @@ def dasnet() -> Callable[..., Finished]:
         return Finished(ended.returncode, ended.stdout, ended.stderr)
 
     return run
-
-
-def run_json(directory: Path) -> dict[str, object]:
-    return dict(json.loads((directory / "run.json").read_text()))

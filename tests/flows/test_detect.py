@@ -22,25 +22,14 @@ import rasterio
 import xarray as xr
 from rio_cogeo import cog_validate
 
-from flows.config import ClusterConfig, DetectRequest
+from flows.config import ClusterConfig
 from flows.detect import detect_changes
 from flows.failures import FailedBlocksError
 from flows.run_directory import DifferentRunError
 from storage.errors import IntegrityError
 from storage.synthesize import SyntheticPair
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Finished, request_for
 from tiling.ledger import Ledger
-
-
-def request_for(pair: SyntheticPair, output: Path, **changes: Any) -> DetectRequest:
-    values: dict[str, Any] = {
-        "before": str(pair.before),
-        "after": str(pair.after),
-        "output": output,
-        "block": 512,
-        "cluster": ClusterConfig(workers=2),
-    }
-    return DetectRequest.model_validate({**values, **changes})
 
 
 def probability(directory: Path) -> np.ndarray:
@@ -49,13 +38,6 @@ def probability(directory: Path) -> np.ndarray:
 
 def infer_lines(directory: Path) -> int:
     return len((directory / "ledger" / "infer.jsonl").read_bytes().splitlines())
-
-
-@pytest.fixture(scope="module")
-def run(pair: SyntheticPair, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("runs") / "clean"
-    detect_changes(request_for(pair, output))
-    return output
 
 
 def test_products_are_there_and_agree_with_the_store(run: Path, pair: SyntheticPair) -> None:

@@ -1,4 +1,4 @@
-"""A finished run in memory, for tests of the products."""
+"""A finished run in memory, for tests of the products; fakes nothing but the file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from odc.geo.geobox import GeoBox
 
 @dataclass
 class MemoryRun:
-    """Implements storage.cog.ProbabilityReader over an array (h, w) uint8."""
+    """Implements storage.quicklook.SeriesReader over arrays: probability (h, w) uint8, images (2, C, h, w), valid."""
 
     probability: NDArray[np.uint8]
+    images: NDArray[Any] | None = None
+    valid: NDArray[np.bool_] | None = None
+    bands: tuple[str, ...] = ("red", "green", "blue")
     block: int = 64
     crs: str = "EPSG:32631"
     resolution: float = 2.0
@@ -37,3 +40,7 @@ class MemoryRun:
     def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[Any]:
         self.reads.append((rows, cols))
         return self.probability[rows, cols]
+
+    def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        assert self.images is not None and self.valid is not None
+        return self.images[..., rows, cols], self.valid[..., rows, cols]
