@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> int:
-    from flows.errors import REFUSALS, UNFINISHED
+    from flows.errors import REFUSALS, STORAGE_GAVE_OUT, UNFINISHED
 
     if isinstance(error, ValidationError):
         lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
@@ -51,6 +51,15 @@ def _explain(error: Exception) -> int:
     if isinstance(error, UNFINISHED):
         _errors.print("[red]not finished[/red]: ", end="")
         _errors.print(str(error), markup=False, soft_wrap=True)
+        return EXIT_FAILED_BLOCKS
+    if isinstance(error, OSError) and error.errno in STORAGE_GAVE_OUT:
+        _errors.print("[red]not finished[/red]: ", end="")
+        where = f": {error.filename}" if error.filename else ""
+        _errors.print(
+            f"{error.strerror}{where}. What is finished is kept: mend it and run the same command again",
+            markup=False,
+            soft_wrap=True,
+        )
         return EXIT_FAILED_BLOCKS
     raise error
 
@@ -121,9 +130,12 @@ def detect(
         for warning in job.warnings:
             _errors.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return
+    from flows.prefect_server import configured_api_url, require_api
     from storage.publish import claim_directory
 
     claim_directory(request.output)
+    if address := configured_api_url():
+        require_api(address)
     with _prefect(), _terminal():
         from flows.detect import detect_changes
 

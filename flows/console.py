@@ -139,7 +139,10 @@ _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 
 def current_reporter() -> Reporter:
     """The reporter of the command that called the flow, or the log of the flow run alone."""
-    return _reporter.get() or FlowLogReporter()
+    reporter = _reporter.get()
+    if reporter is None:
+        _reporter.set(reporter := FlowLogReporter())
+    return reporter
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from tiling.protocols import Predictor
 ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 
 
-@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
+@task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
 def plan_run(request: DetectRequest) -> Job:
     """Open headers, find the grid, count the cost; refuse what cannot work."""
     job = resolve(request)
@@ -49,7 +49,7 @@ def plan_run(request: DetectRequest) -> Job:
     return job
 
 
-@task(name="digest inputs", cache_policy=NO_CACHE, persist_result=False)
+@task(name="digest inputs", task_run_name="digest inputs", cache_policy=NO_CACHE, persist_result=False)
 def adopt_directory(job: Job, directory: RunDirectory) -> str:
     """Digest the inputs and make the directory this run's; refuse one that holds another run."""
     current_reporter().begin("inputs", len(job.mosaics), unit="mosaics")
@@ -226,7 +226,7 @@ def _show_blocks(ledger: Ledger, *, total: int) -> None:
     )
 
 
-@flow(name="detect-changes", persist_result=False)
+@flow(name="detect-changes", flow_run_name="{request.output.name}", persist_result=False)
 def detect_changes(request: DetectRequest) -> Summary:
     """Two georeferenced mosaics in; one calibrated change-probability mosaic with its products out.
 

@@ -80,7 +80,7 @@ class StageResult:
     seconds: float
 
 
-@task(name="batch", task_run_name="{stage} {first}–{last} of {total}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="batch", task_run_name="{stage} {first}-{last} of {total}", cache_policy=NO_CACHE, persist_result=False)
 def run_batch(*, stage: str, first: int, last: int, total: int, step: Callable[[int], None]) -> None:
     """Drive the cluster until blocks `first` to `last` of a stage have ended."""
     step(last - first + 1)

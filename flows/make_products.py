@@ -75,7 +75,7 @@ def make_products(job: Job, directory: RunDirectory) -> Summary:
     return summary
 
 
-@task(name="mosaic", cache_policy=NO_CACHE, persist_result=False)
+@task(name="mosaic", task_run_name="mosaic", cache_policy=NO_CACHE, persist_result=False)
 def _make_mosaic(job: Job, directory: RunDirectory, products: ProductLedger, store: RunStore) -> dict[str, Any]:
     verifier = BlockVerifier(job, directory.ledger("infer"))
 
@@ -86,7 +86,7 @@ def _make_mosaic(job: Job, directory: RunDirectory, products: ProductLedger, sto
     return products.make("probability", make, parameters={})
 
 
-@task(name="products", cache_policy=NO_CACHE, persist_result=False)
+@task(name="products", task_run_name="products", cache_policy=NO_CACHE, persist_result=False)
 def _make_rest(
     job: Job, directory: RunDirectory, products: ProductLedger, store: RunStore, mosaic: dict[str, Any]
 ) -> Summary:

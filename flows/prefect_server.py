@@ -18,9 +18,22 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+# What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
+# task runs and events, which are services as well.
+_IDLE_SERVICES = (
+    "CANCELLATION_CLEANUP",
+    "CLEANUP_RECONCILER",
+    "FOREMAN",
+    "LATE_RUNS",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "SCHEDULER",
+    "TRIGGERS",
+)
+
 
 class PrefectServerError(RuntimeError):
-    """The embedded server did not start; the message names its log."""
+    """The embedded server did not start, or the configured one does not answer."""
 
 
 def configured_api_url() -> str | None:
@@ -28,6 +41,23 @@ def configured_api_url() -> str | None:
     from prefect.settings import PREFECT_API_URL
 
     return PREFECT_API_URL.value()
+
+
+def require_api(address: str) -> None:
+    """Whether the configured server answers, before anything is written.
+
+    Raises:
+        PrefectServerError: it does not.
+    """
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise PrefectServerError(
+            f"no Prefect server answers at {address} ({error}): "
+            "start it, or unset PREFECT_API_URL to use an embedded one"
+        )
 
 
 def server_log() -> Path:
@@ -79,9 +109,10 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
         **os.environ,
         "PREFECT_UI_API_URL": f"{address}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
         "DO_NOT_TRACK": "1",
     }
-    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services", "--log-level", "WARNING"]
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *command],

@@ -80,6 +80,8 @@ class RunDirectory:
         with lock.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                    raise BlockingIOError("the process that held it has just removed it")
             except BlockingIOError:
                 file.seek(0)
                 raise InputError(

@@ -123,3 +123,33 @@ def test_a_cuda_cluster_without_a_gpu_is_refused(dasnet: Dasnet, good: Path, tmp
     assert ended.code == 2, ended.err
     assert "--cluster cuda" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_synthesize_writes_three_rasters_and_says_where(dasnet: Dasnet, tmp_path: Path) -> None:
+    ended = dasnet("synthesize", tmp_path / "scene", "--height", "300", "--width", "260", "--seed", "4")
+    assert ended.code == 0, ended.err
+    for name in ("before.tif", "after.tif", "change.tif"):
+        assert str(tmp_path / "scene" / name) in ended.out
+        with rasterio.open(tmp_path / "scene" / name) as written:
+            assert written.shape == (300, 260)
+
+
+def test_bundle_shows_card_and_needs(dasnet: Dasnet) -> None:
+    ended = dasnet("bundle", "synthetic")
+    assert ended.code == 0, ended.err
+    for word in ("red, green, blue", "uint8", "256 px", "Trained on", "mobilenet_v3"):
+        assert word in ended.out
+    assert dasnet("bundle", "nope").code == 2
+
+
+def test_the_authors_checkpoint_becomes_a_bundle(dasnet: Dasnet, tmp_path: Path) -> None:
+    import torch
+
+    from tests.dasnet.test_authors import small_authors_state
+
+    checkpoint = tmp_path / "authors.pth"
+    torch.save({"state_dict": small_authors_state()}, checkpoint)
+    ended = dasnet("import-authors", checkpoint, tmp_path / "authors.safetensors")
+    assert ended.code == 0, ended.err
+    assert dasnet("bundle", tmp_path / "authors.safetensors").code == 0
+    assert dasnet("import-authors", tmp_path / "nope.pth", tmp_path / "b.safetensors").code == 2

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -24,7 +23,6 @@ from rio_cogeo import cog_validate
 
 from flows.config import ClusterConfig
 from flows.detect import detect_changes
-from flows.failures import FailedBlocksError
 from flows.run_directory import DifferentRunError
 from storage.errors import IntegrityError
 from storage.synthesize import SyntheticPair
@@ -178,24 +176,6 @@ def test_unreadable_pixels_fail_their_blocks_and_only_those(
     assert ledger.state("r00002c00003") == "done"
     assert not (output / "change_probability.tif").exists()
     assert dasnet("status", output).code == 1
-
-
-def test_a_run_with_quarantined_blocks_raises_with_their_list(
-    pair: SyntheticPair, prefect_ui: str, tmp_path: Path
-) -> None:
-    request = request_for(pair, tmp_path / "run", retries=0)
-    detect_changes(request)
-    Ledger(tmp_path / "run" / "ledger", "infer").append([_failed("r00001c00001")])
-    with pytest.raises(FailedBlocksError, match="r00001c00001: scripted"):
-        detect_changes(request)
-    detect_changes(request.model_copy(update={"retry_failed": True}))
-    assert Ledger(tmp_path / "run" / "ledger", "infer").count("failed") == 0
-
-
-def _failed(block: str) -> Any:
-    from tiling.ledger import Entry
-
-    return Entry(block=block, state="failed", facts={"error": "scripted", "attempts": 3})
 
 
 def test_run_json_names_inputs_bundle_and_versions(run: Path, pair: SyntheticPair) -> None:

@@ -1,0 +1,134 @@
+"""What the Prefect server knows of a run, and what its UI shows a person."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun
+
+from flows.detect import detect_changes
+from flows.failures import FailedBlocksError
+from flows.fanout import MAX_BATCHES
+from storage.synthesize import SyntheticPair
+from tests.flows.conftest import request_for
+from tiling.ledger import Entry, Ledger
+
+
+@pytest.fixture
+def client(prefect_ui: str) -> SyncPrefectClient:
+    return get_client(sync_client=True)
+
+
+def flow_run(client: SyncPrefectClient, output: Path, state: str) -> FlowRun:
+    """The newest flow run over a run directory in a state."""
+    runs = [
+        run
+        for run in client.read_flow_runs()
+        if str(output) in str(run.parameters.get("request")) and run.state_name == state
+    ]
+    assert runs, f"no flow run over {output} is {state}"
+    return max(runs, key=lambda run: run.start_time)
+
+
+def artifacts(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any]:
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])), limit=200
+    )
+    return {artifact.key: artifact for artifact in found}
+
+
+@pytest.fixture
+def completed(client: SyncPrefectClient, run: Path) -> FlowRun:
+    with_cluster = [
+        found
+        for found in client.read_flow_runs()
+        if str(run) in str(found.parameters.get("request")) and "dask-dashboard" in artifacts(client, found)
+    ]
+    assert len(with_cluster) == 1, "only the first run over the directory needed a cluster"
+    return with_cluster[0]
+
+
+def test_artifacts_tell_the_whole_story(client: SyncPrefectClient, completed: FlowRun, run: Path) -> None:
+    found = artifacts(client, completed)
+    assert completed.state_name == "Completed"
+    assert {"plan", "ingest", "infer", "dask-dashboard", "blocks", "quicklook", "products"} <= set(found)
+    for stage, total in (("ingest", 8), ("infer", 4)):
+        assert found[stage].data == 100.0
+        assert f"{total} of {total} blocks" in found[stage].description
+    assert "900 × 700 px" in found["plan"].data
+    assert re.search(r"http://127\.0\.0\.1:\d+/status", found["dask-dashboard"].data)
+    rows = {row["state"]: row["blocks"] for row in json.loads(found["blocks"].data)}
+    assert rows["done"] == rows["total"] == 4
+    picture = base64.b64decode(found["quicklook"].data.partition("base64,")[2])
+    assert hashlib.sha256(picture).digest() == hashlib.sha256((run / "quicklook.png").read_bytes()).digest()
+    for product in ("change_probability.tif", "changes.parquet", "item.json", "report.html"):
+        assert (run / product).resolve().as_uri() in found["products"].data
+
+
+def test_stages_are_tasks_and_batches_are_few(client: SyncPrefectClient, completed: FlowRun) -> None:
+    tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[completed.id])), limit=200)
+    names = sorted(task.name for task in tasks)
+    assert any(name.startswith("infer 1-") for name in names), names
+    assert any(name.startswith("ingest 1-") for name in names)
+    assert sum(name.startswith("infer ") for name in names) <= MAX_BATCHES
+    assert all(task.state_name == "Completed" for task in tasks)
+
+
+def test_the_log_of_the_flow_run_has_one_line_a_stage(client: SyncPrefectClient, completed: FlowRun) -> None:
+    from flows.prefect_server import flush_logs
+
+    flush_logs()
+    logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[completed.id])), limit=200)
+    messages = [log.message for log in logs]
+    for stage in ("inputs", "ingest", "infer", "mosaic", "products"):
+        assert sum(message.startswith(f"{stage}: ") for message in messages) == 1, messages
+
+
+def test_a_run_with_quarantined_blocks_ends_failed_with_their_list(
+    client: SyncPrefectClient, pair: SyntheticPair, tmp_path: Path
+) -> None:
+    request = request_for(pair, tmp_path / "run", retries=0)
+    detect_changes(request)
+    failed = Entry(block="r00001c00001", state="failed", facts={"error": "scripted", "attempts": 3})
+    Ledger(tmp_path / "run" / "ledger", "infer").append([failed])
+    with pytest.raises(FailedBlocksError, match="r00001c00001: scripted"):
+        detect_changes(request)
+    ended = flow_run(client, tmp_path / "run", "Failed")
+    assert ended.state is not None and ended.state.message is not None
+    assert "1 of 12 blocks failed" in ended.state.message
+    assert "r00001c00001: scripted" in ended.state.message
+    blocks = artifacts(client, ended)["blocks"].data
+    assert "r00001c00001" in blocks and "scripted" in blocks
+    assert Ledger(tmp_path / "run" / "ledger", "infer").count("done") == 3
+    detect_changes(request.model_copy(update={"retry_failed": True}))
+    assert Ledger(tmp_path / "run" / "ledger", "infer").count("failed") == 0
+
+
+def test_a_person_finds_the_run_in_the_ui(browser: Any, prefect_ui: str, completed: FlowRun, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{prefect_ui}/runs/flow-run/{completed.id}")
+    page.get_by_text("detect-changes").first.wait_for(timeout=60_000)
+    page.get_by_text("Completed").first.wait_for(timeout=60_000)
+    page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
+    page.screenshot(path=tmp_path / "ui.png")
+    page.get_by_text("Before, after and change probability").first.wait_for(timeout=60_000)
+    page.screenshot(path=tmp_path / "ui.png")
+    assert errors == []
+    page.close()
