@@ -1,6 +1,6 @@
 """Measure 4: throughput of infer over the bare forward pass of the same windows in one process with the same threads.
 
-    python -m benchmarks.efficiency [--side 3072] [--bundle synthetic]
+    python -m benchmarks.efficiency [--side 8192] [--bundle synthetic]
 
 The bare pass takes as many windows as the run did through the network, both dates, to distances at full resolution, in
 the same batches, precision and layout, with nothing read, calibrated, blended or written; a thread for each lane of the
@@ -34,7 +34,7 @@ def main() -> None:
     from flows.run_directory import RunDirectory
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=3072)
+    parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--bundle", default="synthetic")
     options = parser.parse_args()
     torch.set_num_threads(1)
