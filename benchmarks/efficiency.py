@@ -4,13 +4,15 @@
 
 The bare pass takes as many windows as the run did through the network, both dates, to distances at full resolution, in
 the same batches, precision and layout, with nothing read, calibrated, blended or written; a thread for each lane of the
-run, each with one intra-op thread. It is measured before and after the run, so that a drift of the machine shows.
+run, each with one intra-op thread. It is measured before and after each run, so that a drift of the machine falls on
+both.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +37,10 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=8192)
+    parser.add_argument("--block", type=int, default=2048)
     parser.add_argument("--bundle", default="synthetic")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=400, help="pairs of windows in each bare pass")
     options = parser.parse_args()
     torch.set_num_threads(1)
     lanes = local_layout(ClusterConfig()).computing
@@ -59,21 +64,27 @@ def main() -> None:
             list(pool.map(forward, [pairs // lanes] * lanes))
             return pairs // lanes * lanes / (time.perf_counter() - started)
 
-    share = 200 if options.side > 1024 else 40
-    earlier = bare(share)
+    rounds = []
     with tempfile.TemporaryDirectory() as folder, prefect():
         place = Path(folder)
         before, after = scene(place, height=options.side, width=options.side)
-        output = place / "run"
-        detect_changes(DetectRequest(before=str(before), after=str(after), output=output, bundle=options.bundle))
-        directory = RunDirectory(output)
-        seconds = (directory.describe() or {})["seconds"]["infer"]
-        windows = BlockStatistics.of(directory.ledger("infer")).windows
-    later = bare(share)
-    rate, forward_rate = windows / seconds, (earlier + later) / 2
+        for number in range(options.rounds):
+            earlier = bare(options.pairs)
+            output = place / f"run-{number}"
+            detect_changes(
+                DetectRequest(
+                    before=str(before), after=str(after), output=output, bundle=options.bundle, block=options.block
+                )
+            )
+            later = bare(options.pairs)
+            directory = RunDirectory(output)
+            windows = BlockStatistics.of(directory.ledger("infer")).windows
+            rounds.append((windows / (directory.describe() or {})["seconds"]["infer"], (earlier + later) / 2))
+    ratio = statistics.median(infer / forward_alone for infer, forward_alone in rounds)
+    measured = ", ".join(f"{infer:.2f} of {forward_alone:.2f}" for infer, forward_alone in rounds)
     print(
-        f"efficiency ({options.bundle}): {rate / forward_rate:.3f} (infer {rate:.2f} window pairs/s end to end, bare "
-        f"forward {earlier:.2f} before and {later:.2f} after; {windows} windows, {lanes} threads); {machine()}"
+        f"efficiency ({Path(options.bundle).stem}): {ratio:.3f}, median of {options.rounds} (window pairs/s end to end "
+        f"of bare forward: {measured}; {windows} windows, {lanes} threads); {machine()}"
     )
 
 

@@ -170,7 +170,9 @@ class DasnetPredictor:
         values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
         known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
         values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
-        inputs = torch.where(known, (values.float() - self._mean) / self._std, 0.0)
+        inputs = values.float().sub_(self._mean).div_(self._std)
+        if not known.all():
+            inputs.masked_fill_(~known, 0.0)
         embeddings = self._network.embed(inputs.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, T, C', s/8, s/8)
         distances = self._model.distance(embeddings[:, :-1].flatten(0, 1), embeddings[:, 1:].flatten(0, 1))
         fine = upsample(distances, height=size, width=size)

@@ -49,6 +49,12 @@ _SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.lifetime.restart": True,
+    # what watches a worker takes its threads' time: a profiler that samples a hundred times a second (the ledger says
+    # where the time goes), clocks that tick fifty times
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
 }
 
