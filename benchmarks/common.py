@@ -15,8 +15,6 @@ from typing import Any
 
 import psutil
 
-os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
 
 def machine() -> str:
     """Cores, processor and date, as every result line ends."""

@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect import flow
 
 from benchmarks.common import MemoryPeak, machine, prefect, scene
 from dasnet.inference import BlockPrediction
+from flows.config import DetectRequest
+from flows.detect import run_detection
+from flows.run_directory import RunDirectory
 
 
 class ConstantPredictor:
@@ -42,21 +46,17 @@ class ConstantPredictor:
         return {"device": "none"}
 
 
+@flow(name="data-path", persist_result=False)
+def data_path(request: DetectRequest) -> None:
+    """The main job, but for the network."""
+    run_detection(request, ConstantPredictor)
+
+
 def main() -> None:
-    from prefect import flow
-
-    from flows.config import DetectRequest
-    from flows.detect import run_detection
-    from flows.run_directory import RunDirectory
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 24576])
     parser.add_argument("--folder", type=Path, help="where the scenes are kept for another time")
     options = parser.parse_args()
-
-    @flow(name="data-path", persist_result=False)
-    def data_path(request: DetectRequest) -> None:
-        run_detection(request, ConstantPredictor)
 
     with tempfile.TemporaryDirectory() as folder, prefect():
         for side in options.sides:

@@ -41,6 +41,9 @@ _WORKER_ENVIRONMENT = {
     "GDAL_NUM_THREADS": "1",
 }
 
+_PATIENCE = "20s"
+"""Until a scheduler must answer."""
+
 _SETTINGS = {
     # one death of a worker is bad luck; a block in whose company two died is a suspect (tiling.execute)
     "distributed.scheduler.allowed-failures": 1,
@@ -154,7 +157,7 @@ def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
 
 def _client(address: str) -> Client:
     try:
-        return Client(address, timeout="20s")
+        return Client(address, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
 
