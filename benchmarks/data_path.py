@@ -6,6 +6,8 @@ python -m benchmarks.data_path [--sides 4096 24576] [--folder DIR]
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,26 +54,36 @@ def data_path(request: DetectRequest) -> None:
     run_detection(request, ConstantPredictor)
 
 
+def measure(side: int, scenes: Path) -> None:
+    """One run, in a process of its own so that its memory is its own."""
+    with tempfile.TemporaryDirectory() as folder, prefect():
+        before, after = scene(scenes, height=side, width=side)
+        output = Path(folder) / "run"
+        with MemoryPeak() as memory:
+            data_path(DetectRequest(before=str(before), after=str(after), output=output))
+        seconds = (RunDirectory(output).describe() or {})["seconds"]
+    rate = {stage: side * side / seconds[stage] / 1e6 for stage in ("ingest", "infer")}
+    print(
+        f"data path: {side}×{side}: ingest {rate['ingest']:.1f} Mpx/s, infer {rate['infer']:.1f} Mpx/s "
+        f"(two RGB dates); peak memory of the whole run: driver {memory.driver / 1e6:.0f} MB, "
+        f"worker {memory.worker / 1e6:.0f} MB; {machine()}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 24576])
     parser.add_argument("--folder", type=Path, help="where the scenes are kept for another time")
     options = parser.parse_args()
-
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = options.folder or Path(folder)
+        if len(options.sides) == 1:
+            measure(options.sides[0], scenes)
+            return
         for side in options.sides:
-            before, after = scene(options.folder or Path(folder), height=side, width=side)
-            output = Path(folder) / f"constant-{side}"
-            with MemoryPeak() as memory:
-                data_path(DetectRequest(before=str(before), after=str(after), output=output))
-            seconds = (RunDirectory(output).describe() or {})["seconds"]
-            rate = {stage: side * side / seconds[stage] / 1e6 for stage in ("ingest", "infer")}
-            print(
-                f"data path: {side}×{side}: ingest {rate['ingest']:.1f} Mpx/s, infer {rate['infer']:.1f} Mpx/s "
-                f"(two RGB dates); peak memory of the whole run: driver {memory.driver / 1e6:.0f} MB, "
-                f"worker {memory.worker / 1e6:.0f} MB; {machine()}",
-                flush=True,
-            )
+            alone = [sys.executable, "-m", "benchmarks.data_path", "--sides", str(side), "--folder", str(scenes)]
+            subprocess.run(alone, check=True)
 
 
 if __name__ == "__main__":

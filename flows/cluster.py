@@ -34,6 +34,7 @@ class ClusterLayout:
 # A predictor on CPU computes with one thread, so that its bits do not depend on the number of cores; the cores are
 # used by that many lanes. The libraries read these before they are imported, hence the environment.
 _WORKER_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -125,7 +125,8 @@ def write_cog(
             dataset.units = ("1",)
             for rows, strip in strips(reader, interval=interval, check=check):
                 total.update(strip.data)
-                histogram += np.bincount(strip.ravel(), minlength=256)
+                for line in strip:  # bincount makes eight bytes of each
+                    histogram += np.bincount(line, minlength=256)
                 dataset.write(strip, 1, window=Window.from_slices(rows, (0, reader.width)))
         if conclude is not None:
             conclude()

@@ -32,7 +32,7 @@ _OPEN_PER_THREAD = 16
 _RESAMPLED_TILE = 512
 """Pixels of the grid that are resampled at a time, so that a much finer source does not fill the memory."""
 
-_GDAL = {"GDAL_CACHEMAX": 256, "GDAL_NUM_THREADS": "1", "GDAL_TIFF_INTERNAL_MASK": True}
+_GDAL = {"GDAL_CACHEMAX": 64, "GDAL_NUM_THREADS": "1", "GDAL_TIFF_INTERNAL_MASK": True}
 
 _handles = threading.local()
 
