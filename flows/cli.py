@@ -248,6 +248,7 @@ def _terminal() -> Iterator[None]:
 def _prefect() -> Iterator[None]:
     """Prefect, quiet on the terminal: its logs go to its API, ours is the one line a stage."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
     from flows.prefect_server import configured_api_url, embedded_server, flush_logs, server_log
 
     server = nullcontext() if configured_api_url() else embedded_server(server_log())

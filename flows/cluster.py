@@ -53,6 +53,8 @@ _SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.lifetime.restart": True,
+    # a terminal sends Ctrl-C to workers too; the command ends them when it has taken its blocks back
+    "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
     # what watches a worker takes its threads' time: a profiler that samples a hundred times a second (the ledger says
     # where the time goes), clocks that tick fifty times
     "distributed.worker.profile.enabled": False,

@@ -120,6 +120,7 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
             stdout=output,
             stderr=output,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for the command, which needs the server to say how it ended
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:

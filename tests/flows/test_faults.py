@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -108,3 +111,30 @@ def test_a_prefect_server_that_does_not_answer_is_refused(
     assert "http://127.0.0.1:9/api" in ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_ends_at_once_without_a_traceback_and_keeps_what_is_finished(
+    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
+) -> None:
+    """A terminal sends Ctrl-C to the whole process group: server and workers must not die before the command."""
+    output = tmp_path / "run"
+    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 128, "--workers", 2]
+    command = [sys.executable, "-m", "flows", *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as job:
+        ledger = output / "ledger" / "infer.jsonl"
+        deadline = time.monotonic() + 120
+        while not (ledger.exists() and ledger.stat().st_size):
+            assert job.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(job.pid, signal.SIGINT)
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == 130, said
+    assert "interrupted: finished blocks are kept" in said
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
+    kept = Ledger(output / "ledger", "infer").count("done")
+    assert 0 < kept < 48
+    assert dasnet(*arguments).code == 0
+    assert len(ledger.read_bytes().splitlines()) == 48
