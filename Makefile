@@ -22,7 +22,7 @@ demo: $(STAMP)
 	@$(BIN)/dasnet detect demo/scene/before.tif demo/scene/after.tif --output demo/run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import dask
@@ -44,6 +44,9 @@ _WORKER_ENVIRONMENT = {
 
 _PATIENCE = "20s"
 """Until a scheduler must answer."""
+
+_CLOSING_S = 30.0
+"""For the workers to end by themselves; what is left then ends with this process."""
 
 _SETTINGS = {
     # one death of a worker is bad luck; a block in whose company two died is a suspect (tiling.execute)
@@ -126,35 +129,41 @@ def connect(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
             yield from _existing(config)
 
 
+@contextmanager
+def closed_in_time(cluster: LocalCluster) -> Iterator[None]:
+    """Close a cluster at the end, but never wait for ever: a worker that dies while it starts is waited for in vain."""
+    try:
+        yield
+    finally:
+        with suppress(TimeoutError):
+            cluster.close(timeout=_CLOSING_S)
+
+
 def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     layout = local_layout(config)
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}),
-        LocalCluster(
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}):
+        cluster = LocalCluster(
             n_workers=layout.workers,
             threads_per_worker=layout.lanes + 1,  # one more, to read and write while the lanes compute
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client, layout
+        )
+        with closed_in_time(cluster), Client(cluster) as client:
+            yield client, layout
 
 
 def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     from dask_cuda import LocalCUDACluster
 
     lanes = config.lanes or 1
-    with (
-        LocalCUDACluster(
-            n_workers=config.workers,
-            threads_per_worker=lanes + 2,  # reading the next block and writing the last one beside the device's
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    cluster = LocalCUDACluster(
+        n_workers=config.workers,
+        threads_per_worker=lanes + 2,  # reading the next block and writing the last one beside the device's
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    )
+    with closed_in_time(cluster), Client(cluster) as client:
         yield client, ClusterLayout(workers=len(client.scheduler_info(n_workers=-1)["workers"]), lanes=lanes)
 
 

@@ -11,17 +11,16 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
+from flows.cluster import closed_in_time
 from tiling.execute import BoundedRunner, ClusterLostError, Equipment, Outcome
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
-        Client(cluster) as connected,
-    ):
-        yield connected
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None)
+        with closed_in_time(cluster), Client(cluster) as connected:
+            yield connected
 
 
 class Square:
