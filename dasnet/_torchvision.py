@@ -8,6 +8,8 @@ Where torchvision imports as it is, nothing is declared.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 _SCHEMAS = {
@@ -36,4 +38,14 @@ except RuntimeError as error:
 models = torchvision.models
 mobilenetv3 = torchvision.models.mobilenetv3
 
-__all__ = ["mobilenetv3", "models", "torchvision"]
+
+def __getattr__(name: str) -> Any:
+    """``transforms_v2``: only training needs it, and importing it takes a while."""
+    if name == "transforms_v2":
+        from torchvision.transforms import v2
+
+        return v2
+    raise AttributeError(name)
+
+
+__all__ = ["mobilenetv3", "models", "torchvision", "transforms_v2"]  # noqa: F822

@@ -7,3 +7,11 @@ class BundleError(ValueError):
 
 class PredictorError(ValueError):
     """A predictor that cannot be made or fed as asked: device, precision, window or bands do not fit."""
+
+
+class TrainingError(ValueError):
+    """A training run that cannot start or go on as asked. The message says what clashes."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss or gradient is NaN or infinite; the weights are still those of the step before."""

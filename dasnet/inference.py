@@ -169,14 +169,43 @@ class DasnetPredictor:
         padded = [*windows, *[windows[-1]] * (batch - len(windows))]
         values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
         known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
+        fine = self._distances(values, known)
+        return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
+
+    def _distances(self, values: Tensor, known: Tensor) -> Tensor:
+        """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · (T − 1), s, s) distances, float32."""
         values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
         inputs = values.float().sub_(self._mean).div_(self._std)
         if not known.all():
             inputs.masked_fill_(~known, 0.0)
-        embeddings = self._network.embed(inputs.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, T, C', s/8, s/8)
+        embeddings = self._network.embed(inputs.flatten(0, 1)).unflatten(0, (len(values), -1))  # (B, T, C', s/8, s/8)
         distances = self._model.distance(embeddings[:, :-1].flatten(0, 1), embeddings[:, 1:].flatten(0, 1))
-        fine = upsample(distances, height=size, width=size)
-        return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
+        return upsample(distances, height=values.shape[-2], width=values.shape[-1])
+
+    def distances(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Distances of single windows, each by itself: what a tile-wise evaluation scores.
+
+        Args:
+            images: (B, T, C, s, s) in the bundle's data type.
+            valid: (B, T, s, s), True = valid.
+
+        Returns:
+            (B, T − 1, s, s) float32 in [0, 2], at invalid pixels too.
+
+        Raises:
+            PredictorError: other bands or another data type than the bundle.
+        """
+        self._check(images[0])
+        with torch.inference_mode(), self._reproducible():
+            parts = [
+                self._distances(
+                    self._on_device(_bits(images[first : first + self._batch])),
+                    self._on_device(valid[first : first + self._batch, :, None]),
+                )
+                for first in range(0, len(images), self._batch)
+            ]
+            found = torch.cat(parts).clamp(0, 2).cpu().numpy()
+        return found.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
 
     def _check(self, images: NDArray[Any]) -> None:
         dates, bands = images.shape[:2]

@@ -77,13 +77,15 @@ class DoubleMarginLoss:
             supervision=supervision,
         )
 
-    def of_distance(self, distance: Tensor, labels: Tensor) -> Tensor:
+    def of_distance(self, distance: Tensor, labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
         """Loss of one distance, a scalar.
 
         Args:
             distance: (B, h, w) in [0, 2], at the features' resolution or any other; brought to the labels' by bilinear
                 interpolation, since interpolated labels would be soft.
             labels: (B, H, W) integers: 1 = changed, 0 = unchanged, 255 = left out; the loss of no pixel is 0.
+            pixels: what the sum is divided by; None = the labelled pixels of this batch. Where a batch is a part of a
+                larger one, give that one's, so that the parts add up to its mean.
 
         Raises:
             ValueError: other labels, or another number of images.
@@ -101,16 +103,21 @@ class DoubleMarginLoss:
         near = (distance - self.margin_unchanged).clamp(min=0).square()
         far = (self.margin_changed - distance).clamp(min=0).square()
         cost = self.weight_unchanged * unchanged * near + self.weight_changed * changed * far
-        return 0.5 * cost.sum() / (changed | unchanged).sum().clamp(min=1)
+        counted = (changed | unchanged).sum() if pixels is None else pixels
+        return 0.5 * cost.sum() / counted.clamp(min=1)
 
-    def __call__(self, distances: Distances, labels: Tensor) -> Tensor:
+    def parts(self, distances: Distances, labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
+        """(3,) losses of the spatial, channel and fused distance, each times its λ; arguments as for one distance."""
+        return torch.stack(
+            [
+                weight * self.of_distance(distance, labels, pixels=pixels) if weight else distance.new_zeros(())
+                for weight, distance in zip(self.supervision, distances, strict=True)
+            ]
+        )
+
+    def __call__(self, distances: Distances, labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
         """Σ λ · loss over the three embeddings' distances, a scalar; arguments as for :meth:`of_distance`."""
-        terms = [
-            weight * self.of_distance(distance, labels)
-            for weight, distance in zip(self.supervision, distances, strict=True)
-            if weight
-        ]
-        return torch.stack(terms).sum()
+        return self.parts(distances, labels, pixels=pixels).sum()
 
 
 def contrastive_loss(*, margin: float, supervision: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> DoubleMarginLoss:

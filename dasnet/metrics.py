@@ -145,6 +145,14 @@ class ThresholdSweep:
                 )
             histogram += np.histogram(chosen, bins=self._edges)[0]
 
+    def add_counts(self, *, changed: ArrayLike, unchanged: ArrayLike) -> None:
+        """Count pixels that somebody else sorted into the same bins: (bins,) each."""
+        for histogram, counts in ((self._changed, changed), (self._unchanged, unchanged)):
+            counts = np.asarray(counts, dtype=np.int64)
+            if counts.shape != histogram.shape or (counts < 0).any():
+                raise ValueError(f"{histogram.shape} counts of pixels are wanted, not {counts.shape}, none negative")
+            histogram += counts
+
     def at(self, index: int) -> Confusion:
         """The confusion at ``thresholds[index]``."""
         tp, fp = int(self._changed[index:].sum()), int(self._unchanged[index:].sum())

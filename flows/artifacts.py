@@ -93,12 +93,7 @@ def show_dashboard(address: str | None) -> None:
 
 def show_quicklook(path: Path) -> None:
     """The quicklook, inside the artifact itself: the UI may run where the run directory cannot be read."""
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    create_image_artifact(
-        image_url=f"data:image/png;base64,{encoded}",
-        key="quicklook",
-        description="Before, after and change probability",
-    )
+    show_picture("quicklook", path.read_bytes(), "Before, after and change probability")
 
 
 def show_products(products: Sequence[tuple[str, Path, str]], summary: str) -> None:
@@ -106,3 +101,21 @@ def show_products(products: Sequence[tuple[str, Path, str]], summary: str) -> No
     lines = [summary, "", "| product | file | SHA-256 |", "| --- | --- | --- |"]
     lines += [f"| {what} | [{path}]({path.resolve().as_uri()}) | `{digest[:16]}…` |" for what, path, digest in products]
     create_markdown_artifact(key="products", markdown="\n".join(lines), description="Products of the run")
+
+
+def show_table(key: str, header: Sequence[str], rows: Sequence[Sequence[object]], description: str) -> None:
+    """A table artifact."""
+    table: list[dict[str, Any]] = [dict(zip(header, map(str, row), strict=True)) for row in rows]
+    create_table_artifact(key=key, table=table, description=description)
+
+
+def show_picture(key: str, picture: bytes, description: str) -> None:
+    """A picture, inside the artifact itself."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    encoded = base64.b64encode(picture).decode()
+    create_image_artifact(image_url=f"data:image/{kind};base64,{encoded}", key=key, description=description)
+
+
+def show_markdown(key: str, markdown: str, description: str) -> None:
+    """A page of Markdown."""
+    create_markdown_artifact(key=key, markdown=markdown, description=description)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
+
+from flows.cli_training import add_training_commands
+from flows.terminal import (
+    EXIT_FAILED_BLOCKS,
+    EXIT_REFUSED,
+    Terminal,
+    numbers,
+    print_pairs,
+    run_flow,
+    stderr,
+    stdout,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,12 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Change detection over region-wide mosaics: plan, run, resume and inspect.",
 )
-_errors = Console(stderr=True, highlight=False)
-_output = Console(highlight=False)
-
-EXIT_FAILED_BLOCKS = 1
-EXIT_REFUSED = 2
-EXIT_INTERRUPTED = 130
+add_training_commands(app)
 
 
 def main() -> None:
@@ -42,20 +45,20 @@ def _explain(error: Exception) -> int:
 
     if isinstance(error, ValidationError):
         lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
-        _errors.print("[red]refused[/red]: " + "; ".join(lines), soft_wrap=True)
+        stderr.print("[red]refused[/red]: " + "; ".join(lines), soft_wrap=True)
         return EXIT_REFUSED
     if isinstance(error, REFUSALS):
-        _errors.print("[red]refused[/red]: ", end="")
-        _errors.print(str(error), markup=False, soft_wrap=True)
+        stderr.print("[red]refused[/red]: ", end="")
+        stderr.print(str(error), markup=False, soft_wrap=True)
         return EXIT_REFUSED
     if isinstance(error, UNFINISHED):
-        _errors.print("[red]not finished[/red]: ", end="")
-        _errors.print(str(error), markup=False, soft_wrap=True)
+        stderr.print("[red]not finished[/red]: ", end="")
+        stderr.print(str(error), markup=False, soft_wrap=True)
         return EXIT_FAILED_BLOCKS
     if isinstance(error, OSError) and error.errno in STORAGE_GAVE_OUT:
-        _errors.print("[red]not finished[/red]: ", end="")
+        stderr.print("[red]not finished[/red]: ", end="")
         where = f": {error.filename}" if error.filename else ""
-        _errors.print(
+        stderr.print(
             f"{error.strerror}{where}. What is finished is kept: mend it and run the same command again",
             markup=False,
             soft_wrap=True,
@@ -103,10 +106,10 @@ def detect(
             "after": after,
             "output": output,
             "bundle": bundle,
-            "bands": _numbers(bands, "--bands", int),
+            "bands": numbers(bands, "--bands", int),
             "before_date": before_date,
             "after_date": after_date,
-            "grid": {"crs": crs, "resolution": resolution, "bbox": _numbers(bbox, "--bbox", float), "region": region},
+            "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
             "resampling": resampling,
             "cluster": {"kind": cluster, "workers": workers, "lanes": lanes},
             "precision": precision,
@@ -126,25 +129,17 @@ def detect(
     if dry_run:
         from flows.calibrate import calibrated
 
-        _print_pairs(calibrated(job).describe())
+        print_pairs(calibrated(job).describe())
         for warning in job.warnings:
-            _errors.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
+            stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return
-    from flows.prefect_server import configured_api_url, require_api
-    from storage.publish import claim_directory
 
-    claim_directory(request.output)
-    if address := configured_api_url():
-        require_api(address)
-    with _prefect(), _terminal():
+    def flow() -> Any:
         from flows.detect import detect_changes
 
-        try:
-            summary = detect_changes(request)
-        except KeyboardInterrupt:
-            _errors.print("[yellow]interrupted[/yellow]: finished blocks are kept; run the same command again to go on")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    _print_pairs(summary.lines())
+        return detect_changes(request)
+
+    print_pairs(run_flow(request.output, flow, kept="finished blocks are kept").lines())
 
 
 @app.command()
@@ -153,12 +148,12 @@ def status(directory: Annotated[Path, typer.Argument(help="A run directory.")]) 
     from flows.status import run_status
 
     state = run_status(directory)
-    _print_pairs(state.lines())
+    print_pairs(state.lines())
     if state.failed:
         table = Table("block", "error", title="quarantined")
         for name, error in state.failed.items():
             table.add_row(name, error)
-        _output.print(table)
+        stdout.print(table)
     raise typer.Exit(EXIT_FAILED_BLOCKS if state.failed else 0)
 
 
@@ -172,12 +167,12 @@ def synthesize(
     """Make a bitemporal pair of mosaics with known changes and known pseudo-changes, at any size."""
     from storage.synthesize import synthesize as make
 
-    reporter = _Terminal()
+    reporter = Terminal()
     with reporter as terminal:
         terminal.begin("scene", height * width, unit="px")
         pair = make(directory, height=height, width=width, seed=seed, on_progress=terminal.advance)
         terminal.end(f"{width:,} × {height:,} px, seed {seed}")
-    _print_pairs([("before", str(pair.before)), ("after", str(pair.after)), ("truth", str(pair.change))])
+    print_pairs([("before", str(pair.before)), ("after", str(pair.after)), ("truth", str(pair.change))])
 
 
 @app.command("bundle")
@@ -186,7 +181,7 @@ def show_bundle(bundle: Annotated[str, typer.Argument(help="Name of a shipped bu
     from dasnet.bundle import load_bundle
 
     loaded = load_bundle(bundle)
-    _print_pairs(
+    print_pairs(
         [
             ("bands", ", ".join(band.name for band in loaded.bands)),
             ("values", loaded.dtype),
@@ -196,7 +191,7 @@ def show_bundle(bundle: Annotated[str, typer.Argument(help="Name of a shipped bu
             ("network", json.dumps(loaded.architecture.to_dict())),
         ]
     )
-    _output.print(loaded.card, markup=False)
+    stdout.print(loaded.card, markup=False)
 
 
 @app.command("import-authors")
@@ -207,55 +202,4 @@ def import_authors(
     """Turn a checkpoint of the DASNet authors into a bundle."""
     from dasnet.authors import import_checkpoint
 
-    _print_pairs([("bundle", str(import_checkpoint(checkpoint, output)))])
-
-
-def _numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
-    if text is None:
-        return None
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} takes numbers with commas between them, not {text!r}") from error
-
-
-def _print_pairs(pairs: list[tuple[str, str]]) -> None:
-    for name, value in pairs:
-        _output.print(f"[bold]{name:<12}[/bold]", end="")
-        _output.print(value, markup=False, soft_wrap=True)
-
-
-class _Terminal:
-    def __enter__(self) -> Any:
-        from flows.console import TerminalReporter
-
-        self._reporter = TerminalReporter(_errors)
-        return self._reporter
-
-    def __exit__(self, *_: object) -> None:
-        self._reporter.close()
-
-
-@contextmanager
-def _terminal() -> Iterator[None]:
-    from flows.console import TerminalReporter, reporting_to
-
-    with reporting_to(TerminalReporter(_errors)):
-        yield
-
-
-@contextmanager
-def _prefect() -> Iterator[None]:
-    """Prefect, quiet on the terminal: its logs go to its API, ours is the one line a stage."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
-    from flows.prefect_server import configured_api_url, embedded_server, flush_logs, server_log
-
-    server = nullcontext() if configured_api_url() else embedded_server(server_log())
-    with server as address:
-        if address is not None:
-            _errors.print(f"Prefect   embedded server, UI while this runs: {address}")
-        try:
-            yield
-        finally:
-            flush_logs()
+    print_pairs([("bundle", str(import_checkpoint(checkpoint, output)))])

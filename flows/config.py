@@ -12,11 +12,11 @@ MosaicSpec = str | list[str]
 """A raster file or URL, a folder of rasters, a glob, a ``.txt`` list of files, a Zarr group, or a list of files."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ClusterConfig(_Frozen):
+class ClusterConfig(Frozen):
     """Where the blocks are computed."""
 
     kind: Annotated[
@@ -47,7 +47,7 @@ class ClusterConfig(_Frozen):
         return "://" in self.kind
 
 
-class GridRequest(_Frozen):
+class GridRequest(Frozen):
     """The grid of the result; empty fields follow the first mosaic."""
 
     crs: Annotated[str | None, Field(description="Coordinate reference system, for example `EPSG:25832`.")] = None
@@ -74,7 +74,7 @@ class GridRequest(_Frozen):
         return self
 
 
-class DetectRequest(_Frozen):
+class DetectRequest(Frozen):
     """One change run: two mosaics in, one calibrated change-probability mosaic with its products out."""
 
     before: Annotated[MosaicSpec, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from dasnet.errors import BundleError
+from dasnet.errors import BundleError, NonFiniteLossError, TrainingError
 from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError
 from flows.prefect_server import PrefectServerError
@@ -12,10 +12,22 @@ from storage.errors import InputError, IntegrityError
 from tiling.execute import ClusterLostError
 from tiling.plan import RefusedPlanError
 
-REFUSALS: tuple[type[Exception], ...] = (InputError, BundleError, RefusedPlanError, ClusterError, PrefectServerError)
+REFUSALS: tuple[type[Exception], ...] = (
+    InputError,
+    BundleError,
+    TrainingError,
+    RefusedPlanError,
+    ClusterError,
+    PrefectServerError,
+)
 """Nothing was computed: exit code 2."""
 
-UNFINISHED: tuple[type[Exception], ...] = (FailedBlocksError, ClusterLostError, IntegrityError)
+UNFINISHED: tuple[type[Exception], ...] = (
+    FailedBlocksError,
+    ClusterLostError,
+    IntegrityError,
+    NonFiniteLossError,
+)
 """Something is missing and was named: exit code 1; what is finished is kept."""
 
 STORAGE_GAVE_OUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})

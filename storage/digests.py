@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,19 @@ def digest_mosaic(mosaic: Mosaic) -> MosaicDigest:
         InputError: a file is gone, or its server does not say which version it has.
     """
     paths = sorted({file for source in mosaic.sources for file in source.files})
-    with ThreadPoolExecutor(4) as pool:
-        digests = dict(zip(paths, pool.map(_digest, paths), strict=True))
+    digests = digest_files(paths)
     if len(digests) == 1:
         return MosaicDigest(sha256=next(iter(digests.values())), files=digests)
     total = hashlib.sha256()
     for path, digest in digests.items():
         total.update(f"{Path(path).name} {digest}\n".encode())
     return MosaicDigest(sha256=total.hexdigest(), files=digests)
+
+
+def digest_files(paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file or folder, several at a time; raises InputError as :func:`digest_mosaic`."""
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(paths, pool.map(_digest, paths), strict=True))
 
 
 def _digest(path: str) -> str:

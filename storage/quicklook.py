@@ -68,7 +68,7 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0
     """
     step = max(1, -(-max(reader.height, reader.width) // LONG_SIDE))
     height, width = -(-reader.height // step), -(-reader.width // step)
-    chosen = _display_bands(reader.bands)
+    chosen = display_bands(reader.bands)
     images = np.zeros((2, len(chosen), height, width), dtype=np.float32)
     valid = np.zeros((2, height, width), dtype=bool)
     probability = np.full((height, width), NODATA, dtype=np.uint8)
@@ -87,7 +87,7 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0
             valid[(slice(None), *here)] = is_valid[dates, ::step, ::step]
             stored = reader.read_probability(rows=rows, cols=cols, interval=interval)
             probability[here] = _highest(stored, step)
-    stretched = _stretch(images, valid)
+    stretched = stretch(images, valid)
     return Quicklooks(
         before=stretched[0],
         after=stretched[1],
@@ -113,7 +113,7 @@ def write_quicklook(path: Path, looks: Quicklooks, *, captions: Sequence[str]) -
         canvas.save(draft, format="PNG", optimize=True)
 
 
-def _display_bands(names: Sequence[str]) -> list[int]:
+def display_bands(names: Sequence[str]) -> list[int]:
     """Red, green, blue by name; else the first three bands; one band as grey."""
     lowered = [name.lower() for name in names]
     if all(colour in lowered for colour in ("red", "green", "blue")):
@@ -129,7 +129,7 @@ def _highest(stored: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     return (tiles.max(axis=(1, 3)) - np.uint8(1)).astype(np.uint8)  # 0 − 1 is nodata again
 
 
-def _stretch(images: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def stretch(images: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(2, 3, h, w) to (2, h, w, 3): 2nd to 98th percentile of both dates together, band by band."""
     result = np.full((2, *images.shape[2:], 3), _MISSING, dtype=np.uint8)
     for band in range(3):

@@ -44,8 +44,8 @@ _ZSTD_LEVEL = 1  # imagery hardly compresses; a higher level costs more time tha
 
 # zarrs reads a block twice as fast as zarr's own pipeline, but writes no empty chunks, and not by way of a temporary
 # name: so zarr's own writes. Whether empty chunks are written is not kept in the store, each process has to ask for it.
-_READING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
-_WRITING = {"array.write_empty_chunks": True}
+READING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+WRITING = {"array.write_empty_chunks": True}
 
 
 def create_store(
@@ -150,11 +150,11 @@ class RunStore:
 
     @cached_property
     def _for_writing(self) -> dict[str, zarr.Array]:
-        with zarr.config.set(_WRITING):
+        with zarr.config.set(WRITING):
             return dict(zarr.open_group(self.path, mode="r+").arrays())
 
     def _array(self, name: str) -> zarr.Array:
-        with zarr.config.set(_READING):
+        with zarr.config.set(READING):
             array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array

@@ -1,0 +1,106 @@
+"""Several ranks train one network as one process would: the same batch, the same statistics, the same dropout.
+
+DistributedDataParallel averages gradients. What it leaves to each rank, and what would make the result depend on their
+number, is here: normalisation over the whole batch, dropout masks drawn for the whole batch, sums over all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process's place among those that train together; without torch.distributed there is one."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """The first rank writes files."""
+        return self.rank == 0
+
+    def part(self, count: int) -> slice:
+        """This rank's part of `count` things; `count` is a multiple of the number of ranks."""
+        assert count % self.world == 0, (count, self.world)
+        each = count // self.world
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, without a gradient."""
+        if self.world > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+class BatchNormOverRanks(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics are those of all ranks' images. torch's SyncBatchNorm does this on GPUs alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same; every rank has the same B."""
+        if not self.training:
+            return super().forward(x)
+        world = dist.get_world_size()
+        count = x.numel() // x.shape[1] * world
+        mean = differentiable_all_reduce(x.sum(dim=(0, 2, 3))) / count
+        centred = x - mean[:, None, None]
+        variance = differentiable_all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+
+class SeededDropout(nn.Module):
+    """Dropout of whole channels with masks that depend on the step's seed and the image's place in the global batch.
+
+    Both dates of a pair and all three embeddings draw masks of their own, as the paper's network does; only where the
+    numbers come from differs from nn.Dropout2d.
+    """
+
+    def __init__(self, share: float, *, place: int, ranks: Ranks) -> None:
+        super().__init__()
+        self.share, self._place, self._ranks = share, place, ranks
+        self.seed = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(2b, C, h, w), the first b images those of the first date; the same in eval mode."""
+        if not self.training or not self.share:
+            return x
+        pairs = len(x) // 2
+        random = torch.Generator().manual_seed(self.seed * 64 + self._place)
+        kept = torch.rand((2, pairs * self._ranks.world, x.shape[1]), generator=random) >= self.share
+        mine = kept[:, self._ranks.part(pairs * self._ranks.world)].flatten(0, 1)
+        return x * (mine.to(x.device, x.dtype) / (1 - self.share))[:, :, None, None]
+
+
+def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: bool) -> Sequence[SeededDropout]:
+    """Replace dropout, and with several ranks normalisation, inside `model`; returns the dropouts, to be seeded."""
+    found: list[SeededDropout] = []
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Dropout2d):
+                found.append(SeededDropout(dropout, place=len(found), ranks=ranks))
+                setattr(module, name, found[-1])
+            elif isinstance(child, nn.BatchNorm2d) and ranks.world > 1 and not on_gpu:
+                over_ranks = BatchNormOverRanks(child.num_features, eps=child.eps, momentum=child.momentum)
+                over_ranks.load_state_dict(child.state_dict())
+                setattr(module, name, over_ranks)
+    return found

@@ -1,0 +1,185 @@
+"""Recipes: everything that training depends on beside the data, as one checked object; the usual ones have names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dasnet.augment import PSEUDO_CHANGES, Augmentation
+from dasnet.class_frequency import ClassFrequency
+from dasnet.losses import DoubleMarginLoss
+from dasnet.model import Architecture, Attention, BackboneName, Distance
+
+
+class Recipe(BaseModel):
+    """How a network is trained. The defaults are the paper's.
+
+    A global batch is spread over ranks and over accumulated passes; its gradient is that of the mean over all of its
+    labelled pixels, however it is spread.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(description="Of the recipe, for people.")] = "custom"
+    backbone: Annotated[BackboneName, Field(description="Encoder.")] = "resnet50"
+    attention: Annotated[Attention, Field(description="Which attention the two branches have.")] = "both"
+    distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
+    head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of embedding channels dropped in training.")] = 0.1
+
+    loss: Annotated[Literal["wdmc", "contrastive"], Field(description="Weighted double margin, or one margin.")] = (
+        "wdmc"
+    )
+    margin_unchanged: Annotated[float, Field(ge=0, description="m1.")] = 0.3
+    margin_changed: Annotated[float, Field(gt=0, description="m2.")] = 2.2
+    supervision: Annotated[
+        tuple[float, float, float], Field(description="λ of the spatial, channel and fused distances.")
+    ] = (1.0, 1.0, 1.0)
+    class_weights: Annotated[
+        Literal["normalised", "frequency", "none"],
+        Field(description="w1, w2 of WDMC: 1/P scaled to add up to 2; 1/P as printed in eq. (7), (8); or 1 and 1."),
+    ] = "normalised"
+
+    rate: Annotated[float, Field(gt=0, description="Highest learning rate of Adam.")] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty, as in the authors' Adam.")] = 0.0
+    schedule: Annotated[
+        Literal["constant", "cosine", "poly"], Field(description="How the learning rate falls, step by step.")
+    ] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of all steps in which the rate rises.")] = 0.0
+    batch: Annotated[int, Field(ge=1, description="Pairs in one optimizer step, over all ranks.")] = 8
+    accumulate: Annotated[int, Field(ge=1, description="Passes that one optimizer step is made of.")] = 1
+    epochs: Annotated[int, Field(ge=1, description="At most.")] = 60
+    samples_per_epoch: Annotated[int | None, Field(ge=1, description="Empty: each training sample once.")] = None
+    balance: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of samples drawn from those with a change in them; 0: as they come."),
+    ] = 0.0
+    clip: Annotated[float, Field(ge=0, description="Largest norm of the gradient; 0: no limit.")] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the averaged weights; 0: none.")] = 0.0
+    patience: Annotated[
+        int, Field(ge=0, description="Epochs without a better validation F1 before stopping; 0: never.")
+    ] = 0
+    precision: Annotated[Literal["float32", "bfloat16"], Field(description="Of forward and backward pass.")] = "float32"
+    compile: Annotated[bool, Field(description="torch.compile the network.")] = False
+    normalisation: Annotated[
+        Literal["dataset", "imagenet"],
+        Field(description="Of the bands: by the training split, or as ImageNet's weights want."),
+    ] = "dataset"
+    augmentation: Augmentation = Augmentation()
+    seed: Annotated[int, Field(ge=0, description="Of weights, order, augmentation and dropout.")] = 0
+
+    @model_validator(mode="after")
+    def _checked(self) -> Recipe:
+        if self.batch % self.accumulate:
+            raise ValueError(f"a batch of {self.batch} cannot be made of {self.accumulate} equal passes")
+        DoubleMarginLoss(
+            margin_unchanged=0.0 if self.loss == "contrastive" else self.margin_unchanged,
+            margin_changed=self.margin_changed,
+            supervision=self.supervision,
+        )
+        return self
+
+    def architecture(self, in_bands: int) -> Architecture:
+        """The network for images of `in_bands` bands."""
+        return Architecture(
+            backbone=self.backbone,
+            in_bands=in_bands,
+            attention=self.attention,
+            distance=self.distance,
+            head_channels=self.head_channels,
+        )
+
+    def loss_of(self, frequency: ClassFrequency) -> DoubleMarginLoss:
+        """The loss for a training split of that frequency.
+
+        Raises:
+            ValueError: the split has one class alone, and its weights are asked for.
+        """
+        if self.loss == "contrastive":
+            return DoubleMarginLoss(
+                margin_unchanged=0.0, margin_changed=self.margin_changed, supervision=self.supervision
+            )
+        w1, w2 = {
+            "normalised": lambda: frequency.normalised_weights,
+            "frequency": lambda: frequency.weights,
+            "none": lambda: (1.0, 1.0),
+        }[self.class_weights]()
+        return DoubleMarginLoss(
+            margin_unchanged=self.margin_unchanged,
+            margin_changed=self.margin_changed,
+            weight_unchanged=w1,
+            weight_changed=w2,
+            supervision=self.supervision,
+        )
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step (from 0) of so many: a function of the step alone, so that resuming keeps it."""
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return self.rate * (step + 1) / rising
+        done = (step - rising) / max(steps - rising, 1)
+        if self.schedule == "cosine":
+            return self.rate * 0.5 * (1 + math.cos(math.pi * done))
+        return self.rate * (1 - done) ** 0.9 if self.schedule == "poly" else self.rate
+
+
+def paper_cdd(**changes: Any) -> Recipe:
+    """The paper's training on CDD: ResNet50, WDMC, Adam 1e-4, batch 8; flips and rotations alone."""
+    return Recipe(**{"name": "paper_cdd", **changes})
+
+
+def paper_bcdd(**changes: Any) -> Recipe:
+    """The same on BCDD (WHU), with the weight decay and falling rate of the authors' code."""
+    return Recipe(**{"name": "paper_bcdd", "weight_decay": 5e-5, "schedule": "poly", **changes})
+
+
+def cpu_small(**changes: Any) -> Recipe:
+    """For machines without a GPU: a light backbone, small crops, a higher rate that falls, pseudo-changes drawn."""
+    return Recipe(
+        **{
+            "name": "cpu_small",
+            "backbone": "mobilenet_v3",
+            "head_channels": 96,
+            "rate": 2e-3,
+            "schedule": "cosine",
+            "warmup": 0.1,
+            "clip": 5.0,
+            "epochs": 20,
+            "balance": 0.7,
+            "augmentation": Augmentation(**{**PSEUDO_CHANGES.__dict__, "crop": 128}),
+            **changes,
+        }
+    )
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "paper_cdd": paper_cdd,
+    "paper_bcdd": paper_bcdd,
+    "cpu_small": cpu_small,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What training needs to know of a dataset beside its samples.
+
+    Attributes:
+        bands: (name, mean, standard deviation) over the training split.
+        dtype: of the images.
+        window: side of a sample, pixels.
+        frequency: of the classes in the training split.
+        digest: of the dataset.
+        resolution: ground size of a pixel, metres; None = not known.
+    """
+
+    bands: tuple[tuple[str, float, float], ...]
+    dtype: str
+    window: int
+    frequency: ClassFrequency
+    digest: str
+    resolution: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)

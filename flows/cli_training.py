@@ -1,0 +1,93 @@
+"""`dasnet prepare | weights | train | evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.terminal import numbers, prefect, print_pairs, run_flow, terminal
+
+
+def add_training_commands(app: typer.Typer) -> None:
+    """Add the commands that lead from labelled imagery to a bundle."""
+    for name, command in (("prepare", prepare), ("weights", weights)):
+        app.command(name)(command)
+
+
+def prepare(
+    output: Annotated[Path, typer.Option(help="Dataset directory: new, or of the same dataset, which then goes on.")],
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder of a dataset, or a .csv table of scenes; or give mosaics below.")
+    ] = None,
+    before: Annotated[str | None, typer.Option(help="Mosaic of the first date.")] = None,
+    after: Annotated[str | None, typer.Option(help="Mosaic of the second date.")] = None,
+    label: Annotated[Path | None, typer.Option(help="What changed: raster or polygons.")] = None,
+    label_before: Annotated[Path | None, typer.Option(help="Mask of the first date, for changed = differs.")] = None,
+    label_after: Annotated[Path | None, typer.Option(help="Mask of the second date.")] = None,
+    window: Annotated[int, typer.Option(help="Side of a sample, in pixels.")] = 256,
+    stride: Annotated[int | None, typer.Option(help="Pixels between windows; default: they do not overlap.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Band numbers to keep, for example 1,2,3.")] = None,
+    band_names: Annotated[str | None, typer.Option(help="Their names, for example red,green,blue.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Metres a pixel, where files do not tell.")] = None,
+    split: Annotated[str, typer.Option(help="auto | published | blocks | pictures | columns:0.6,0.7")] = "auto",
+    shares: Annotated[str, typer.Option(help="Train, val, test where they are dealt out.")] = "8,1,1",
+    cell: Annotated[int, typer.Option(help="Side of a cell of `blocks`, in windows.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    max_nodata: Annotated[float, typer.Option(help="Largest share of unknown pixels in a sample.")] = 0.5,
+    shard: Annotated[int, typer.Option(help="Samples in one shard.")] = 64,
+    cluster: Annotated[str, typer.Option(help="local | tcp://host:port | tls://host:port")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined shards.")] = False,
+) -> None:
+    """Labelled imagery in, one dataset store out, with a report of what is in it."""
+    from flows.dataset_config import PrepareRequest
+
+    request = PrepareRequest.model_validate(
+        {
+            "source": source,
+            "before": before,
+            "after": after,
+            "label": label,
+            "label_before": label_before,
+            "label_after": label_after,
+            "output": output,
+            "window": window,
+            "stride": stride,
+            "bands": numbers(bands, "--bands", int),
+            "band_names": numbers(band_names, "--band-names", str),
+            "resolution": resolution,
+            "split": split,
+            "shares": numbers(shares, "--shares", float),
+            "cell": cell,
+            "seed": seed,
+            "max_nodata": max_nodata,
+            "shard": shard,
+            "cluster": {"kind": cluster, "workers": workers},
+            "retry_failed": retry_failed,
+        }
+    )
+
+    def flow() -> Any:
+        from flows.prepare import prepare_dataset
+
+        return prepare_dataset(request)
+
+    print_pairs(run_flow(output, flow, kept="finished shards are kept").lines())
+
+
+def weights(
+    dataset: Annotated[Path, typer.Argument(help="Dataset directory.")],
+    cluster: Annotated[str, typer.Option(help="local | tcp://host:port | tls://host:port")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+) -> None:
+    """Class frequencies of a dataset, and the weights that make up for them."""
+    from flows.dataset_config import WeightsRequest
+
+    request = WeightsRequest.model_validate({"dataset": dataset, "cluster": {"kind": cluster, "workers": workers}})
+    with prefect(), terminal():
+        from flows.class_weights import compute_class_weights
+
+        result = compute_class_weights(request)
+    print_pairs(result.lines())
