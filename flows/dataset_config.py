@@ -38,6 +38,10 @@ class PrepareRequest(Frozen):
     resolution: Annotated[
         float | None, Field(gt=0, description="Ground size of a pixel in metres, where the files do not tell.")
     ] = None
+    grid_resolution: Annotated[
+        float | None,
+        Field(gt=0, description="Resample mosaics to this pixel size (units of their CRS); empty: the first date's."),
+    ] = None
     split: Annotated[
         str,
         Field(

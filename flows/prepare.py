@@ -65,15 +65,15 @@ class Strip:
 class SceneShelf:
     """On a worker: scenes by index, opened when asked for, the last ones kept open."""
 
-    def __init__(self, files: Mapping[int, SceneFiles] | list[SceneFiles], bands: list[int] | None) -> None:
+    def __init__(self, files: list[SceneFiles], opening: Mapping[str, Any]) -> None:
         quiet_pictures()
-        self._files, self._bands = files, bands
+        self._files, self._opening = files, opening
         self._open: OrderedDict[int, Scene] = OrderedDict()
 
     def __getitem__(self, index: int) -> Scene:
         scene = self._open.get(index)
         if scene is None:
-            self._open[index] = scene = open_scene(self._files[index], bands=self._bands)
+            self._open[index] = scene = open_scene(self._files[index], **self._opening)
             while len(self._open) > _KEPT_OPEN:
                 with suppress(KeyError):  # another thread was faster
                     self._open.popitem(last=False)
@@ -122,18 +122,18 @@ class CutTool:
         return {"digest": digest, "samples": [fact.to_json() for fact in facts]}
 
 
-def make_survey_tool(files: list[SceneFiles], bands: list[int] | None) -> SurveyTool:
-    return SurveyTool(shelf=SceneShelf(files, bands))
+def make_survey_tool(files: list[SceneFiles], opening: Mapping[str, Any]) -> SurveyTool:
+    return SurveyTool(shelf=SceneShelf(files, opening))
 
 
 def make_cut_tool(
     store: DatasetStore,
     files: list[SceneFiles],
-    bands: list[int] | None,
+    opening: Mapping[str, Any],
     coding: Literal["0/1", "0/255"],
     max_nodata: float,
 ) -> CutTool:
-    return CutTool(store=store, shelf=SceneShelf(files, bands), coding=coding, max_nodata=max_nodata)
+    return CutTool(store=store, shelf=SceneShelf(files, opening), coding=coding, max_nodata=max_nodata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def find(request: PrepareRequest) -> list[SceneFiles]:
             f"{request.source} has no published split: {lacking[0]} and {len(lacking) - 1} more are in none"
         )
     quiet_pictures()
-    open_scene(scenes[0], bands=request.bands)  # what is wrong with all of them shows in the first
+    open_scene(scenes[0], **_opening(request))  # what is wrong with all of them shows in the first
     return scenes
 
 
@@ -218,11 +218,11 @@ def survey(
         InputError: listing every scene that cannot be used.
     """
     ledger = directory.ledger("survey")
-    items = list(_strips(scenes, request.bands))
+    items = list(_strips(scenes, _opening(request)))
     result = run_stage(
         "survey",
         cluster=cluster,
-        make_tool=lambda layout: partial(make_survey_tool, scenes, request.bands),
+        make_tool=lambda layout: partial(make_survey_tool, scenes, _opening(request)),
         items=((f"s{number:06d}", strip) for number, strip in enumerate(items)),
         total=len(items),
         ledger=ledger,
@@ -368,7 +368,7 @@ def cut(
         "cut",
         cluster=cluster,
         make_tool=lambda layout: partial(
-            make_cut_tool, DatasetStore(store), scenes, request.bands, found.coding, request.max_nodata
+            make_cut_tool, DatasetStore(store), scenes, _opening(request), found.coding, request.max_nodata
         ),
         items=((f"{first:08d}", (first, part)) for first, part in shards),
         total=len(shards),
@@ -478,6 +478,11 @@ def prepare_dataset(request: PrepareRequest) -> DatasetSummary:
         return finish(request, scenes, cutouts, directory)
 
 
+def _opening(request: PrepareRequest) -> dict[str, Any]:
+    """How every scene of the dataset is opened."""
+    return {"bands": request.bands, "resolution": request.grid_resolution}
+
+
 def _spec(given: Any) -> str | tuple[str, ...]:
     return str(given) if isinstance(given, str | Path) else tuple(str(path) for path in given)
 
@@ -490,7 +495,7 @@ def _paths(scene: SceneFiles) -> Iterator[str]:
             yield from spec
 
 
-def _strips(scenes: list[SceneFiles], bands: list[int] | None) -> Iterator[Strip]:
+def _strips(scenes: list[SceneFiles], opening: Mapping[str, Any]) -> Iterator[Strip]:
     """Scenes in groups of some million pixels; one that is larger alone, row by row of strips.
 
     The size of a scene is known from its file's alone: opening tens of thousands of headers is the workers' part.
@@ -504,7 +509,7 @@ def _strips(scenes: list[SceneFiles], bands: list[int] | None) -> Iterator[Strip
                 yield Strip(scenes=tuple(group))
                 group = []
             continue
-        opened = open_scene(scene, bands=bands)
+        opened = open_scene(scene, **opening)
         rows = max(_SURVEYED_PX // opened.width // 256 * 256, 256)
         for top in range(0, opened.height, rows):
             yield Strip(scenes=(index,), rows=(top, min(top + rows, opened.height)))
@@ -518,7 +523,7 @@ def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], found: Su
     for scene, (height, width) in zip(scenes, found.shapes, strict=True):
         if height * width <= _PICTURE_PX and len(scenes) > _HEADERS_OPENED:
             continue
-        grid = open_scene(scene, bands=request.bands).grid
+        grid = open_scene(scene, **_opening(request)).grid
         if grid.crs is None:
             continue
         grids[scene.name] = {

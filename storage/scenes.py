@@ -141,11 +141,13 @@ def _raw(reader: GridReader, rows: slice, cols: slice) -> tuple[NDArray[Any], ND
     return one_band(reader.mosaic.label, image), known
 
 
-def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None) -> Scene:
+def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolution: float | None = None) -> Scene:
     """Open the headers of a scene and see that they fit together.
 
     Args:
         bands: numbers (from 1, without alpha) to keep, in this order; None = all.
+        resolution: of the scene's grid in units of its CRS, onto which everything is resampled; None = the first
+            date's. A network that sees positions eight pixels apart sees finer ones on a finer grid.
 
     Raises:
         InputError: an unreadable file, sizes that differ, other bands, no overlap; with paths and values.
@@ -161,10 +163,14 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None) -> Scen
         if one != other:
             raise InputError(f"{before.label} has {what} {one}, {after.label} has {other}: the two dates must be alike")
     if before.grid.crs is None:
+        if resolution is not None:
+            raise InputError(
+                f"{before.label} has no georeferencing: it cannot be brought to a resolution of {resolution}"
+            )
         _require_size(after, before)
         grid = before.grid
     else:
-        grid = common_grid([before, after])
+        grid = common_grid([before, after], resolution=resolution)
     chosen = tuple(bands or range(1, len(before.bands) + 1))
     if beyond := [number for number in chosen if not 1 <= number <= len(before.bands)]:
         raise InputError(f"{before.label} has {len(before.bands)} bands, not {', '.join(map(str, beyond))}")
@@ -269,9 +275,8 @@ def _require_size(mosaic: Mosaic, reference: Mosaic) -> None:
 
 def _label_reader(label: Mosaic, grid: GeoBox, before: Mosaic) -> GridReader:
     if label.grid.crs is None or grid.crs is None:
-        if label.grid.shape != grid.shape:
-            _require_size(label, before)
-        label = _placed(_as_picture(label), grid)
+        _require_size(label, before)
+        label = _placed(_as_picture(label), before.grid)
     else:
         common_grid([before, label])  # says so if they do not overlap
     return GridReader(mosaic=label, grid=grid, bands=tuple(range(1, len(label.bands) + 1)), resampling="nearest")
