@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -150,7 +150,7 @@ def cpu_small(**changes: Any) -> Recipe:
             "clip": 5.0,
             "epochs": 20,
             "balance": 0.7,
-            "augmentation": Augmentation(**{**PSEUDO_CHANGES.__dict__, "crop": 128}),
+            "augmentation": replace(PSEUDO_CHANGES, crop=128),
             **changes,
         }
     )

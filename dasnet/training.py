@@ -85,6 +85,8 @@ class TrainingRun:
         threads: torch's own on a CPU; the bits depend on their number.
         loader_threads: that read and augment.
         initial: state dict of the whole network or of a part of it to start from; None = from scratch.
+        on_epoch: called on the first rank after validation with the validated network, the normalisation of a batch,
+            the best threshold of the distance and the device.
     """
 
     recipe: Recipe
@@ -97,6 +99,7 @@ class TrainingRun:
     threads: int = 1
     loader_threads: int = 1
     initial: dict[str, Tensor] | None = None
+    on_epoch: Callable[[nn.Module, Callable[[Batch], Tensor], float, torch.device], None] | None = None
 
     def run(self, *, stop_after: int | None = None) -> Progress:
         """Train from the last checkpoint, or from the start, to the end.
@@ -293,6 +296,8 @@ class _Trainer:
                 save_atomically(
                     self.run.directory / BEST, {"model": trained.state_dict(), "epoch": epoch, "f1": found.f1}
                 )
+        if self.run.on_epoch is not None and self.ranks.leads:
+            self.run.on_epoch(trained, self._normalised, cut, self.device)
         attention = {
             name: float(value)
             for name, value in trained.state_dict().items()

@@ -31,12 +31,12 @@ def _synchronous(created: UUID | Coroutine[Any, Any, UUID]) -> UUID:
 class LiveProgress:
     """A progress artifact that follows a stage, at most one API call every :data:`UPDATE_INTERVAL_S`."""
 
-    def __init__(self, stage: str, total: int, *, done: int = 0) -> None:
-        self._stage, self._total, self._done = stage, total, done
+    def __init__(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks") -> None:
+        self._stage, self._total, self._done, self._unit = stage, total, done, unit
         self._began, self._done_before = time.monotonic(), done
         self._told = time.monotonic()
         self._artifact = _synchronous(
-            create_progress_artifact(progress=self._percent, key=stage, description=self._description)
+            create_progress_artifact(progress=self._percent, key=stage.replace(" ", "-"), description=self._description)
         )
 
     @property
@@ -48,7 +48,7 @@ class LiveProgress:
         elapsed = time.monotonic() - self._began
         rate = (self._done - self._done_before) / elapsed if elapsed > 0 else 0.0
         left = f", about {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
-        return f"{self._stage}: {self._done} of {self._total} blocks, {rate:.2f} blocks/s{left}"
+        return f"{self._stage}: {self._done} of {self._total} {self._unit}, {rate:.2f} {self._unit}/s{left}"
 
     def advance(self, count: int = 1) -> None:
         self._done += count

@@ -1,4 +1,4 @@
-"""compute-class-weights: count the labels of a dataset over the cluster, keep frequencies and weights in the dataset."""
+"""compute-class-weights: count a dataset's labels over the cluster, keep frequencies and weights in the dataset."""
 
 from __future__ import annotations
 

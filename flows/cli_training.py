@@ -12,7 +12,7 @@ from flows.terminal import numbers, prefect, print_pairs, run_flow, terminal
 
 def add_training_commands(app: typer.Typer) -> None:
     """Add the commands that lead from labelled imagery to a bundle."""
-    for name, command in (("prepare", prepare), ("weights", weights)):
+    for name, command in (("prepare", prepare), ("weights", weights), ("train", train), ("evaluate", evaluate)):
         app.command(name)(command)
 
 
@@ -93,3 +93,97 @@ def weights(
 
         result = compute_class_weights(request)
     print_pairs(result.lines())
+
+
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Dataset directory, of `dasnet prepare`.")],
+    output: Annotated[Path, typer.Option(help="Training directory: new, or of the same training, which then goes on.")],
+    recipe: Annotated[str, typer.Option(help="paper_cdd | paper_bcdd | cpu_small")] = "cpu_small",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value of the recipe, e.g. epochs=5, augmentation.haze=0.4.")
+    ] = None,
+    backbone_weights: Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors, .pth).")] = None,
+    about: Annotated[Path | None, typer.Option(help="Text file for the model card: the data and their terms.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the bundle; default: the output directory's.")] = None,
+    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Ranks, one a worker; default: 1, or one a GPU.")] = None,
+) -> None:
+    """A dataset in, a calibrated bundle with its card, scores and report out."""
+    from flows.training_config import TrainRequest, parsed_changes
+
+    try:
+        parsed = parsed_changes(changes or [])
+        text = about.read_text().strip() if about is not None else ""
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    request = TrainRequest.model_validate(
+        {
+            "dataset": dataset,
+            "output": output,
+            "recipe": recipe,
+            "changes": parsed,
+            "backbone_weights": backbone_weights,
+            "about": text,
+            "name": name,
+            "cluster": {"kind": cluster, "workers": workers or (1 if cluster == "local" else None)},
+        }
+    )
+
+    def flow() -> Any:
+        from flows.train import train as train_flow
+
+        return train_flow(request)
+
+    print_pairs(run_flow(output, flow, kept="the last checkpoint is kept").lines())
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle, or a path.")],
+    output: Annotated[Path, typer.Option(help="Directory of the evaluation.")],
+    dataset: Annotated[Path | None, typer.Option(help="Dataset directory.")] = None,
+    split: Annotated[str, typer.Option(help="train | val | test")] = "test",
+    before: Annotated[str | None, typer.Option(help="A whole mosaic as well: its first date …")] = None,
+    after: Annotated[str | None, typer.Option(help="… its second date …")] = None,
+    label: Annotated[Path | None, typer.Option(help="… and what changed: raster or polygons.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the mosaic to score.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size to detect at, in units of its CRS.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 1,2,3.")] = None,
+    precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "float32",
+    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+) -> None:
+    """Scores of a bundle on labelled samples, on a whole labelled mosaic, or both."""
+    from flows.training_config import EvaluateRequest
+
+    where = {"kind": cluster, "workers": workers}
+    mosaic = None
+    if before is not None or after is not None:
+        mosaic = {
+            "before": before,
+            "after": after,
+            "output": output / "run",
+            "bundle": bundle,
+            "bands": numbers(bands, "--bands", int),
+            "grid": {"bbox": numbers(bbox, "--bbox", float), "resolution": resolution},
+            "precision": precision,
+            "cluster": where,
+        }
+    request = EvaluateRequest.model_validate(
+        {
+            "bundle": bundle,
+            "output": output,
+            "dataset": dataset,
+            "split": split,
+            "mosaic": mosaic,
+            "label": label,
+            "precision": precision,
+            "cluster": where,
+        }
+    )
+
+    def flow() -> Any:
+        from flows.evaluate import evaluate as evaluate_flow
+
+        return evaluate_flow(request)
+
+    print_pairs(run_flow(output, flow, kept="what is scored is kept").lines())

@@ -47,7 +47,7 @@ class PrepareRequest(Frozen):
         Field(
             description="`published`; `blocks`: cells of several windows, dealt out at random; `pictures`: whole "
             "scenes, dealt out at random; `columns:0.6,0.7`: three strips from left to right; `auto`: published where "
-            "it is, blocks for mosaics, pictures for pictures.",
+            "it is, else pictures, or blocks where scenes are large or few.",
             pattern=r"^(auto|published|blocks|pictures|columns:0?\.\d+,0?\.\d+)$",
         ),
     ] = "auto"

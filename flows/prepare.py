@@ -42,6 +42,7 @@ _PICTURE_PX = 2**22
 """A scene up to this size is a picture; its file is read whole."""
 _LISTED = 50
 _HEADERS_OPENED = 1000
+_FEW_PLACES = 10
 _KEPT_OPEN = 64
 
 
@@ -256,11 +257,9 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
     problems = [errors[index] for index in sorted(errors)]
     reference = facts[min(facts)] if facts else {}
     for index in sorted(facts):
-        for what in ("bands", "dtype"):
-            if len(facts[index][what]) != len(reference[what]) or (
-                what == "dtype" and facts[index][what] != reference[what]
-            ):
-                problems.append(f"{scenes[index].name} has {what} {facts[index][what]}, others have {reference[what]}")
+        here, there = ((f"{len(f['bands'])} bands of {f['dtype']}") for f in (facts[index], reference))
+        if here != there:
+            problems.append(f"{scenes[index].name} has {here}, {scenes[min(facts)].name} has {there}")
     codings = {}
     for path, histogram in counts.items():
         try:
@@ -302,7 +301,8 @@ def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tupl
         if all(scene.split is not None for scene in scenes):
             kind = "published"
         else:
-            kind = "blocks" if max(h * w for h, w in shapes) > _PICTURE_PX else "pictures"
+            few = len({scene.place or scene.name for scene in scenes}) < _FEW_PLACES
+            kind = "blocks" if few or max(h * w for h, w in shapes) > _PICTURE_PX else "pictures"
     try:
         named: dict[str, str] = {}
         if kind == "pictures":

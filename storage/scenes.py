@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +70,7 @@ class Scene:
         files: what it was opened from.
         before, after: readers on `grid`, all bands.
         labels: one raster, or one of each date; none where polygons say what changed.
-        polygons: file of polygons of what changed, or None.
+        polygons: of what changed, or None.
         grid: of all; without a CRS for pictures.
         bands: names.
         dtype: of the images.
@@ -80,7 +80,7 @@ class Scene:
     before: GridReader
     after: GridReader
     labels: tuple[GridReader, ...]
-    polygons: str | None
+    polygons: DrawnPolygons | None
     grid: GeoBox
     bands: tuple[str, ...]
     dtype: str
@@ -109,7 +109,7 @@ class Scene:
     def read_label(self, coding: Literal["0/1", "0/255"], *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
         if self.polygons is not None:
-            return self._polygons_drawn(rows, cols)
+            return self.polygons.read(rows=rows, cols=cols)
         drawn = []
         known = np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=bool)
         for reader in self.labels:
@@ -119,21 +119,66 @@ class Scene:
         label = drawn[0] if len(drawn) == 1 else drawn[0] ^ drawn[1]
         return np.where(known, label, np.uint8(IGNORED))
 
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnPolygons:
+    """Polygons on a grid: 1 inside, 0 outside. Reads its file when first asked, so it travels to workers."""
+
+    path: str
+    grid: GeoBox
+
     @cached_property
     def _shapes(self) -> geopandas.GeoDataFrame:
-        assert self.polygons is not None
-        return read_polygons(self.polygons).to_crs(str(self.grid.crs))
+        return read_polygons(self.path).to_crs(str(self.grid.crs))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_shapes"}
+        return {"path": self.path, "grid": self.grid}
 
-    def _polygons_drawn(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def read(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """(h, w) of a range inside the grid."""
         part = self.grid[rows, cols]
         hits = self._shapes.iloc[self._shapes.sindex.query(part.extent.geom)]
         label = np.zeros(part.shape, dtype=np.uint8)
         if len(hits):
             rasterize(hits.geometry, out=label, transform=part.affine, default_value=1)
         return label
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOnGrid:
+    """What changed, on the grid of a run: a raster, whose coding has to be given, or polygons."""
+
+    raster: GridReader | None
+    polygons: DrawnPolygons | None
+    coding: Literal["0/1", "0/255"] = "0/1"
+
+    def coded(self, coding: Literal["0/1", "0/255"]) -> LabelOnGrid:
+        return replace(self, coding=coding)
+
+    def read(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
+        if self.polygons is not None:
+            return self.polygons.read(rows=rows, cols=cols)
+        assert self.raster is not None
+        values, known = _raw(self.raster, rows, cols)
+        return np.where(known, binarise(values, self.coding), np.uint8(IGNORED))
+
+
+def label_on_grid(path: str, grid: GeoBox) -> LabelOnGrid:
+    """Open a label by its header, for a grid that has a CRS; a raster is resampled to the nearest pixel.
+
+    Raises:
+        InputError: unreadable, or without georeferencing.
+    """
+    if path.lower().endswith(POLYGONS):
+        read_polygons(path)
+        return LabelOnGrid(raster=None, polygons=DrawnPolygons(path=path, grid=grid))
+    mosaic = open_mosaic(path)
+    bands = tuple(range(1, len(mosaic.bands) + 1))
+    return LabelOnGrid(raster=GridReader(mosaic=mosaic, grid=grid, bands=bands, resampling="nearest"), polygons=None)
 
 
 def _raw(reader: GridReader, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -185,7 +230,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
             if grid.crs is None:
                 raise InputError(f"{path} has polygons, but {before.label} has no georeferencing to draw them on")
             read_polygons(path)
-            polygons = path
+            polygons = DrawnPolygons(path=path, grid=grid)
             continue
         labels.append(_label_reader(open_image(path), grid, before))
     return Scene(

@@ -1,0 +1,83 @@
+"""The card of a trained bundle: what it was trained on, how well it does, beside what, and what it cannot do."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from dasnet.bundle import Bundle
+from dasnet.recipes import Recipe
+from dasnet.trained_bundle import TrainedBundle
+from flows.evaluation_report import PEER_HEADER, peer_rows
+from flows.score import Score
+from storage.dataset_store import DatasetStore
+from storage.page import markdown_table
+
+
+def model_card(
+    *,
+    name: str,
+    trained: TrainedBundle,
+    recipe: Recipe,
+    store: DatasetStore,
+    score: Score | None,
+    about: str,
+    epochs: int,
+    weights: str,
+    extra_peers: Sequence[Sequence[str]] = (),
+) -> str:
+    """Markdown, wrapped at 120 columns.
+
+    Args:
+        score: on the test split; None = the dataset has none.
+        epochs: trained.
+        weights: what the backbone started from.
+        extra_peers: rows (method, F1, precision, recall, accuracy) of peers that this data alone has.
+    """
+    bundle = trained.bundle
+    sections = [f"# {name}", _network(bundle, recipe), "## Trained on"]
+    if about:
+        sections.append(about)
+    counts = store.attrs["counts"]
+    sections.append(
+        f"{counts['train']['samples']:,} samples of {store.window} × {store.window} px, "
+        f"{counts['train']['share_changed']:.2%} of their pixels changed; validation {counts['val']['samples']:,}, "
+        f"test {counts['test']['samples']:,} samples. Dataset SHA-256 {store.digest}. Recipe {recipe.name}, weights "
+        f"{weights}: {epochs} epochs of batches of {recipe.batch}, the best at epoch {trained.epoch + 1}; loss "
+        f"{recipe.loss} with m1 {recipe.margin_unchanged}, m2 {recipe.margin_changed}."
+    )
+    sections.append("## Measured")
+    sections.append(
+        f"The threshold, {bundle.threshold:.3f} on the probability, is the one of the highest F1 on validation "
+        f"({trained.validation.f1:.3f}); the calibration was fitted there too (expected calibration error "
+        f"{trained.after.error:.3f}; {trained.before.error:.3f} if half the distance is read as a probability)."
+    )
+    if score is None:
+        sections.append("The dataset has no test split.")
+    else:
+        sections.append("On the test split, from totals of pixels:")
+        sections.append(markdown_table(PEER_HEADER, [*peer_rows(score, name), *extra_peers]))
+        f1 = score.intervals["f1"]
+        sections.append(
+            f"F1 at the frozen threshold {f1.value:.3f}, 95 % interval {f1.low:.3f} – {f1.high:.3f} by the bootstrap "
+            f"over {score.images}. The highest F1 that any threshold reaches on the test split itself is "
+            f"{score.highest[1].f1:.3f}. IoU {score.confusion.iou:.3f}, kappa {score.confusion.kappa:.3f}, area under "
+            f"the ROC curve {score.curves.roc_area:.3f}, expected calibration error {score.reliability.error:.3f}."
+        )
+    sections += [
+        "## Limits",
+        "The network sees positions 8 px apart: outlines are smooth, and what is narrower than about 8 px can be "
+        "missed. It knows imagery like that which it was trained on, at that ground resolution.",
+    ]
+    return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in sections) + "\n"
+
+
+def _network(bundle: Bundle, recipe: Recipe) -> str:
+    resolution = "unknown ground resolution" if bundle.resolution is None else f"{bundle.resolution:g} m a pixel"
+    attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
+        recipe.attention, f"{recipe.attention} attention"
+    )
+    return (
+        f"DASNet with the backbone {recipe.backbone}, {attention}, {recipe.distance} distance. Bands: "
+        f"{', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, {resolution}; windows of {bundle.window} px."
+    )

@@ -1,0 +1,89 @@
+"""Charts for reports and artifacts, as PNG bytes: labelled, and told apart by colour-blind readers too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+# Okabe and Ito's colours
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", "-.", ":", "-", "--")
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""Name of a line → its x and y."""
+
+
+def lines(panels: Mapping[str, Series], *, x_label: str, y_labels: Sequence[str], log: Sequence[bool] = ()) -> bytes:
+    """Panels beside each other, each with a title and lines.
+
+    Args:
+        panels: title → lines.
+        y_labels: of each panel.
+        log: for each panel whether its y axis is logarithmic; empty = none is.
+    """
+    figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained", dpi=110)
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for number, (axis, (title, series)) in enumerate(zip(axes, panels.items(), strict=True)):
+        for order, (name, (x, y)) in enumerate(series.items()):
+            axis.plot(x, y, label=name, color=_COLOURS[order % 6], linestyle=_STYLES[order % 6], linewidth=1.6)
+        axis.set(title=title, xlabel=x_label, ylabel=y_labels[number])
+        if log and log[number]:
+            axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+        if len(series) > 1:
+            axis.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def reliability_diagram(series: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> bytes:
+    """Observed share of change over probability, each (bins,), NaN where a bin is empty."""
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="perfect")
+    for order, (name, (probability, observed)) in enumerate(series.items()):
+        known = np.isfinite(probability)
+        axis.plot(probability[known], observed[known], marker="os^"[order % 3], color=_COLOURS[order], label=name)
+    axis.set(xlabel="probability", ylabel="observed share of change", xlim=(0, 1), ylim=(0, 1), title="Reliability")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def curves_of_thresholds(
+    *,
+    false_alarm_rate: NDArray[np.float64],
+    recall: NDArray[np.float64],
+    precision: NDArray[np.float64],
+    chosen: tuple[float, float, float],
+    roc_area: float,
+    average_precision: float,
+) -> bytes:
+    """ROC and precision over recall; `chosen` = false alarm rate, recall, precision at the frozen threshold."""
+    figure = Figure(figsize=(9.2, 3.8), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2)
+    left.plot(false_alarm_rate, recall, color=_COLOURS[0])
+    left.plot([0, 1], [0, 1], color="#888888", linewidth=1)
+    left.scatter([chosen[0]], [chosen[1]], color=_COLOURS[1], zorder=3, label="frozen threshold")
+    left.set(xlabel="false alarm rate", ylabel="recall", title=f"ROC, area {roc_area:.3f}")
+    right.plot(recall, precision, color=_COLOURS[0])
+    right.scatter([chosen[1]], [chosen[2]], color=_COLOURS[1], zorder=3, label="frozen threshold")
+    right.set(
+        xlabel="recall",
+        ylabel="precision",
+        title=f"Precision and recall, average {average_precision:.3f}",
+        ylim=(0, 1.02),
+    )
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
