@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
-import xarray as xr
 from distributed import Client
 from numpy.typing import NDArray
 from prefect import flow, task
@@ -62,8 +61,7 @@ def _counts(labels: NDArray[np.uint8], splits: NDArray[np.int8]) -> NDArray[np.i
 @task(name="count labels", task_run_name="count labels", cache_policy=NO_CACHE, persist_result=False)
 def count_labels(store: DatasetStore, client: Client) -> dict[str, tuple[int, ClassFrequency]]:
     """Labelled pixels by split and class, a shard at a time on the workers."""
-    labels = xr.open_zarr(store.path, chunks={"sample": store.shard})["label"].data
-    assert isinstance(labels, da.Array)
+    labels = da.from_array(store.labels, chunks=store.labels.shards)
     per_chunk = [
         da.map_blocks(
             _counts,

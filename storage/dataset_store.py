@@ -31,12 +31,11 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from storage.errors import InputError, IntegrityError
 from storage.publish import sync
-from storage.store import READING, WRITING
+from storage.store import COMPRESSORS, READING, WRITING
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
@@ -120,7 +119,7 @@ def create_dataset(
                 dtype=kind,
                 chunks=(1, *depth, window, window),
                 shards=(shard, *depth, window, window),
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+                compressors=COMPRESSORS,
                 dimension_names=("sample", *middle, "y", "x"),
                 fill_value=255 if name == "label" else 0,
             )
@@ -191,6 +190,11 @@ class DatasetStore:
     def __len__(self) -> int:
         """Samples, left-out ones too."""
         return int(self._arrays["label"].shape[0])
+
+    @property
+    def labels(self) -> zarr.Array:
+        """(N, s, s) uint8, to be read a shard at a time."""
+        return self._arrays["label"]
 
     def open(self) -> xr.Dataset:
         """The store as a lazy dataset."""

@@ -33,14 +33,17 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from storage.errors import IntegrityError
 
 NODATA = 255
 PROBABILITY_SCALE = 1 / 254
-_ZSTD_LEVEL = 1  # imagery hardly compresses; a higher level costs more time than it saves disk
+
+# Imagery hardly compresses; a higher level costs more time than it saves disk. The checksum is zstd's own: zarrs, when it
+# reads a part of a shard, does not look at that of a CRC codec behind it.
+COMPRESSORS = (ZstdCodec(level=1, checksum=True),)
 
 # zarrs reads a block twice as fast as zarr's own pipeline, but writes no empty chunks, and not by way of a temporary
 # name: so zarr's own writes. Whether empty chunks are written is not kept in the store, each process has to ask for it.
@@ -110,7 +113,7 @@ def create_store(
             dtype=dtype,
             chunks=(*depth, chunk, chunk),
             shards=(*depth, block, block),
-            compressors=[ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()],
+            compressors=COMPRESSORS,
             dimension_names=(*dimensions, "y", "x"),
             fill_value=options.pop("fill_value", 0),
         )
