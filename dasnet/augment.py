@@ -106,12 +106,14 @@ class Augmentation:
             ValueError: the crop is larger than the sample.
         """
         random = torch.Generator().manual_seed(seed)
+        peak = _PEAKS.get(sample.before.dtype, self.peak)
         result = sample
+        if sample.before.dtype == torch.uint16:  # few operations take it
+            result = replace(sample, before=sample.before.float(), after=sample.after.float())
         if self.crop:
             result = _cropped(result, self.crop, random)
         if self.flips:
             result = _turned(result, random)
-        peak = _PEAKS.get(sample.before.dtype, self.peak)
         images = [image.to(torch.float32) / peak for image in (result.before, result.after)]
         if self.photometric:
             images = [self._recoloured(image, valid, random) for image, valid in zip(images, result.valid, strict=True)]

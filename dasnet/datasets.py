@@ -122,7 +122,7 @@ def assemble(
     ]
     if augmentation is not None:
         samples = [augmentation(sample, seed=seed) for sample, seed in zip(samples, seeds, strict=True)]
-    images = torch.stack([s.before for s in samples] + [s.after for s in samples]).to(torch.float32)
+    images = torch.stack([s.before.float() for s in samples] + [s.after.float() for s in samples])
     valid = torch.stack([s.valid[0] for s in samples] + [s.valid[1] for s in samples])
     return Batch(
         indices=tuple(int(i) for i in indices),

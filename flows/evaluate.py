@@ -67,7 +67,9 @@ def evaluate(request: EvaluateRequest) -> EvaluationSummary:
         directory.adopt(_identity(request, bundle.digest, store), versions=versions())
         run = directory.path / "run"
         if request.mosaic is not None:
-            detect_changes(request.mosaic.model_copy(update={"bundle": request.bundle, "output": run}))
+            # the same arithmetic for both, so that what differs is the tiling
+            same = {"bundle": request.bundle, "output": run, "precision": request.precision}
+            detect_changes(request.mosaic.model_copy(update=same))
         connected: list[tuple[Client, ClusterLayout]] = []
 
         def cluster() -> tuple[Client, ClusterLayout]:

@@ -41,8 +41,8 @@ from storage.errors import IntegrityError
 NODATA = 255
 PROBABILITY_SCALE = 1 / 254
 
-# Imagery hardly compresses; a higher level costs more time than it saves disk. The checksum is zstd's own: zarrs, when it
-# reads a part of a shard, does not look at that of a CRC codec behind it.
+# Imagery hardly compresses; a higher level costs more time than it saves disk. The checksum is zstd's own: when zarrs
+# reads a part of a shard, it does not look at that of a CRC codec behind it.
 COMPRESSORS = (ZstdCodec(level=1, checksum=True),)
 
 # zarrs reads a block twice as fast as zarr's own pipeline, but writes no empty chunks, and not by way of a temporary

@@ -120,7 +120,8 @@ def test_band_statistics_are_those_of_the_valid_training_pixels(prepared: Path) 
     store = open_dataset(prepared)
     samples = store.read(store.indices("train").tolist())
     values = np.concatenate(
-        [image.swapaxes(0, 1)[:, samples.valid[:, n]] for n, image in enumerate((samples.before, samples.after))], axis=1
+        [image.swapaxes(0, 1)[:, samples.valid[:, n]] for n, image in enumerate((samples.before, samples.after))],
+        axis=1,
     ).astype(float)
     for band, found in enumerate(store.attrs["bands"]):
         assert found["mean"] == pytest.approx(values[band].mean())
@@ -182,7 +183,9 @@ def test_suspicious_samples_are_named(prefect_ui: str, tmp_path: Path) -> None:
     found = {what: example for what, _, example in summary.suspicious}
     assert "train/001" in found["samples whose two dates are the same picture"]
     assert "val/000" in found["samples all of whose labelled pixels are changed"]
-    assert "train/000" in found["near-duplicates across splits"] and "test/999" in found["near-duplicates across splits"]
+    assert (
+        "train/000" in found["near-duplicates across splits"] and "test/999" in found["near-duplicates across splits"]
+    )
     assert "near-duplicates across splits" in (tmp_path / "out/report.html").read_text()
 
 
@@ -227,7 +230,7 @@ def test_a_dataset_without_change_in_training_is_refused(prefect_ui: str, tmp_pa
     published(tmp_path / "in")
     for path in (tmp_path / "in/train/label").iterdir():
         Image.fromarray(np.zeros((80, 96), dtype=np.uint8)).save(path)
-    with pytest.raises(InputError, match="not one changed pixel in the 45 training samples"):
+    with pytest.raises(InputError, match=r"not one changed pixel in the 45 training samples"):
         prepare_dataset(request(tmp_path / "out", source=tmp_path / "in", window=32))
     assert not (tmp_path / "out/dataset.zarr").exists()
 
@@ -261,7 +264,7 @@ def test_weights_of_one_class_are_refused(prepared: Path, prefect_ui: str, tmp_p
     store = DatasetStore(copy / "dataset.zarr")
     only_still = np.where(store.pixels("changed") > 0, -1, store.splits).astype(np.int8)
     store.finish(only_still, changed=store.pixels("changed"), unchanged=store.pixels("unchanged"), attrs={})
-    with pytest.raises(TrainingError, match="0 changed and .* a class without a pixel has no finite weight"):
+    with pytest.raises(TrainingError, match=r"0 changed and .* a class without a pixel has no finite weight"):
         compute_class_weights(WeightsRequest(dataset=copy, cluster=ClusterConfig(workers=1)))
 
 

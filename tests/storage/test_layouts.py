@@ -15,7 +15,9 @@ def picture(path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
 
 
-def pairs(root: Path, names: list[str], *, folders: tuple[str, ...] = ("A", "B", "label"), suffix: str = ".png") -> None:
+def pairs(
+    root: Path, names: list[str], *, folders: tuple[str, ...] = ("A", "B", "label"), suffix: str = ".png"
+) -> None:
     for folder in folders:
         for name in names:
             picture(root / folder / f"{name}{suffix}")
@@ -94,7 +96,7 @@ def test_one_name_in_two_splits_is_refused(tmp_path: Path) -> None:
 
 
 def test_empty_folders_and_unknown_layouts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no layout that is known.*nothing"):
+    with pytest.raises(InputError, match=r"no layout that is known.*nothing"):
         find_scenes(tmp_path)
     for folder in ("A", "B", "label"):
         (tmp_path / folder).mkdir()
