@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -154,13 +155,20 @@ class SampleSheet:
 
 def train_rank(task: RankTask) -> dict[str, Any]:
     """Run on a worker: one rank, from the last checkpoint to the end; returns where it stands."""
+    _tell_the_driver_alone()
     with _directory_held(task), _ranks_met(task):
         return dict(task.training_run().run().__dict__)
 
 
 def make_bundle(task: RankTask, path: Path) -> TrainedBundle:
     """Run on a worker: the bundle of a finished training, without card."""
+    _tell_the_driver_alone()
     return bundle_of(task.training_run(), path)
+
+
+def _tell_the_driver_alone() -> None:
+    """What fails is told once, by the flow; a worker would print it too, with a traceback."""
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
 def free_port() -> int:
