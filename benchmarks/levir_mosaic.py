@@ -88,9 +88,8 @@ def main() -> None:
     assert summary.mosaic is not None
     mosaic, tiles = summary.mosaic.mosaic, summary.mosaic.tiles
     print(
-        f"levir as a mosaic of {mosaic.total / 1e6:.1f} Mpx: F1 {mosaic.f1:.4f} blended (precision {mosaic.precision:.3f}, "
-        f"recall {mosaic.recall:.3f}), {tiles.f1:.4f} tile by tile (precision {tiles.precision:.3f}, recall "
-        f"{tiles.recall:.3f}); {machine()}"
+        f"levir as a mosaic of {mosaic.total / 1e6:.1f} Mpx: blended {mosaic.describe()}; tile by tile {tiles.describe()}; "
+        f"{machine()}"
     )
 
 

@@ -88,6 +88,12 @@ class Confusion:
         chance = (self.tp + self.fp) * (self.tp + self.fn) + (self.fn + self.tn) * (self.fp + self.tn)
         return _share((self.tp + self.tn) * n - chance, n * n - chance)
 
+    def describe(self) -> str:
+        """The usual four for one line of text."""
+        return (
+            f"F1 {self.f1:.3f}, precision {self.precision:.3f}, recall {self.recall:.3f}, accuracy {self.accuracy:.3f}"
+        )
+
     def scores(self) -> dict[str, float]:
         """All scores by name, each in [0, 1] (kappa in [−1, 1])."""
         names = ("precision", "recall", "f1", "iou", "accuracy", "kappa")

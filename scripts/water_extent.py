@@ -95,10 +95,7 @@ def main() -> None:
         print(f"{name}: F1 {found.f1:.3f} on validation")
     best = max(on_validation, key=lambda name: on_validation[name].f1)
     found = score_guess(store, "test", best)
-    print(
-        f"{best}, the best on validation: F1 {found.f1:.3f}, precision {found.precision:.3f}, recall {found.recall:.3f}, "
-        f"accuracy {found.accuracy:.3f} on test"
-    )
+    print(f"{best}, the best on validation: {found.describe()} on test")
 
 
 if __name__ == "__main__":

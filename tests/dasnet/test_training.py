@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,13 @@ def test_rates_rise_and_fall() -> None:
     assert [round(cosine.rate_at(step, 8), 3) for step in (0, 1, 2, 5)] == [0.5, 1.0, 1.0, 0.5]
     assert recipe(schedule="poly", rate=1.0).rate_at(4, 8) == pytest.approx(0.5**0.9)
     assert recipe(rate=1.0).rate_at(7, 8) == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_trains_as_the_cpu_does(tmp_path: Path, precision: str) -> None:
+    run_of(tmp_path / "cpu", epochs=1).run()
+    replace(run_of(tmp_path / "gpu", epochs=1, precision=precision), device="cuda:0").run()
+    one, other = steps(tmp_path / "cpu"), steps(tmp_path / "gpu")
+    assert other[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-3 if precision == "float32" else 5e-2)
