@@ -88,8 +88,8 @@ def main() -> None:
     assert summary.mosaic is not None
     mosaic, tiles = summary.mosaic.mosaic, summary.mosaic.tiles
     print(
-        f"levir as a mosaic of {mosaic.total / 1e6:.1f} Mpx: blended {mosaic.describe()}; tile by tile {tiles.describe()}; "
-        f"{machine()}"
+        f"levir as a mosaic of {mosaic.total / 1e6:.1f} Mpx: blended {mosaic.describe()}; tile by tile "
+        f"{tiles.describe()}; {machine()}"
     )
 
 

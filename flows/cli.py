@@ -143,11 +143,13 @@ def detect(
 
 
 @app.command()
-def status(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Show how far a run has come, without running it."""
-    from flows.status import run_status
+def status(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run, a dataset, a training or an evaluation.")],
+) -> None:
+    """Show how far a run, a dataset, a training or an evaluation has come, without running it."""
+    from flows.status import directory_status
 
-    state = run_status(directory)
+    state = directory_status(directory)
     print_pairs(state.lines())
     if state.failed:
         table = Table("block", "error", title="quarantined")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.products import PRODUCTS
 from flows.run_directory import RunDirectory
@@ -61,16 +63,73 @@ class RunStatus:
         ]
 
 
-def run_status(path: Path) -> RunStatus:
-    """Read the state of the run in `path`.
+@dataclass(frozen=True, kw_only=True)
+class OtherStatus:
+    """State of a dataset, a training or an evaluation.
+
+    Attributes:
+        kind: which of them; `state`: finished or unfinished.
+        stages: what is known of each stage.
+        failed: error of each quarantined shard, by its name.
+    """
+
+    kind: str
+    key: str
+    created: str
+    state: str
+    stages: dict[str, str]
+    failed: dict[str, str]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        return [(self.kind, f"{self.key[:16]}… of {self.created}"), ("state", self.state), *self.stages.items()]
+
+
+def directory_status(path: Path) -> RunStatus | OtherStatus:
+    """Read the state of whatever of ours is in `path`.
 
     Raises:
-        InputError: there is no run.
+        InputError: there is nothing of ours.
     """
     directory = RunDirectory(path)
     description = directory.describe()
     if description is None:
         raise InputError(f"{path} holds no run: {directory.description} does not exist")
+    kind = description["identity"].get("kind")
+    if kind is None:
+        return _run_status(path, directory, description)
+    stages: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for file in sorted(directory.ledger_directory.glob("*.jsonl")):
+        ledger = directory.ledger(file.stem)
+        stages[file.stem] = f"{ledger.count('done')} done, {ledger.count('failed')} failed"
+        failed |= {entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")}
+    history = path / "training" / "history.jsonl"
+    if history.exists():
+        stages["training"] = _training_so_far(history)
+    return OtherStatus(
+        kind=kind,
+        key=description["key"],
+        created=description["created"],
+        state=description.get("state", "unfinished"),
+        stages=stages,
+        failed=failed,
+    )
+
+
+def _training_so_far(history: Path) -> str:
+    lines = [json.loads(line) for line in history.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    epochs = [facts for facts in lines if facts["kind"] == "epoch"]
+    if not epochs:
+        return f"{len(lines)} steps, no epoch yet"
+    best = max(epochs, key=lambda facts: facts["f1"])
+    return (
+        f"{len(lines) - len(epochs)} steps, {len(epochs)} epochs, best F1 {best['f1']:.3f} on validation at epoch "
+        f"{best['epoch'] + 1}"
+    )
+
+
+def _run_status(path: Path, directory: RunDirectory, description: dict[str, Any]) -> RunStatus:
     shape = description["identity"]["grid"]["shape"]
     blocks = BlockGrid(height=shape[0], width=shape[1], size=description["identity"]["parameters"]["block"])
     dates = len(description["identity"]["inputs"])

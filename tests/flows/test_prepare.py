@@ -33,7 +33,7 @@ def mosaic(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPair:
 
 
 def request(output: Path, **changes: Any) -> PrepareRequest:
-    values: dict[str, Any] = {"output": output, "cluster": ClusterConfig(workers=2)}
+    values: dict[str, Any] = {"output": output, "cluster": ClusterConfig(workers=1)}
     return PrepareRequest.model_validate({**values, **changes})
 
 
@@ -46,7 +46,7 @@ def of_mosaic(pair: SyntheticPair, output: Path, **changes: Any) -> PrepareReque
 @pytest.fixture(scope="module")
 def prepared(mosaic: SyntheticPair, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("datasets") / "mosaic"
-    prepare_dataset(of_mosaic(mosaic, output))
+    prepare_dataset(of_mosaic(mosaic, output, cluster=ClusterConfig(workers=2)))
     return output
 
 
@@ -149,7 +149,7 @@ def test_a_second_run_cuts_nothing_and_any_number_of_workers_gives_one_digest(
     prepare_dataset(of_mosaic(mosaic, prepared))
     assert before == {path: path.stat().st_mtime_ns for path in before}
     other = tmp_path / "other"
-    prepare_dataset(of_mosaic(mosaic, other, cluster=ClusterConfig(workers=1)))
+    prepare_dataset(of_mosaic(mosaic, other))
     assert open_dataset(other).digest == open_dataset(prepared).digest
     with pytest.raises(InputError, match=r"parameters\.window: 64 → 96"):
         prepare_dataset(of_mosaic(mosaic, prepared, window=96))

@@ -191,6 +191,7 @@ def test_a_mosaic_is_scored_through_detect_and_tile_by_tile(trained: Path, prefe
     assert "The whole mosaic" in (tmp_path / "e/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_bits(trained: Path, dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     command = [sys.executable, "-m", "flows", "train", str(dataset), "--output", str(output)]
@@ -253,6 +254,13 @@ def test_a_bundle_for_other_images_is_refused(dataset: Path, trained: Path, pref
     with pytest.raises(InputError, match=r"takes 4 bands .* has 3 \(red, green, blue\)"):
         evaluate(EvaluateRequest(bundle=str(tmp_path / "four.safetensors"), dataset=dataset, output=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
+
+
+def test_status_of_a_training_and_of_its_dataset(dasnet: Callable[..., Finished], trained: Path, dataset: Path) -> None:
+    ended = dasnet("status", trained)
+    assert ended.code == 0 and "finished" in ended.out and "40 steps, 8 epochs, best F1" in ended.out
+    ended = dasnet("status", dataset)
+    assert ended.code == 0 and "dataset" in ended.out and "1 done, 0 failed" in ended.out
 
 
 def test_settings_from_the_command_line() -> None:
