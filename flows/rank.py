@@ -171,6 +171,11 @@ def _tell_the_driver_alone() -> None:
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
+def has_gpu() -> bool:
+    """Run on a worker: whether it can train on a GPU of its own."""
+    return torch.cuda.is_available()
+
+
 def free_port() -> int:
     """Run on the first rank's worker: a port that the ranks can meet at."""
     with socket.socket() as probe:

@@ -29,7 +29,7 @@ from flows.console import current_reporter
 from flows.evaluation_report import PEER_HEADER, peer_rows
 from flows.failures import FailedBlocksError
 from flows.model_card import model_card
-from flows.rank import SAMPLES, RankTask, free_port, make_bundle, train_rank, training_data
+from flows.rank import SAMPLES, RankTask, free_port, has_gpu, make_bundle, train_rank, training_data
 from flows.run_directory import RunDirectory
 from flows.score import Score, score
 from flows.train_report import read_history, training_pictures, write_training_report
@@ -161,6 +161,7 @@ def _placed(
 ) -> tuple[list[RankTask], list[str]]:
     addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: request.cluster.workers or None]
     hosts = [urlparse(address).hostname or "127.0.0.1" for address in addresses]
+    on_gpus = request.cluster.kind != "local" and all(client.run(has_gpu, workers=addresses).values())
     rendezvous = ""
     if len(addresses) > 1:
         port = client.run(free_port, workers=[addresses[0]])[addresses[0]]
@@ -175,7 +176,7 @@ def _placed(
             world=len(addresses),
             rendezvous=rendezvous,
             neighbours=hosts.count(host),
-            cuda=request.cluster.kind == "cuda",
+            cuda=on_gpus,
         )
         for rank, host in enumerate(hosts)
     ]
