@@ -58,7 +58,8 @@ class Augmentation:
         noise: largest standard deviation of noise, as a share of the value range.
         shift: largest shift of the second date against the first along each axis, pixels; bilinear.
         nodata: probability that an edge of one date is without data.
-        peak: highest value of float32 images; integers have their type's.
+        peak: highest value of the images, above which nothing is left to be bright; 0 = their type's: 255, 65,535, or
+            1 for float32.
     """
 
     flips: bool = True
@@ -73,7 +74,7 @@ class Augmentation:
     noise: float = 0.0
     shift: float = 0.0
     nodata: float = 0.0
-    peak: float = 1.0
+    peak: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {
@@ -87,10 +88,10 @@ class Augmentation:
         }
         for name in (field.name for field in fields(self) if field.name != "flips"):
             value, limit = getattr(self, name), limits.get(name, 0.999)
-            if not 0 <= value <= limit or (name == "peak" and not value):
+            if not (0 <= value <= limit and math.isfinite(value)):
                 raise ValueError(f"augmentation: {name} {value} must lie between 0 and {limit:g}")
-        if self.crop % 8:
-            raise ValueError(f"augmentation: crop {self.crop} px must be a multiple of 8")
+        if not isinstance(self.crop, int) or self.crop % 8:
+            raise ValueError(f"augmentation: crop {self.crop} px must be a whole number and a multiple of 8")
 
     @property
     def photometric(self) -> bool:
@@ -106,7 +107,7 @@ class Augmentation:
             ValueError: the crop is larger than the sample.
         """
         random = torch.Generator().manual_seed(seed)
-        peak = _PEAKS.get(sample.before.dtype, self.peak)
+        peak = self.peak or _PEAKS.get(sample.before.dtype, 1.0)
         result = sample
         if sample.before.dtype == torch.uint16:  # few operations take it
             result = replace(sample, before=sample.before.float(), after=sample.after.float())
@@ -160,7 +161,7 @@ class Augmentation:
             smooth = F.interpolate(veil, size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
             image = image + (0.9 - image) * smooth
         if blurred:
-            image = _ops.gaussian_blur(image, kernel_size=[5, 5], sigma=[0.9, 0.9])
+            image = _blurred(image, valid)
         if noisy:
             image = image + noisy * torch.randn(image.shape, generator=random)
         return image.clamp(0, 1)
@@ -208,6 +209,16 @@ def _turned(sample: Sample, random: torch.Generator) -> Sample:
     return _each(sample, lambda pixels: torch.rot90(pixels, quarters, dims=(-2, -1)))
 
 
+def _blurred(image: Tensor, valid: Tensor) -> Tensor:
+    """Slightly blurred; an average over valid pixels alone, since a dark seam along missing data would be a change."""
+    kernel, sigma = [5, 5], [0.9, 0.9]
+    if valid.all():
+        return _ops.gaussian_blur(image, kernel_size=kernel, sigma=sigma)
+    weight = valid[None].to(image.dtype)
+    weighted = _ops.gaussian_blur(torch.cat([image * weight, weight]), kernel_size=kernel, sigma=sigma)
+    return weighted[:-1] / weighted[-1:].clamp(min=1e-6)  # no weight: invalid, and far from any valid pixel
+
+
 def _shifted(sample: Sample, largest: float, random: torch.Generator) -> Sample:
     """The second date by a part of a pixel; what is drawn from invalid pixels or from outside becomes invalid."""
     move = _uniform(random, -largest, largest, 2).tolist()
@@ -229,8 +240,10 @@ def _with_an_edge_missing(sample: Sample, probability: float, random: torch.Gene
     date, side = _whole(random, 2), _whole(random, 4)
     if drawn[0] >= probability:
         return sample
-    length = sample.label.shape[-1]
-    y, x = torch.meshgrid(torch.linspace(0, 1, length), torch.linspace(0, 1, length), indexing="ij")
+    height, width = sample.label.shape
+    if side % 2:  # the turn below swaps them
+        height, width = width, height
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     slanted = torch.rot90(y + (drawn[1] - 0.5) * x, side) < 0.05 + 0.4 * drawn[2]
     valid = sample.valid.clone()
     valid[date] &= ~slanted

@@ -106,6 +106,15 @@ def plan(request: TrainRequest) -> DatasetStore:
         raise TrainingError(
             f"the recipe crops {recipe.augmentation.crop} px out of samples of {store.window} px ({store.path})"
         )
+    if store.dtype == "float32" and recipe.augmentation.photometric:
+        peak = recipe.augmentation.peak or 1.0
+        for name, mean, std in data.bands:
+            if mean - 2 * std < 0 or mean + 2 * std > peak:
+                raise TrainingError(
+                    f"{store.path}: band {name} has values about {mean:.4g} ± {std:.4g}, but augmentation takes them "
+                    f"to lie between 0 and {peak:g}: set augmentation.peak to the highest value, or its brightness, "
+                    "contrast, saturation, season, haze, blur and noise to 0"
+                )
     if request.backbone_weights is not None:
         load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
     settings = recipe.model_dump(mode="json")

@@ -28,6 +28,14 @@ def coded(side: int = 48, bands: int = 3, dtype: torch.dtype = torch.uint8) -> S
     return Sample(before=image * valid[0], after=image * valid[1], valid=valid, label=label)
 
 
+def plain(side: int = 64, width: int | None = None) -> Sample:
+    """One grey everywhere: whatever differs afterwards was drawn."""
+    width = width or side
+    grey = torch.full((3, side, width), 120, dtype=torch.uint8)
+    valid = torch.ones(2, side, width, dtype=torch.bool)
+    return Sample(before=grey, after=grey, valid=valid, label=torch.zeros(side, width, dtype=torch.uint8))
+
+
 def equal(a: Sample, b: Sample) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("before", "after", "valid", "label"))
 
@@ -114,6 +122,83 @@ def test_a_shift_moves_the_second_date_alone_and_no_farther_than_asked() -> None
     assert max(abs(y) for y, _ in moves) > 0.4 and max(abs(x) for _, x in moves) > 0.4
 
 
+def test_the_two_axes_shift_on_their_own_and_the_second_date_keeps_its_own_values() -> None:
+    flat = plain(33)
+    sample = replace(flat, before=torch.full_like(flat.before, 40), after=flat.after.clone())
+    sample.after[:, 16, 16] = 255
+    moves = []
+    for seed in range(20):
+        found = Augmentation(flips=False, shift=0.7)(sample, seed=seed)
+        assert (found.before == 40).all() and found.valid[0].all()
+        inner = found.after[0, 2:-2, 2:-2] - 120
+        y, x = centroid(inner)
+        assert inner.sum() == pytest.approx(135, rel=1e-3)
+        moves.append((y - 14, x - 14))
+    assert any(abs(y - x) > 0.3 for y, x in moves) and any(abs(y + x) > 0.3 for y, x in moves)
+
+
+def test_data_go_missing_along_an_edge_of_one_date_as_often_as_asked() -> None:
+    often = [Augmentation(flips=False, nodata=0.3)(plain(32), seed=seed).valid for seed in range(300)]
+    gone = torch.stack([(~valid).any(dim=2).any(dim=1) for valid in often])
+    assert 0.2 < gone.any(dim=1).float().mean() < 0.4
+    assert not gone.all(dim=1).any() and (gone.sum(dim=0) > 20).all()  # one date at a time, either of them
+    for valid in often:
+        edges = torch.cat([valid[:, 0], valid[:, -1], valid[..., 0], valid[..., -1]], dim=1)
+        assert edges.all() == valid.all()  # a hole always reaches the edge
+    assert all(Augmentation(flips=False)(plain(32), seed=seed).valid.all() for seed in range(20))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (40, 24)])
+def test_samples_need_not_be_square(height: int, width: int) -> None:
+    everything = replace(EVERYTHING, crop=0, nodata=1.0)
+    for seed in range(16):
+        found = everything(plain(height, width), seed=seed)
+        assert found.label.shape in ((height, width), (width, height))
+        assert found.before.shape[1:] == found.after.shape[1:] == found.valid.shape[1:] == found.label.shape
+
+
+def test_crops_reach_every_corner() -> None:
+    sample = coded(24)
+    corners = set()
+    for seed in range(200):
+        found = Augmentation(flips=False, crop=8)(sample, seed=seed).after
+        corners.add((int(found[0, 0, 0]) - 1, int(found[1, 0, 0]) - 1))
+    rows, cols = ({corner[axis] for corner in corners} for axis in (0, 1))
+    assert rows == cols == set(range(17)) and len(corners) > 100
+
+
+def test_a_blur_draws_nothing_from_invalid_pixels_and_comes_as_often_as_asked() -> None:
+    sample = plain()
+    sample.valid[0, :32] = False
+    sample = replace(sample, before=sample.before * sample.valid[0])
+    for seed in range(4):
+        found = Augmentation(flips=False, blur=1.0)(sample, seed=seed)
+        assert torch.allclose(found.before[:, 32:], torch.full((3, 32, 64), 120.0), atol=1e-3)  # no seam
+        assert not found.before[:, :32].any()
+    speckled = plain(16)
+    speckled.before[:, 8, 8] = 255  # both dates are one tensor
+    drawn = [Augmentation(flips=False, blur=0.3)(speckled, seed=seed) for seed in range(300)]
+    share = sum(int(image[0, 8, 8] < 254) for found in drawn for image in (found.before, found.after)) / 600
+    assert 0.2 < share < 0.4
+
+
+def test_a_veil_varies_smoothly_over_the_image() -> None:
+    veiled = [Augmentation(flips=False, haze=0.9)(plain(), seed=seed).before[0] for seed in range(20)]
+    assert max(float(image.max() - image.min()) for image in veiled) > 20
+    for image in veiled:
+        assert max(float(image.diff(dim=d).abs().max()) for d in (0, 1)) < 10  # grey levels from pixel to pixel
+
+
+def test_a_season_changes_each_band_on_its_own() -> None:
+    found = [Augmentation(flips=False, season=0.3)(plain(8), seed=seed).before.mean(dim=(1, 2)) for seed in range(10)]
+    assert all(len({round(value, 2) for value in bands.tolist()}) == 3 for bands in found)
+    # the gain as well as the offset: it is the contrast of a band
+    spread = plain(8)
+    spread.before[:, ::2] = 160
+    spreads = [Augmentation(flips=False, season=0.3)(spread, seed=seed).before.std(dim=(1, 2)) for seed in range(10)]
+    assert all(len({round(value, 2) for value in bands.tolist()}) == 3 for bands in spreads)
+
+
 @pytest.mark.parametrize(("dtype", "peak"), [(torch.uint16, 65535.0), (torch.float32, 1.0)])
 def test_other_types_and_band_counts(dtype: torch.dtype, peak: float) -> None:
     sample = coded(bands=4)
@@ -128,7 +213,11 @@ def test_other_types_and_band_counts(dtype: torch.dtype, peak: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"haze": 1.0}, {"haze": -0.1}, {"hue": 0.6}, {"blur": 1.1}, {"crop": 12}, {"shift": 99}, {"peak": 0}]
+    "wrong",
+    [
+        *({"haze": 1.0}, {"haze": -0.1}, {"haze": float("nan")}, {"hue": 0.6}, {"blur": 1.1}, {"shift": 99}),
+        *({"crop": 12}, {"crop": 16.0}, {"peak": -1}, {"peak": float("inf")}),
+    ],
 )
 def test_strengths_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     ((name, value),) = wrong.items()

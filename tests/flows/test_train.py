@@ -246,6 +246,27 @@ def test_what_cannot_work_is_refused_and_nothing_written(
     assert not (tmp_path / "t").exists()
 
 
+def test_float_images_beyond_the_augmentations_range_are_refused(prefect_ui: str, tmp_path: Path) -> None:
+    """Photometric augmentation clips at its peak: values of hundreds would all become 1."""
+    random = np.random.default_rng(2)
+    rows = ["name,before,after,label,split"]
+    for split in ("train", "val"):
+        for name, pixels in zip(("before", "after", "label"), squares(random, 64, 64, 1), strict=True):
+            planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+            planes = planes // 255 if name == "label" else planes.astype(np.float32) * 10
+            place = {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
+            shape = {"height": 64, "width": 64, "count": len(planes), "dtype": planes.dtype}
+            with rasterio.open(tmp_path / f"{split}-{name}.tif", "w", driver="GTiff", **shape, **place) as file:
+                file.write(planes)
+        rows.append(f"{split},{split}-before.tif,{split}-after.tif,{split}-label.tif,{split}")
+    (tmp_path / "scenes.csv").write_text("\n".join(rows))
+    prepare_dataset(PrepareRequest(source=tmp_path / "scenes.csv", output=tmp_path / "data", window=64))
+    hazy = {**SMALL, "augmentation": {"crop": 64, "haze": 0.2}}
+    with pytest.raises(TrainingError, match=r"values about .* between 0 and 1: set augmentation\.peak"):
+        train(request(tmp_path / "data", tmp_path / "t", changes=hazy))
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_bundle_for_other_images_is_refused(dataset: Path, trained: Path, prefect_ui: str, tmp_path: Path) -> None:
     from dasnet.bundle import random_bundle, save_bundle
     from dasnet.model import Architecture
