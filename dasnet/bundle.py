@@ -184,6 +184,7 @@ def save_bundle(path: str | Path, bundle: Bundle, *, half: bool = True) -> Bundl
         save_file(tensors, temporary, metadata={_KEY: json.dumps(document, allow_nan=False, sort_keys=True)})
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -49,7 +49,17 @@ def test_eight_real_windows_are_learnt_by_heart(shared: Path, tmp_path: Path) ->
     both = np.concatenate([source.before, source.after])
     run = TrainingRun(
         recipe=cpu_small(
-            augmentation=Augmentation(flips=False), dropout=0.0, balance=0.0, samples_per_epoch=160, epochs=10, seed=1
+            augmentation=Augmentation(flips=False),
+            dropout=0.0,
+            balance=0.0,
+            rate=4e-3,
+            samples_per_epoch=160,
+            epochs=8,
+            seed=1,
+            # The paper's 0.3 and 2.2 end at 0.905 here, whatever the steps: distances are interpolated between positions
+            # 8 px apart, and margins so far apart, weighted by class, push the outline off its place.
+            margin_unchanged=0.9,
+            margin_changed=1.2,
         ),
         data=TrainingData(
             bands=tuple(

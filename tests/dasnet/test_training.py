@@ -130,9 +130,9 @@ def test_two_ranks_have_the_loss_of_one_process_with_the_same_global_batch(
 
 
 def test_it_learns_squares(tmp_path: Path) -> None:
-    run = run_of(tmp_path, epochs=24, batch=4)
+    run = run_of(tmp_path, epochs=14, batch=4)
     ended = run.run()
-    assert ended.best_f1 > 0.85
+    assert ended.best_f1 > 0.7  # on squares it has not seen; 0.3 if all is called changed
     losses = [epoch["loss"] for epoch in epochs(tmp_path)]
     assert losses[-1] < 0.5 * losses[0]
     trained = bundle_of(run, tmp_path / "bundle.safetensors")
