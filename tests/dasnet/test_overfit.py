@@ -56,8 +56,8 @@ def test_eight_real_windows_are_learnt_by_heart(shared: Path, tmp_path: Path) ->
             samples_per_epoch=160,
             epochs=8,
             seed=1,
-            # The paper's 0.3 and 2.2 end at 0.905 here, whatever the steps: distances are interpolated between positions
-            # 8 px apart, and margins so far apart, weighted by class, push the outline off its place.
+            # The paper's 0.3 and 2.2 end at 0.905 here, whatever the steps: distances are interpolated between
+            # positions 8 px apart, and margins so far apart, weighted by class, push outlines off their place.
             margin_unchanged=0.9,
             margin_changed=1.2,
         ),
