@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
@@ -72,8 +73,10 @@ def flush_logs() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=10)
+    # in a thread of its own: where an event loop runs (a notebook), Prefect would hand back a coroutine and not wait
+    with ThreadPoolExecutor(1) as outside_any_loop:
+        for worker in (APILogWorker, EventsWorker):
+            outside_any_loop.submit(worker.drain_all, timeout=10).result()
 
 
 def _free_port() -> int:
