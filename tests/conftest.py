@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# each of pytest-xdist's workers has one core to itself: torch's threads would wait for each other on busy ones
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # a shared machine may be slow for a moment; what is slow always shows in the suite's time
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
