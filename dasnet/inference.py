@@ -1,6 +1,7 @@
 """The predictor: a block of a series in, its change probability out; everything between on one device.
 
-Legend of shapes: T dates, C bands, (H, W) the block with its halo, (h, w) the block itself, B windows of s×s pixels.
+Legend of shapes: T dates, P pairs of them, C bands, (H, W) the block with its halo, (h, w) the block itself, B windows
+of s×s pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class BlockPrediction:
     """What the predictor makes of one block; the fields are those of tiling.protocols.Prediction.
 
     Attributes:
-        probability: (T − 1, h, w) uint8, change probability × 254 between consecutive dates; 255 = nodata.
+        probability: (P, h, w) uint8, change probability × 254 of each pair of dates; 255 = nodata.
         windows_computed: windows that went through the network.
         windows_skipped: windows without a pixel that is valid in both dates of any pair.
         disagreement: (256,) int64, histogram of the windows' standard deviation × 510 over valid pixels that more than
@@ -85,7 +86,7 @@ class DasnetPredictor:
         self._on_gpu = network.device.type == "cuda"
         self._batch = batch or (_BATCH_CUDA if self._on_gpu else _BATCH_CPU)
         if compile:
-            network = network.compiled_for((2 * self._batch, len(bundle.bands), bundle.window, bundle.window))
+            network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
         self._network = network
         self._mean = self._per_band([band.mean for band in bundle.bands])
         self._std = self._per_band([band.std for band in bundle.bands])
@@ -109,8 +110,9 @@ class DasnetPredictor:
         origins: NDArray[np.int64],
         taper: NDArray[np.float32],
         crop: tuple[slice, slice],
+        pairs: Sequence[tuple[int, int]] | None = None,
     ) -> BlockPrediction:
-        """Change probability of one block.
+        """Change probability of one block; each date is embedded once, in however many pairs it is.
 
         Args:
             images: (T, C, H, W) in the bundle's data type, its bands in its order, the block with its halo.
@@ -118,16 +120,19 @@ class DasnetPredictor:
             origins: (N, 2) upper-left corners (y, x) of the windows in `images`; they are added in this order.
             taper: (window,) float32 in (0, 1], blending weight along one axis of a window.
             crop: rows and columns of the block within `images`.
+            pairs: indices of the P pairs of dates that are compared; None = each date with the one before it.
 
         Raises:
-            PredictorError: the series has one date, other bands or another data type than the bundle.
+            PredictorError: the series has one date, other bands or another data type than the bundle; or a pair is not
+                of two of its dates.
             ArithmeticError: a valid pixel gets no finite probability.
         """
         self._check(images)
+        earlier, later = _earlier_and_later(pairs, dates=len(images))
         # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
         torch.get_num_threads()
         size = len(taper)
-        both = valid[:-1] & valid[1:]  # (T − 1, H, W)
+        both = valid[earlier] & valid[later]  # (P, H, W)
         chosen = [(int(y), int(x)) for y, x in origins if both[:, y : y + size, x : x + size].any()]
         if not chosen:
             return BlockPrediction(
@@ -144,7 +149,9 @@ class DasnetPredictor:
                 batch = self._batch
                 windows = chosen[done : done + batch]
                 try:
-                    probabilities = self._window_probabilities(pixels, usable, windows, size=size, batch=batch)
+                    probabilities = self._window_probabilities(
+                        pixels, usable, windows, size=size, batch=batch, earlier=earlier, later=later
+                    )
                 except torch.OutOfMemoryError:
                     if batch == 1:
                         raise
@@ -154,7 +161,7 @@ class DasnetPredictor:
                     blend.add(probability, y=y, x=x)
                 done += len(windows)
             in_crop = usable[:, *crop]
-            stored, disagreement = blend.result(in_crop[:-1] & in_crop[1:], crop)
+            stored, disagreement = blend.result(in_crop[earlier] & in_crop[later], crop)
         return BlockPrediction(
             probability=stored.numpy(),
             windows_computed=len(chosen),
@@ -163,23 +170,33 @@ class DasnetPredictor:
         )
 
     def _window_probabilities(
-        self, pixels: Tensor, usable: Tensor, windows: Sequence[tuple[int, int]], *, size: int, batch: int
+        self,
+        pixels: Tensor,
+        usable: Tensor,
+        windows: Sequence[tuple[int, int]],
+        *,
+        size: int,
+        batch: int,
+        earlier: list[int],
+        later: list[int],
     ) -> Tensor:
-        """(batch, T − 1, size, size) float32; the last window stands in for those that a full batch lacks."""
+        """(batch, P, size, size) float32; the last window stands in for those that a full batch lacks."""
         padded = [*windows, *[windows[-1]] * (batch - len(windows))]
         values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
         known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
-        fine = self._distances(values, known)
+        fine = self._distances(values, known, earlier, later)
         return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
 
-    def _distances(self, values: Tensor, known: Tensor) -> Tensor:
-        """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · (T − 1), s, s) distances, float32."""
+    def _distances(self, values: Tensor, known: Tensor, earlier: list[int], later: list[int]) -> Tensor:
+        """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · P, s, s) distances, float32."""
         values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
         inputs = values.float().sub_(self._mean).div_(self._std)
         if not known.all():
             inputs.masked_fill_(~known, 0.0)
-        embeddings = self._network.embed(inputs.flatten(0, 1)).unflatten(0, (len(values), -1))  # (B, T, C', s/8, s/8)
-        distances = self._model.distance(embeddings[:, :-1].flatten(0, 1), embeddings[:, 1:].flatten(0, 1))
+        # date by date: memory does not grow with the series, and a GPU's bits do not depend on its other dates
+        each = [self._network.embed(date) for date in inputs.unbind(1)]
+        embeddings = torch.stack(each, dim=1)  # (B, T, C', s/8, s/8)
+        distances = self._model.distance(embeddings[:, earlier].flatten(0, 1), embeddings[:, later].flatten(0, 1))
         return upsample(distances, height=values.shape[-2], width=values.shape[-1])
 
     def distances(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -196,11 +213,14 @@ class DasnetPredictor:
             PredictorError: other bands or another data type than the bundle.
         """
         self._check(images[0])
+        earlier, later = _earlier_and_later(None, dates=images.shape[1])
         with torch.inference_mode(), self._reproducible():
             parts = [
                 self._distances(
                     self._on_device(_bits(images[first : first + self._batch])),
                     self._on_device(valid[first : first + self._batch, :, None]),
+                    earlier,
+                    later,
                 )
                 for first in range(0, len(images), self._batch)
             ]
@@ -237,6 +257,13 @@ class DasnetPredictor:
 
     def _per_band(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).reshape(-1, 1, 1)
+
+
+def _earlier_and_later(pairs: Sequence[tuple[int, int]] | None, *, dates: int) -> tuple[list[int], list[int]]:
+    chosen = [(index, index + 1) for index in range(dates - 1)] if pairs is None else list(pairs)
+    if not chosen or not all(0 <= earlier < later < dates for earlier, later in chosen):
+        raise PredictorError(f"pairs {chosen} must each be of an earlier and a later one of {dates} dates")
+    return [earlier for earlier, _ in chosen], [later for _, later in chosen]
 
 
 def _bits(images: NDArray[Any]) -> NDArray[Any]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from dasnet.inference import DasnetPredictor
+from flows.archive_job import ArchiveJob
 from flows.job import Job
 
 _CALLS = 2
 _WINDOWS = 4
 
 
-def calibrated(job: Job) -> Job:
+J = TypeVar("J", Job, ArchiveJob)
+
+
+def calibrated(job: J) -> J:
     """The job with the seconds of one window in its plan, measured on one CPU thread of this machine.
 
     For another cluster than the local one nothing is measured: its devices are not here.

@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
+from flows.cli_archive import reprocess
 from flows.cli_training import add_training_commands
 from flows.terminal import (
     EXIT_FAILED_BLOCKS,
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Change detection over region-wide mosaics: plan, run, resume and inspect.",
 )
 add_training_commands(app)
+app.command()(reprocess)
 
 
 def main() -> None:

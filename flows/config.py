@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,8 +12,15 @@ MosaicSpec = str | list[str]
 """A raster file or URL, a folder of rasters, a glob, a ``.txt`` list of files, a Zarr group, or a list of files."""
 
 
+def _required_first(schema: dict[str, Any]) -> None:
+    """The Prefect form shows fields in the schema's order: what must be given comes first."""
+    properties = schema.get("properties", {})
+    order = sorted(properties, key=lambda name: name not in schema.get("required", []))
+    schema["properties"] = {name: properties[name] for name in order}
+
+
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_required_first)
 
 
 class ClusterConfig(Frozen):
@@ -74,19 +81,14 @@ class GridRequest(Frozen):
         return self
 
 
-class DetectRequest(Frozen):
-    """One change run: two mosaics in, one calibrated change-probability mosaic with its products out."""
+class InferenceRequest(Frozen):
+    """How change is computed, whatever it is computed from."""
 
-    before: Annotated[MosaicSpec, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")]
-    after: Annotated[MosaicSpec, Field(description="Mosaic of the second date.")]
-    output: Annotated[Path, Field(description="Run directory: new, empty, or of the same run, which then goes on.")]
     bundle: Annotated[str, Field(description="Model: the name of a shipped bundle or a path.")] = "synthetic"
     bands: Annotated[
         list[int] | None,
         Field(description="Band numbers (from 1) that the bundle's bands are, in its order; empty: by name."),
     ] = None
-    before_date: Annotated[datetime | None, Field(description="Date of the first mosaic; empty: from the file.")] = None
-    after_date: Annotated[datetime | None, Field(description="Date of the second mosaic; empty: from the file.")] = None
     grid: GridRequest = GridRequest()
     resampling: Annotated[
         Literal["nearest", "bilinear", "cubic", "average"],
@@ -114,7 +116,17 @@ class DetectRequest(Frozen):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def _overlap_fits(self) -> DetectRequest:
+    def _overlap_fits(self) -> InferenceRequest:
         if self.window is not None and self.overlap is not None and self.overlap >= self.window:
             raise ValueError(f"overlap {self.overlap} px must be less than the window, {self.window} px")
         return self
+
+
+class DetectRequest(InferenceRequest):
+    """One change run: two mosaics in, one calibrated change-probability mosaic with its products out."""
+
+    before: Annotated[MosaicSpec, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")]
+    after: Annotated[MosaicSpec, Field(description="Mosaic of the second date.")]
+    output: Annotated[Path, Field(description="Run directory: new, empty, or of the same run, which then goes on.")]
+    before_date: Annotated[datetime | None, Field(description="Date of the first mosaic; empty: from the file.")] = None
+    after_date: Annotated[datetime | None, Field(description="Date of the second mosaic; empty: from the file.")] = None

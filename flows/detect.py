@@ -16,7 +16,7 @@ from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from flows import artifacts
 from flows.cluster import ClusterLayout, connect
-from flows.config import DetectRequest
+from flows.config import DetectRequest, InferenceRequest
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
 from flows.fanout import (
@@ -98,7 +98,7 @@ def ingest(job: Job, directory: RunDirectory, cluster: ConnectCluster) -> StageR
     directory.add_seconds("ingest", result.seconds)
     if not result.failed:
         _refuse_dates_without_pixels(job, ledger)
-    current_reporter().end(_summary(result, pixels=len(job.mosaics) * job.plan.pixels))
+    current_reporter().end(summary_of_stage(result, pixels=len(job.mosaics) * job.plan.pixels))
     return result
 
 
@@ -124,7 +124,7 @@ def infer(
         on_ready=lambda client: directory.refuse_changed_execution(describe_predictors(client)),
     )
     directory.add_seconds("infer", result.seconds)
-    current_reporter().end(_summary(result, pixels=job.plan.pixels))
+    current_reporter().end(summary_of_stage(result, pixels=job.plan.pixels))
     return result
 
 
@@ -160,7 +160,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
         return make_products(job, directory)
 
 
-def predictor_factory(request: DetectRequest) -> Callable[[], Predictor]:
+def predictor_factory(request: InferenceRequest) -> Callable[[], Predictor]:
     """What each worker calls to load the model of a request."""
     return partial(
         load_predictor,
@@ -177,12 +177,17 @@ def load_predictor(bundle: str, *, device: str, precision: Precision, batch: int
     return DasnetPredictor(load_bundle(bundle), device=device, precision=precision, batch=batch, compile=compile)
 
 
-def _summary(result: StageResult, *, pixels: int) -> str:
+def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = None) -> str:
+    """The line of a stage.
+
+    Args:
+        pixels: of all its blocks, or, with `share` = 1, of those that were computed now.
+    """
     if not result.computed:
         return f"{result.done} blocks, all done before"
-    share = result.computed / (result.done + len(result.failed))
-    failed = f", {len(result.failed)} failed" if result.failed else ""
     total = result.done + len(result.failed)
+    share = result.computed / total if share is None else share
+    failed = f", {len(result.failed)} failed" if result.failed else ""
     return f"{result.computed} of {total} blocks now{failed}, {pixels * share / result.seconds / 1e6:.2f} Mpx/s"
 
 

@@ -6,7 +6,7 @@ import errno
 
 from dasnet.errors import BundleError, NonFiniteLossError, TrainingError
 from flows.cluster import ClusterError
-from flows.failures import FailedBlocksError
+from flows.failures import FailedBlocksError, FailedCellsError
 from flows.prefect_server import PrefectServerError
 from storage.errors import InputError, IntegrityError
 from tiling.execute import ClusterLostError
@@ -24,6 +24,7 @@ REFUSALS: tuple[type[Exception], ...] = (
 
 UNFINISHED: tuple[type[Exception], ...] = (
     FailedBlocksError,
+    FailedCellsError,
     ClusterLostError,
     IntegrityError,
     NonFiniteLossError,

@@ -8,6 +8,24 @@ from pathlib import Path
 _SHOWN = 20
 
 
+class FailedCellsError(RuntimeError):
+    """The other cells are finished; the message lists the failed ones.
+
+    Attributes:
+        failed: what ended each cell, by its name.
+    """
+
+    def __init__(self, failed: Mapping[str, Exception], *, total: int, directory: Path) -> None:
+        self.failed = dict(failed)
+        lines = [f"  {name}: {error}" for name, error in list(failed.items())[:_SHOWN]]
+        if len(failed) > _SHOWN:
+            lines.append(f"  … and {len(failed) - _SHOWN} more")
+        super().__init__(
+            f"{len(failed)} of {total} cells failed; the others are finished and kept in {directory}:\n"
+            + "\n".join(lines)
+        )
+
+
 class FailedBlocksError(RuntimeError):
     """All other blocks are finished; the message lists the quarantined ones.
 

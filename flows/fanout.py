@@ -21,12 +21,13 @@ from flows.cluster import ClusterLayout
 from flows.console import Reporter
 from storage.ingest import ingest_block
 from storage.rasters import GridReader
+from storage.series import ImagesByDate, ProbabilitiesByPair
 from storage.store import RunStore
 from tiling.execute import BoundedRunner, Equipment, Outcome
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
-from tiling.worker import BlockInference
+from tiling.worker import BlockInference, SeriesInference
 
 # The Prefect UI stays readable, and its API quiet, at a million blocks.
 MAX_BATCHES = 100
@@ -66,6 +67,44 @@ def make_inference_tool(
     _reuse_freed_memory()
     return BlockInference(
         predictor=make_predictor(), source=store, sink=store, blocks=blocks, lattice=lattice, lanes=lanes
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesIngestTool:
+    """On a worker: reads one block of one date of an archive and writes its shard."""
+
+    images: ImagesByDate
+    readers: Mapping[str, GridReader]
+    blocks: BlockGrid
+
+    def __call__(self, item: tuple[str, int]) -> Mapping[str, Any]:
+        name, index = item
+        box = self.blocks[index].box
+        started = time.perf_counter()
+        ingested = ingest_block(self.images.stores[name], self.readers[name], 0, rows=box.rows, cols=box.cols)
+        return {"valid": ingested.valid_pixels, "seconds": round(time.perf_counter() - started, 4)}
+
+
+def make_series_ingest_tool(
+    images: ImagesByDate, readers: Mapping[str, GridReader], blocks: BlockGrid
+) -> SeriesIngestTool:
+    return SeriesIngestTool(images=images, readers=readers, blocks=blocks)
+
+
+def make_series_tool(
+    make_predictor: Callable[[], Predictor],
+    images: ImagesByDate,
+    probabilities: ProbabilitiesByPair,
+    blocks: BlockGrid,
+    lattice: WindowLattice,
+    lanes: int,
+) -> SeriesInference:
+    """As :func:`make_inference_tool`, for a series of named dates and pairs."""
+    torch.set_num_threads(1)
+    _reuse_freed_memory()
+    return SeriesInference(
+        predictor=make_predictor(), source=images, sink=probabilities, blocks=blocks, lattice=lattice, lanes=lanes
     )
 
 
@@ -199,6 +238,6 @@ def describe_predictors(client: Client) -> dict[str, Any]:
 def _describe_predictor(dask_worker: Worker) -> dict[str, Any]:
     for plugin in dask_worker.plugins.values():
         tool = getattr(plugin, "tool", None)
-        if isinstance(tool, BlockInference):
+        if isinstance(tool, BlockInference | SeriesInference):
             return dict(tool.predictor.describe())
     return {}

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from dasnet.bundle import Bundle, load_bundle
 from flows.cluster import local_layout, require_cluster
-from flows.config import DetectRequest
+from flows.config import DetectRequest, InferenceRequest
 from storage.errors import InputError
 from storage.grids import common_grid, needs_resampling, select_bands
 from storage.mosaics import Mosaic, open_mosaic
@@ -135,11 +135,7 @@ def resolve(request: DetectRequest) -> Job:
     mosaics = (open_mosaic(request.before), open_mosaic(request.after))
     warnings: list[str] = []
     for mosaic in mosaics:
-        if mosaic.dtype != bundle.dtype:
-            raise InputError(
-                f"{mosaic.label} holds {mosaic.dtype}, but bundle {request.bundle} takes {bundle.dtype}: "
-                f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
-            )
+        require_dtype(mosaic, bundle, request.bundle)
     if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
         raise InputError(
             f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
@@ -155,8 +151,8 @@ def resolve(request: DetectRequest) -> Job:
         for mosaic, chosen in zip(mosaics, bands, strict=True)
     )
     times, dates_known = _times(request, mosaics, warnings)
-    _compare_resolution(grid, bundle, warnings)
-    plan = _plan(request, bundle, grid)
+    compare_resolution(grid, bundle, warnings)
+    plan = plan_of(request, bundle, grid, dates=2)
     output = request.output.resolve()
     place = next(parent for parent in (output, *output.parents) if parent.exists())
     already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
@@ -202,7 +198,17 @@ def _times(
     return tuple(known), True
 
 
-def _compare_resolution(grid: GeoBox, bundle: Bundle, warnings: list[str]) -> None:
+def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
+    """Refuse a mosaic of another type than the bundle's; raises InputError."""
+    if mosaic.dtype != bundle.dtype:
+        raise InputError(
+            f"{mosaic.label} holds {mosaic.dtype}, but bundle {name} takes {bundle.dtype}: "
+            f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
+        )
+
+
+def compare_resolution(grid: GeoBox, bundle: Bundle, warnings: list[str]) -> None:
+    """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
     if bundle.resolution is None:
         return
     metres = abs(grid.resolution.x)
@@ -216,7 +222,8 @@ def _compare_resolution(grid: GeoBox, bundle: Bundle, warnings: list[str]) -> No
         )
 
 
-def _plan(request: DetectRequest, bundle: Bundle, grid: GeoBox) -> Plan:
+def plan_of(request: InferenceRequest, bundle: Bundle, grid: GeoBox, *, dates: int) -> Plan:
+    """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
     window = request.window or bundle.window
     overlap = window // 4 if request.overlap is None else request.overlap
     if overlap >= window:
@@ -225,7 +232,7 @@ def _plan(request: DetectRequest, bundle: Bundle, grid: GeoBox) -> Plan:
     return Plan(
         blocks=BlockGrid(height=grid.height, width=grid.width, size=request.block),
         lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
-        dates=2,
+        dates=dates,
         bands=len(bundle.bands),
         itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
         workers=layout.workers,

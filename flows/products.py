@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,14 @@ class BlockStatistics:
 class ProductLedger:
     """Which products are finished, with the parameters they were made from and their digests."""
 
-    def __init__(self, directory: RunDirectory) -> None:
-        self._directory = directory
+    def __init__(self, directory: RunDirectory, names: Mapping[str, str] = PRODUCTS) -> None:
+        """`names`: file name of each product."""
+        self._directory, self._names = directory, names
         self._path = directory.products_ledger
         self._known: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def path(self, product: str) -> Path:
-        return self._directory.path / PRODUCTS[product]
+        return self._directory.path / self._names[product]
 
     def facts(self, product: str) -> dict[str, Any]:
         return dict(self._known[product]["facts"])
@@ -115,13 +116,13 @@ class ProductLedger:
             make: writes the product to the path it is given, atomically; returns facts that JSON can hold.
         """
         known, path = self._known.get(product), self.path(product)
-        if known and known["parameters"] == parameters and path.exists() and _sha256(path) == known["sha256"]:
+        if known and known["parameters"] == parameters and path.exists() and sha256_of(path) == known["sha256"]:
             return dict(known["facts"])
         started = time.perf_counter()
         facts = make(path)
         self._known[product] = {
             "parameters": parameters,
-            "sha256": _sha256(path),
+            "sha256": sha256_of(path),
             "seconds": round(time.perf_counter() - started, 3),
             "facts": facts,
         }
@@ -129,6 +130,7 @@ class ProductLedger:
         return dict(facts)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
@@ -98,15 +98,62 @@ def write_cog(
         IntegrityError: what was written is not a valid COG.
     """
     total, histogram = hashlib.sha256(), np.zeros(256, dtype=np.int64)
+
+    def counted() -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        for rows, strip in strips(reader, interval=interval, check=check):
+            total.update(strip.data)
+            for line in strip:  # bincount makes eight bytes of each
+                np.add(histogram, np.bincount(line, minlength=256), out=histogram)
+            yield rows, strip
+
+    layer = Layer(dtype="uint8", nodata=NODATA, description="change probability", scale=PROBABILITY_SCALE)
+    write_layer(path, layer, grid=reader.grid, strips=counted(), conclude=conclude)
+    return CogResult(pixels_sha256=total.hexdigest(), histogram=tuple(int(count) for count in histogram))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What the values of a COG of one band are.
+
+    Attributes:
+        scale: what a stored value is to be multiplied with.
+        overviews: GDAL's name of the resampling.
+    """
+
+    dtype: str
+    nodata: int
+    description: str
+    scale: float = 1.0
+    overviews: str = "AVERAGE"
+
+
+def write_layer(
+    path: Path,
+    layer: Layer,
+    *,
+    grid: GeoBox,
+    strips: Iterable[tuple[slice, NDArray[Any]]],
+    conclude: Callable[[], None] | None = None,
+) -> None:
+    """Write a COG strip by strip.
+
+    Args:
+        strips: rows and (h, width) pixels, from the top down, all of the grid.
+        conclude: called when all strips were written, before the file gets its name; raises to stop it.
+
+    Raises:
+        IntegrityError: what was written is not a valid COG.
+    """
+    height, width = grid.shape
     profile = {
         "driver": "GTiff",
-        "height": reader.height,
-        "width": reader.width,
+        "height": height,
+        "width": width,
         "count": 1,
-        "dtype": "uint8",
-        "nodata": NODATA,
-        "crs": str(reader.grid.crs),
-        "transform": reader.grid.affine,
+        "dtype": layer.dtype,
+        "nodata": layer.nodata,
+        "crs": str(grid.crs),
+        "transform": grid.affine,
         "tiled": True,
         "blockxsize": 512,
         "blockysize": 512,
@@ -120,14 +167,11 @@ def write_cog(
     ):
         draft = Path(folder) / "strips.tif"
         with rasterio.open(draft, "w", **profile) as dataset:
-            dataset.scales, dataset.offsets = (PROBABILITY_SCALE,), (0.0,)
-            dataset.set_band_description(1, "change probability")
+            dataset.scales, dataset.offsets = (layer.scale,), (0.0,)
+            dataset.set_band_description(1, layer.description)
             dataset.units = ("1",)
-            for rows, strip in strips(reader, interval=interval, check=check):
-                total.update(strip.data)
-                for line in strip:  # bincount makes eight bytes of each
-                    histogram += np.bincount(line, minlength=256)
-                dataset.write(strip, 1, window=Window.from_slices(rows, (0, reader.width)))
+            for rows, strip in strips:
+                dataset.write(strip, 1, window=Window.from_slices(rows, (0, width)))
         if conclude is not None:
             conclude()
         copy(
@@ -137,11 +181,10 @@ def write_cog(
             COMPRESS="DEFLATE",
             LEVEL="6",
             BLOCKSIZE="512",
-            OVERVIEW_RESAMPLING="AVERAGE",
+            OVERVIEW_RESAMPLING=layer.overviews,
             BIGTIFF="IF_SAFER",
             NUM_THREADS="ALL_CPUS",
         )
-    return CogResult(pixels_sha256=total.hexdigest(), histogram=tuple(int(count) for count in histogram))
 
 
 def _verify(path: Path) -> None:

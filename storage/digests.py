@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import stat
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import fsspec
 
 from storage.errors import InputError
 from storage.mosaics import Mosaic
+from storage.publish import write_json_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +27,67 @@ class MosaicDigest:
     files: Mapping[str, str]
 
 
-def digest_mosaic(mosaic: Mosaic) -> MosaicDigest:
+class DigestCache:
+    """Digests of files that have been read before: a file of the same size and time of modification is not read again.
+
+    An archive of a thousand mosaics is looked at every month, and one of them is new.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`path`: JSON file, written by :meth:`save`."""
+        self._path = path
+        self._known: dict[str, list[object]] = {}
+        if path.exists():
+            with suppress(ValueError):  # a damaged cache costs time, nothing else
+                self._known = dict(json.loads(path.read_text()))
+
+    def digest(self, mosaic: Mosaic) -> MosaicDigest:
+        """As :func:`digest_mosaic`."""
+        return digest_mosaic(mosaic, digest=self._files)
+
+    def _files(self, paths: Sequence[str]) -> dict[str, str]:
+        stamps = {path: _stamp(path) for path in paths}
+        known = {
+            path: str(self._known[path][-1]) for path in paths if self._known.get(path, [None])[:-1] == stamps[path]
+        }
+        read = digest_files([path for path in paths if path not in known])
+        for path, digest in read.items():
+            stamp = stamps[path]
+            # a file that changes while it is read is read again the next time
+            if stamp is not None and _stamp(path) == stamp:
+                self._known[path] = [*stamp, digest]
+        return {path: known.get(path) or read[path] for path in paths}
+
+    def save(self) -> None:
+        """Keep what is known for the next time."""
+        write_json_atomically(self._path, self._known)
+
+
+def _stamp(path: str) -> list[object] | None:
+    """Size, time of modification and inode of a local file; None for others, which are looked at every time."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ino] if stat.S_ISREG(found.st_mode) else None
+
+
+def digest_mosaic(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str, str]] | None = None) -> MosaicDigest:
     """Read all files of a mosaic, several at a time; the digest of a mosaic of one file is that file's.
+
+    Args:
+        digest: gives SHA-256 by path; None = :func:`digest_files`.
 
     Raises:
         InputError: a file is gone, or its server does not say which version it has.
     """
     paths = sorted({file for source in mosaic.sources for file in source.files})
-    digests = digest_files(paths)
+    digests = (digest or digest_files)(paths)
     if len(digests) == 1:
         return MosaicDigest(sha256=next(iter(digests.values())), files=digests)
     total = hashlib.sha256()
-    for path, digest in digests.items():
-        total.update(f"{Path(path).name} {digest}\n".encode())
+    for path, found in digests.items():
+        total.update(f"{Path(path).name} {found}\n".encode())
     return MosaicDigest(sha256=total.hexdigest(), files=digests)
 
 

@@ -78,7 +78,7 @@ def common_grid(
         grid = _cut(grid, outline.boundingbox, f"region {region}", first)
     for mosaic in mosaics:
         _require_overlap(mosaic, grid, first)
-        _require_similar_resolution(mosaic, grid)
+        require_similar_resolution(mosaic, grid)
     return grid
 
 
@@ -157,12 +157,21 @@ def _cut(grid: GeoBox, box: BoundingBox, what: str, first: Mosaic) -> GeoBox:
     return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
 
 
-def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
+def overlaps(mosaic: Mosaic, grid: GeoBox) -> bool:
+    """Whether the two share a pixel.
+
+    Raises:
+        InputError: the mosaic's CRS cannot be brought to the grid's.
+    """
     try:
         info = compute_reproject_roi(mosaic.grid, grid)
     except (CRSError, ValueError) as error:
         raise InputError(f"{mosaic.label} ({mosaic.grid.crs}) cannot be brought to {grid.crs}: {error}") from error
-    if any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi):
+    return not any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi)
+
+
+def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
+    if not overlaps(mosaic, grid):
         assert grid.crs is not None
         theirs = mosaic.grid.footprint(grid.crs).boundingbox
         raise InputError(
@@ -171,7 +180,8 @@ def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
         )
 
 
-def _require_similar_resolution(mosaic: Mosaic, grid: GeoBox) -> None:
+def require_similar_resolution(mosaic: Mosaic, grid: GeoBox) -> None:
+    """Refuse a mosaic whose pixels are more than eight times as large or as small as the grid's; raises InputError."""
     scale = compute_reproject_roi(mosaic.grid, grid).scale
     if not 1 / _LARGEST_RESOLUTION_RATIO <= scale <= _LARGEST_RESOLUTION_RATIO:
         raise InputError(

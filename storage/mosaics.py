@@ -27,7 +27,7 @@ DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
 """Formats that hold pixels. A VRT is none of them: it names other files, any file, also under the name of a TIFF."""
 
 DTYPES = ("uint8", "uint16", "float32")
-_SUFFIXES = (".tif", ".tiff", ".img", ".jp2")
+RASTER_SUFFIXES = (".tif", ".tiff", ".img", ".jp2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +129,9 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
         return text, [text]
     path = Path(text)
     if path.is_dir():
-        paths = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        paths = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
         if not paths:
-            raise InputError(f"{text} is a folder without rasters ({', '.join(_SUFFIXES)})")
+            raise InputError(f"{text} is a folder without rasters ({', '.join(RASTER_SUFFIXES)})")
         return text, paths
     if path.suffix.lower() == ".txt" and path.is_file():
         lines = [line.strip() for line in path.read_text().splitlines()]

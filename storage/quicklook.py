@@ -18,7 +18,7 @@ from storage.store import NODATA
 LONG_SIDE = 1024
 """Pixels of the longer side of a quicklook."""
 
-_MISSING = (214, 214, 214)
+MISSING = (214, 214, 214)
 
 # Anchors of a perceptually ordered scale, dark to light, that colour-blind readers order in the same way.
 _ANCHORS = np.array(
@@ -58,7 +58,7 @@ class Quicklooks:
 
 def colours(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Stored probabilities (h, w), 255 = nodata, to (h, w, 3): black = 0, light yellow = 1, light grey = nodata."""
-    return np.concatenate([_SCALE, np.array([_MISSING], dtype=np.uint8)])[probability]
+    return np.concatenate([_SCALE, np.array([MISSING], dtype=np.uint8)])[probability]
 
 
 def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0) -> Quicklooks:
@@ -86,7 +86,7 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0
             images[(slice(None), slice(None), *here)] = pixels[dates][:, chosen, ::step, ::step]
             valid[(slice(None), *here)] = is_valid[dates, ::step, ::step]
             stored = reader.read_probability(rows=rows, cols=cols, interval=interval)
-            probability[here] = _highest(stored, step)
+            probability[here] = highest(stored, step)
     stretched = stretch(images, valid)
     return Quicklooks(
         before=stretched[0],
@@ -121,7 +121,7 @@ def display_bands(names: Sequence[str]) -> list[int]:
     return [0, 1, 2] if len(names) >= 3 else [0, 0, 0]
 
 
-def _highest(stored: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+def highest(stored: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     """Highest valid value of each step × step pixels; nodata where none is valid."""
     ranked = np.where(stored == NODATA, 0, stored + np.uint8(1))  # nodata lowest
     padded = np.pad(ranked, ((0, -stored.shape[0] % step), (0, -stored.shape[1] % step)))
@@ -130,8 +130,8 @@ def _highest(stored: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
 
 
 def stretch(images: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(2, 3, h, w) to (2, h, w, 3): 2nd to 98th percentile of both dates together, band by band."""
-    result = np.full((2, *images.shape[2:], 3), _MISSING, dtype=np.uint8)
+    """(T, 3, h, w) to (T, h, w, 3): 2nd to 98th percentile of all dates together, band by band."""
+    result = np.full((len(images), *images.shape[2:], 3), MISSING, dtype=np.uint8)
     for band in range(3):
         values = images[:, band][valid]
         low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
@@ -164,5 +164,5 @@ def _draw_scale(canvas: Image.Image, *, left: int, top: int, width: int, font: A
     draw.text((left, top - 2), "0", fill="black", font=font)
     draw.text((left + length + 24, top - 2), "1", fill="black", font=font)
     if width > length + 150:
-        draw.rectangle((left + length + 56, top + 2, left + length + 70, top + 13), fill=_MISSING, outline=(120,) * 3)
+        draw.rectangle((left + length + 56, top + 2, left + length + 70, top + 13), fill=MISSING, outline=(120,) * 3)
         draw.text((left + length + 76, top - 2), "nodata", fill="black", font=font)

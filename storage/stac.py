@@ -48,10 +48,14 @@ def write_item(
     assets: Sequence[ItemAsset],
     provenance: Mapping[str, Any],
     software: Mapping[str, str],
+    collection: tuple[str, str] | None = None,
+    derived_from: Sequence[str] = (),
 ) -> None:
     """Write a STAC item beside its assets.
 
     Args:
+        collection: id of the collection it belongs to, and that one's address relative to the item.
+        derived_from: addresses of the items that the imagery came from.
         start, end: naive UTC datetimes of the two dates.
         provenance: goes into the properties under ``dasnet:…``: inputs with digests, bundle, parameters, run key.
         software: names and versions (processing extension).
@@ -75,12 +79,9 @@ def write_item(
         stac_extensions=list(_EXTENSIONS),
     )
     for asset in assets:
-        extra: dict[str, Any] = {
-            "file:checksum": _SHA256_MULTIHASH + asset.sha256,
-            "file:size": asset.path.stat().st_size,
-        }
+        described = _asset(asset, relative_to=path.parent)
         if "data" in asset.roles and asset.media_type == pystac.MediaType.COG:
-            extra["raster:bands"] = [
+            described.extra_fields["raster:bands"] = [
                 {
                     "name": "change_probability",
                     "data_type": "uint8",
@@ -90,19 +91,73 @@ def write_item(
                     "spatial_resolution": abs(float(grid.resolution.x)),
                 }
             ]
-        item.add_asset(
-            asset.key,
-            pystac.Asset(
-                href=f"./{asset.path.name}",
-                title=asset.title,
-                media_type=asset.media_type,
-                roles=list(asset.roles),
-                extra_fields=extra,
-            ),
-        )
+        item.add_asset(asset.key, described)
+    if collection is not None:
+        name, address = collection
+        item.collection_id = name
+        item.add_link(pystac.Link(pystac.RelType.COLLECTION, address, media_type=pystac.MediaType.JSON))
+    for address in derived_from:
+        item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, address, media_type=pystac.MediaType.GEOJSON))
     content = item.to_dict(include_self_link=False, transform_hrefs=False)
     with publish(path) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_collection(
+    path: Path,
+    *,
+    collection_id: str,
+    title: str,
+    description: str,
+    grid: GeoBox,
+    span: tuple[datetime, datetime],
+    items: Sequence[str],
+    assets: Sequence[ItemAsset],
+    summaries: Mapping[str, Any],
+) -> None:
+    """Write a STAC collection above its items.
+
+    Args:
+        grid: of the whole region.
+        span: naive UTC datetimes of the first and the last date.
+        items: addresses relative to the collection.
+        assets: of the whole region, beside the collection or below it.
+        summaries: values of properties over all items.
+    """
+    footprint = grid.geographic_extent
+    start, end = (time.replace(tzinfo=UTC) for time in span)
+    collection = pystac.Collection(
+        id=collection_id,
+        title=title,
+        description=description,
+        license="other",
+        extent=pystac.Extent(
+            pystac.SpatialExtent([list(footprint.boundingbox)]), pystac.TemporalExtent([[start, end]])
+        ),
+        summaries=pystac.Summaries(dict(summaries)),
+        stac_extensions=[extension for extension in _EXTENSIONS if "/file/" in extension],
+    )
+    for asset in assets:
+        collection.add_asset(asset.key, _asset(asset, relative_to=path.parent))
+    for address in items:
+        collection.add_link(pystac.Link(pystac.RelType.ITEM, address, media_type=pystac.MediaType.GEOJSON))
+    content = collection.to_dict(include_self_link=False, transform_hrefs=False)
+    with publish(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _asset(asset: ItemAsset, *, relative_to: Path) -> pystac.Asset:
+    # a folder (Zarr) has no digest of its own
+    extra: dict[str, Any] = {}
+    if asset.sha256:
+        extra = {"file:checksum": _SHA256_MULTIHASH + asset.sha256, "file:size": asset.path.stat().st_size}
+    return pystac.Asset(
+        href=f"./{asset.path.relative_to(relative_to)}",
+        title=asset.title,
+        media_type=asset.media_type,
+        roles=list(asset.roles),
+        extra_fields=extra,
+    )
 
 
 def _projection(grid: GeoBox) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +63,7 @@ def create_store(
     chunk: int = 256,
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Create an empty store; it appears at `path` when it is complete.
+    """Create an empty store of a series; it appears at `path` when it is complete.
 
     Args:
         grid: of all dates.
@@ -73,26 +74,93 @@ def create_store(
         chunk: side of the inner chunks, in pixels.
         attrs: what else the store should say of itself; JSON values.
     """
-    chunk = min(chunk, block)
-    if block % chunk:
-        raise ValueError(f"block {block} px must be a multiple of the inner chunk, {chunk} px")
     if len(times) < 2 or list(times) != sorted(times):
         raise ValueError(f"a series needs two or more dates in time order, not {list(times)}")
+    moments = _moments(times)
+    coordinates = {
+        "time": moments,
+        "band": np.array(list(bands), dtype=object),
+        "interval_start": ("interval", moments[:-1]),
+        "interval_end": ("interval", moments[1:]),
+    }
+    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
+        _add_images(group, grid, dates=len(times), bands=len(bands), dtype=dtype, block=block, chunk=chunk)
+        _add_probability(group, grid, intervals=len(times) - 1, block=block, chunk=chunk)
+
+
+def create_image_store(
+    path: Path,
+    *,
+    grid: GeoBox,
+    time: datetime,
+    bands: Sequence[str],
+    dtype: str,
+    block: int,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Create an empty store of one date: images alone. Arguments as of :func:`create_store`."""
+    coordinates = {"time": _moments([time]), "band": np.array(list(bands), dtype=object)}
+    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
+        _add_images(group, grid, dates=1, bands=len(bands), dtype=dtype, block=block)
+
+
+def create_probability_store(
+    path: Path, *, grid: GeoBox, interval: tuple[datetime, datetime], block: int, attrs: Mapping[str, Any] | None = None
+) -> None:
+    """Create an empty store of one pair of dates: its probability alone."""
+    start, end = interval
+    coordinates = {
+        "interval_start": ("interval", _moments([start])),
+        "interval_end": ("interval", _moments([end])),
+    }
+    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
+        _add_probability(group, grid, intervals=1, block=block)
+
+
+def create_probability_cube(
+    path: Path,
+    *,
+    grid: GeoBox,
+    intervals: Sequence[tuple[datetime, datetime]],
+    block: int,
+    attrs: Mapping[str, Any],
+    fill: Callable[[Path], None],
+) -> None:
+    """Create ``change_probability(time, y, x)`` of many pairs, `time` the later date of each; replaces an older one.
+
+    Args:
+        intervals: (earlier, later), ascending by the later.
+        fill: called with the draft's path, to bring the shards there.
+    """
+    coordinates = {
+        "time": _moments([end for _, end in intervals]),
+        "start": ("time", _moments([start for start, _ in intervals])),
+    }
+    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
+        _add_probability(group, grid, intervals=len(intervals), block=block, dimension="time")
+        fill(Path(str(group.store_path.store.root)))  # type: ignore[attr-defined]
+
+
+def _moments(times: Sequence[datetime]) -> NDArray[np.datetime64]:
+    return np.array([np.datetime64(time, "ns") for time in times])
+
+
+@contextmanager
+def _drafted(
+    path: Path, grid: GeoBox, coordinates: Mapping[str, Any], *, block: int, attrs: Mapping[str, Any] | None
+) -> Iterator[zarr.Group]:
+    """A georeferenced group under a draft's name, which takes its place when the arrays are in it."""
     if grid.crs is None:
         raise ValueError("the grid has no CRS")
     draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     height, width = grid.shape
-    moments = np.array([np.datetime64(time, "ns") for time in times])
     transform = grid.affine
-    coordinates = xr.Dataset(
+    dataset = xr.Dataset(
         coords={
-            "time": moments,
-            "band": np.array(list(bands), dtype=object),
+            **coordinates,
             "y": ("y", transform.f + transform.e * (np.arange(height) + 0.5)),
             "x": ("x", transform.c + transform.a * (np.arange(width) + 0.5)),
-            "interval_start": ("interval", moments[:-1]),
-            "interval_end": ("interval", moments[1:]),
         },
         attrs={
             **(attrs or {}),
@@ -100,42 +168,75 @@ def create_store(
             "grid": {"crs": str(grid.crs), "transform": list(transform)[:6], "shape": [height, width]},
         },
     )
-    coordinates = coordinates.rio.write_crs(grid.crs.wkt).rio.write_transform(transform)
-    coordinates.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
-    group = zarr.open_group(draft, mode="r+")
-
-    def add(name: str, leading: tuple[int, ...], dimensions: tuple[str, ...], dtype: str, **options: Any) -> None:
-        # one shard holds one block of one date or interval, with all its bands
-        depth = (1, *leading[1:])
-        array = group.create_array(
-            name,
-            shape=(*leading, height, width),
-            dtype=dtype,
-            chunks=(*depth, chunk, chunk),
-            shards=(*depth, block, block),
-            compressors=COMPRESSORS,
-            dimension_names=(*dimensions, "y", "x"),
-            fill_value=options.pop("fill_value", 0),
-        )
-        array.attrs.update({"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", **options})
-
-    add("image", (len(times), len(bands)), ("time", "band"), dtype)
-    add("valid", (len(times),), ("time",), "bool", fill_value=False)
-    add(
-        "change_probability",
-        (len(times) - 1,),
-        ("interval",),
-        "uint8",
-        fill_value=NODATA,
-        _FillValue=NODATA,
-        scale_factor=PROBABILITY_SCALE,
-        long_name="probability of change between two consecutive dates",
-    )
+    dataset = dataset.rio.write_crs(grid.crs.wkt).rio.write_transform(transform)
+    dataset.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
+    yield zarr.open_group(draft, mode="r+")
     with warnings.catch_warnings():
         # without it every xarray.open_zarr warns; with it zarr warns that version 3 has no standard for it yet
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(draft)
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    if path.exists():
+        path.replace(old)
     draft.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _add_images(
+    group: zarr.Group, grid: GeoBox, *, dates: int, bands: int, dtype: str, block: int, chunk: int = 256
+) -> None:
+    _add(group, "image", grid, (dates, bands), ("time", "band"), dtype, block=block, chunk=chunk)
+    _add(group, "valid", grid, (dates,), ("time",), "bool", block=block, chunk=chunk, fill_value=False)
+
+
+def _add_probability(
+    group: zarr.Group, grid: GeoBox, *, intervals: int, block: int, chunk: int = 256, dimension: str = "interval"
+) -> None:
+    _add(
+        group,
+        "change_probability",
+        grid,
+        (intervals,),
+        (dimension,),
+        "uint8",
+        block=block,
+        chunk=chunk,
+        fill_value=NODATA,
+        _FillValue=NODATA,
+        scale_factor=PROBABILITY_SCALE,
+        long_name="probability of change between the two dates",
+    )
+
+
+def _add(
+    group: zarr.Group,
+    name: str,
+    grid: GeoBox,
+    leading: tuple[int, ...],
+    dimensions: tuple[str, ...],
+    dtype: str,
+    *,
+    block: int,
+    chunk: int,
+    fill_value: int | bool = 0,
+    **attributes: Any,
+) -> None:
+    """An array whose shards each hold one block of one date or interval, with all its bands."""
+    chunk = min(chunk, block)
+    if block % chunk:
+        raise ValueError(f"block {block} px must be a multiple of the inner chunk, {chunk} px")
+    depth = (1, *leading[1:])
+    array = group.create_array(
+        name,
+        shape=(*leading, *grid.shape),
+        dtype=dtype,
+        chunks=(*depth, chunk, chunk),
+        shards=(*depth, block, block),
+        compressors=COMPRESSORS,
+        dimension_names=(*dimensions, "y", "x"),
+        fill_value=fill_value,
+    )
+    array.attrs.update({"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", **attributes})
 
 
 class RunStore:
@@ -182,16 +283,16 @@ class RunStore:
 
     @property
     def height(self) -> int:
-        return int(self._image.shape[2])
+        return int(self.grid.shape[0])
 
     @property
     def width(self) -> int:
-        return int(self._image.shape[3])
+        return int(self.grid.shape[1])
 
-    @property
+    @cached_property
     def block(self) -> int:
         """Side of a block, in pixels."""
-        return int(self._image.shards[2])  # type: ignore[index]
+        return int(str(self._group.attrs["block"]))
 
     @property
     def dates(self) -> int:

@@ -115,6 +115,40 @@ class BlockGrid:
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in range(len(self)))
 
+    def touching(self, box: Box) -> list[Block]:
+        """All blocks that share a pixel with `box`, row by row."""
+        rows = range(max(box.y0, 0) // self.size, -(-min(box.y1, self.height) // self.size))
+        cols = range(max(box.x0, 0) // self.size, -(-min(box.x1, self.width) // self.size))
+        return [self[row * self.cols + col] for row in rows for col in cols]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A part of a region that is a run of its own: whole blocks, `blocks` their indices."""
+
+    name: str
+    box: Box
+    blocks: tuple[int, ...]
+
+
+def cells_of(blocks: BlockGrid, side: int) -> tuple[Cell, ...]:
+    """Cut a region into cells of at most `side` × `side` blocks, row by row; every block is in exactly one."""
+    if side < 1:
+        raise ValueError(f"a cell of {side} blocks is empty")
+    cells = []
+    for row in range(0, blocks.rows, side):
+        for col in range(0, blocks.cols, side):
+            y0, x0 = row * blocks.size, col * blocks.size
+            box = Box(
+                y0=y0,
+                y1=min(y0 + side * blocks.size, blocks.height),
+                x0=x0,
+                x1=min(x0 + side * blocks.size, blocks.width),
+            )
+            inside = tuple(block.index for block in blocks.touching(box))
+            cells.append(Cell(name=f"cell-r{row // side:03d}c{col // side:03d}", box=box, blocks=inside))
+    return tuple(cells)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WindowLattice:

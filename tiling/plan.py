@@ -24,6 +24,7 @@ class Plan:
         blocks, lattice: the geometry.
         dates, bands, itemsize: T, C, and bytes of one value of the run's store.
         workers, lanes: worker processes, and blocks that compute at a time in each.
+        dates_at_once: dates of the series that one task reads; None = all.
         model_bytes: weights and activations of one lane.
         seconds_per_window: device time of one window of one date on one lane, from a calibration; None = not measured.
     """
@@ -35,6 +36,7 @@ class Plan:
     itemsize: int
     workers: int
     lanes: int
+    dates_at_once: int | None = None
     model_bytes: int = 0
     seconds_per_window: float | None = None
 
@@ -79,9 +81,10 @@ class Plan:
         read_pixels = min(self.blocks.size + halo, self.blocks.height + halo) * min(
             self.blocks.size + halo, self.blocks.width + halo
         )
-        block_bytes = read_pixels * self.dates * (self.bands * self.itemsize + 1)
+        dates = self.dates_at_once or self.dates
+        block_bytes = read_pixels * dates * (self.bands * self.itemsize + 1)
         # float32 sums of weight, probability, its square and the number of windows, for each pair of dates
-        accumulators = 4 * 4 * read_pixels * max(self.dates - 1, 1)
+        accumulators = 4 * 4 * read_pixels * max(dates - 1, 1)
         return PROCESS_BYTES + (self.lanes + 1) * block_bytes + self.lanes * (accumulators + self.model_bytes)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 class Prediction(Protocol):
-    """What a predictor makes of one block of a series of T dates."""
+    """What a predictor makes of one block of a series of T dates, of which P pairs are compared."""
 
     @property
     def probability(self) -> NDArray[np.uint8]:
-        """(T − 1, h, w), change probability × 254 between consecutive dates.
+        """(P, h, w), change probability × 254 of each pair.
 
         255 = nodata, which is where either date of the pair has no valid pixel, and nowhere else.
         """
@@ -51,6 +51,7 @@ class Predictor(Protocol):
         origins: NDArray[np.int64],
         taper: NDArray[np.float32],
         crop: tuple[slice, slice],
+        pairs: Sequence[tuple[int, int]] | None = None,
     ) -> Prediction:
         """Change probability of one block.
 
@@ -60,6 +61,7 @@ class Predictor(Protocol):
             origins: (N, 2) upper-left corners (y, x) of the windows, relative to `images`.
             taper: (window,) float32, blending weight along one axis.
             crop: rows and columns of the block itself within `images`.
+            pairs: indices (earlier, later) of the dates that are compared; None = each date with the one before it.
         """
         ...
 
@@ -73,6 +75,22 @@ class BlockSource(Protocol):
 
     def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """All dates of a range: images (T, C, h, w) and valid (T, h, w); beyond the grid: 0 and False."""
+        ...
+
+
+class DatesSource(Protocol):
+    """Where a block's pixels come from when each date has a name."""
+
+    def read_dates(self, names: Sequence[str], *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The named dates of a range: images (T, C, h, w) and valid (T, h, w); beyond the grid: 0 and False."""
+        ...
+
+
+class PairSink(Protocol):
+    """Where a block's result goes when each pair has a name."""
+
+    def write_pair(self, name: str, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
+        """Write one whole shard (h, w) of a pair durably; return the SHA-256 of its pixels, as hex."""
         ...
 
 

@@ -1,0 +1,374 @@
+"""From a request over an archive to a job: its dates, one grid, the pairs, the cells, and what of it is still to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from dasnet.bundle import Bundle, load_bundle
+from flows.archive_config import ReprocessRequest
+from flows.cluster import require_cluster
+from flows.job import compare_resolution, plan_of, require_dtype
+from flows.run_directory import RunDirectory
+from storage.archives import DatedFiles, read_archive
+from storage.digests import DigestCache, MosaicDigest
+from storage.errors import InputError
+from storage.grids import (
+    common_grid,
+    needs_resampling,
+    overlaps,
+    region_geometry,
+    require_similar_resolution,
+    select_bands,
+)
+from storage.mosaics import Mosaic
+from storage.rasters import GridReader
+from storage.series import ImagesByDate, PairView, ProbabilitiesByPair
+from storage.store import RunStore
+from tiling.grid import BlockGrid, Cell, WindowLattice, cells_of
+from tiling.ledger import Ledger
+from tiling.pairing import PairingError, pairs_of
+from tiling.plan import Plan
+from tiling.worker import SeriesTask
+
+PAIRS_AT_ONCE = 16
+"""Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
+share a date, which costs one embedding in seventeen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatedImage:
+    """One date of the archive.
+
+    Attributes:
+        name: of its store: the day, and a key of its bytes and of how they are read. Another version of a file has
+            another name.
+    """
+
+    name: str
+    files: DatedFiles
+    reader: GridReader
+    digest: MosaicDigest
+
+    @property
+    def day(self) -> date:
+        return self.files.day
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two dates that are compared; `name` tells both days and which versions of them."""
+
+    earlier: DatedImage
+    later: DatedImage
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.earlier.day}_{self.later.day}-{_short([self.earlier.name, self.later.name], 8)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveJob:
+    """An archive whose dates have been found and fit together.
+
+    Attributes:
+        images: one a date, ascending.
+        pairs: what is compared, by later date.
+        left_out: days without a pixel on the grid, and why.
+        cache: digests of the inputs, to be kept when the directory is this archive's.
+    """
+
+    request: ReprocessRequest
+    bundle: Bundle
+    grid: GeoBox
+    images: tuple[DatedImage, ...]
+    pairs: tuple[Pair, ...]
+    left_out: Mapping[date, str]
+    plan: Plan
+    warnings: tuple[str, ...]
+    cache: DigestCache
+
+    @property
+    def blocks(self) -> BlockGrid:
+        return self.plan.blocks
+
+    @property
+    def lattice(self) -> WindowLattice:
+        return self.plan.lattice
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        return cells_of(self.blocks, max(1, self.request.cell // self.request.block))
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What a probability depends on beside two images, the grid and the bundle."""
+        return {
+            "window": self.lattice.window,
+            "overlap": self.lattice.overlap,
+            "precision": self.request.precision,
+        }
+
+    @cached_property
+    def version_identity(self) -> dict[str, Any]:
+        return {
+            "kind": "archive version",
+            "bundle": {"name": Path(self.request.bundle).stem, "sha256": self.bundle.digest},
+            "parameters": self.parameters,
+        }
+
+    @cached_property
+    def version(self) -> str:
+        """The bundle's name, and a key of the bundle and of the parameters."""
+        facts = {"bundle": self.bundle.digest, "parameters": self.parameters}
+        return f"{Path(self.request.bundle).stem}-{_short(facts, 8)}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an archive directory is bound to; the dates are not, they come and go."""
+        return {"kind": "archive", "asked": asked_grid(self.request), "block": self.request.block, "cell": self._cell}
+
+    @property
+    def _cell(self) -> int:
+        return max(1, self.request.cell // self.request.block) * self.request.block
+
+
+class ArchiveDirectory:
+    """``DIR/images/`` and its ledger, and ``DIR/versions/VERSION/`` with pairs, cells and products."""
+
+    def __init__(self, job: ArchiveJob) -> None:
+        self.job = job
+        self.root = RunDirectory(job.request.output)
+        self.version = RunDirectory(job.request.output / "versions" / job.version)
+
+    def image_store(self, image: DatedImage) -> RunStore:
+        return RunStore(self.root.path / "images" / f"{image.name}.zarr")
+
+    def pair_store(self, pair: Pair) -> RunStore:
+        return RunStore(self.version.path / "pairs" / f"{pair.name}.zarr")
+
+    def cell(self, cell: Cell) -> RunDirectory:
+        return RunDirectory(self.version.path / "cells" / cell.name)
+
+    def products(self, cell: Cell, pair: Pair) -> RunDirectory:
+        return RunDirectory(self.cell(cell).path / pair.name)
+
+    def view(self, cell: Cell, pair: Pair) -> PairView:
+        return PairView(
+            probability=self.pair_store(pair),
+            images=(self.image_store(pair.earlier), self.image_store(pair.later)),
+            rows=cell.box.rows,
+            cols=cell.box.cols,
+        )
+
+    @property
+    def images(self) -> ImagesByDate:
+        return ImagesByDate(stores={image.name: self.image_store(image) for image in self.job.images})
+
+    @property
+    def probabilities(self) -> ProbabilitiesByPair:
+        return ProbabilitiesByPair(stores={pair.name: self.pair_store(pair) for pair in self.job.pairs})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellWork:
+    """What is still to be computed in a cell.
+
+    Attributes:
+        to_read: (date, block index) of images that are not ingested yet, halo included.
+        tasks: by name; each a block with the pairs that are missing of it.
+    """
+
+    to_read: tuple[tuple[DatedImage, int], ...]
+    tasks: Mapping[str, SeriesTask]
+
+    @property
+    def embeddings(self) -> int:
+        """Blocks embedded, counted by date."""
+        return sum(len(task.dates) for task in self.tasks.values())
+
+
+def read_name(image: DatedImage, block: str) -> str:
+    """Name of an image's block in the ingest ledger."""
+    return f"{image.name}/{block}"
+
+
+def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
+    """What the ledgers leave to do in a cell."""
+    digests = finished_pairs(inferred)
+    tasks: dict[str, SeriesTask] = {}
+    needed: dict[tuple[str, int], DatedImage] = {}
+    for index in cell.blocks:
+        block = job.blocks[index]
+        known = digests.get(block.name, {})
+        missing = [pair for pair in job.pairs if pair.name not in known]
+        for first in range(0, len(missing), PAIRS_AT_ONCE):
+            task = _task(index, missing[first : first + PAIRS_AT_ONCE])
+            tasks[f"{block.name}/{_short([name for *_, name in task.pairs], 8)}"] = task
+        if missing:
+            halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
+            for image in {image.name: image for pair in missing for image in (pair.earlier, pair.later)}.values():
+                needed |= dict.fromkeys(((image.name, other) for other in halo), image)
+    to_read = [
+        (image, index)
+        for (_, index), image in needed.items()
+        if ingested.state(read_name(image, job.blocks[index].name)) != "done"
+    ]
+    return CellWork(to_read=tuple(to_read), tasks=tasks)
+
+
+def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
+    images = sorted({image.name for pair in pairs for image in (pair.earlier, pair.later)})
+    return SeriesTask(
+        block=index,
+        dates=tuple(images),
+        pairs=tuple((images.index(pair.earlier.name), images.index(pair.later.name), pair.name) for pair in pairs),
+    )
+
+
+def finished_pairs(ledger: Ledger) -> dict[str, dict[str, str]]:
+    """Block → pair → digest of what is finished of a cell."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in ledger.entries("done"):
+        found[entry.block.partition("/")[0]] |= entry.facts["digests"]
+    return found
+
+
+def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
+    """Read the archive, open headers, find or recall the grid, digest what is new, count the cost.
+
+    Raises:
+        InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
+    """
+    require_cluster(request.cluster)
+    bundle = load_bundle(request.bundle)
+    outline = None if request.grid.region is None else region_geometry(request.grid.region)
+    found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=outline)
+    opened = [(files, files.open()) for files in found]
+    root = RunDirectory(request.output)
+    grid = _recorded_grid(root, request) or _first_grid(opened, request)
+    here = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
+    left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
+    wanted = [band.name for band in bundle.bands]
+    cache = DigestCache(root.path / "digests.json")
+    for _, mosaic in here:
+        require_dtype(mosaic, bundle, request.bundle)
+        require_similar_resolution(mosaic, grid)
+    images = tuple(
+        _image(files, mosaic, grid, select_bands(mosaic, wanted, request.bands), request, cache)
+        for files, mosaic in here
+    )
+    try:
+        pairs = tuple(
+            Pair(earlier=images[earlier], later=images[later])
+            for earlier, later in pairs_of([image.day for image in images], request.pairing)
+        )
+    except PairingError as error:
+        gone = f"; left out: {', '.join(map(str, left_out))} (no pixel on the grid)" if left_out else ""
+        raise InputError(f"archive {request.archive}: {error}{gone}") from error
+    warnings: list[str] = [f"{day}: left out, {why}" for day, why in left_out.items()]
+    resampled = [str(image.day) for image in images if needs_resampling(image.reader.mosaic, grid)]
+    if resampled:
+        warnings.append(f"resampled onto the common grid: {', '.join(resampled)}")
+    compare_resolution(grid, bundle, warnings)
+    plan = replace(plan_of(request, bundle, grid, dates=len(images)), dates_at_once=min(len(images), PAIRS_AT_ONCE + 1))
+    job = ArchiveJob(
+        request=request,
+        bundle=bundle,
+        grid=grid,
+        images=images,
+        pairs=pairs,
+        left_out=left_out,
+        plan=plan,
+        warnings=tuple(warnings),
+        cache=cache,
+    )
+    place = next(parent for parent in (root.path.resolve(), *root.path.resolve().parents) if parent.exists())
+    plan.require(
+        free_disk=shutil.disk_usage(place).free + _held(root.path),
+        memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
+    )
+    return job
+
+
+def asked_grid(request: ReprocessRequest) -> dict[str, Any]:
+    """What the user said of the grid, the region by its content."""
+    asked = request.grid.model_dump(mode="json")
+    region = request.grid.region
+    return {**asked, "region": None if region is None else region.read_text()}
+
+
+def grid_facts(grid: GeoBox) -> dict[str, Any]:
+    """A grid as JSON holds it."""
+    return {"crs": str(grid.crs), "transform": list(grid.affine)[:6], "shape": list(grid.shape)}
+
+
+def _recorded_grid(root: RunDirectory, request: ReprocessRequest) -> GeoBox | None:
+    """The grid that was chosen when the archive directory was begun; None for a new directory."""
+    known = root.describe()
+    if known is None or known["identity"].get("kind") != "archive":
+        return None
+    if known["identity"]["asked"] != asked_grid(request):
+        return None  # adopting the directory will refuse, and say what changed
+    facts = known["grid"]
+    return GeoBox(tuple(facts["shape"]), Affine(*facts["transform"]), CRS(facts["crs"]))
+
+
+def _first_grid(opened: Sequence[tuple[DatedFiles, Mosaic]], request: ReprocessRequest) -> GeoBox:
+    """The first date's grid, or the one asked for over the first date that has pixels there."""
+    asked = request.grid
+    failure: InputError | None = None
+    for _, mosaic in opened:
+        try:
+            return common_grid(
+                [mosaic], crs=asked.crs, resolution=asked.resolution, bbox=asked.bbox, region=asked.region
+            )
+        except InputError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _image(
+    files: DatedFiles,
+    mosaic: Mosaic,
+    grid: GeoBox,
+    bands: tuple[int, ...],
+    request: ReprocessRequest,
+    cache: DigestCache,
+) -> DatedImage:
+    digest = cache.digest(mosaic)
+    facts = {"sha256": digest.sha256, "bands": list(bands), "resampling": request.resampling}
+    return DatedImage(
+        name=f"{files.day}-{_short(facts, 12)}",
+        files=files,
+        reader=GridReader(
+            mosaic=mosaic, grid=grid, bands=bands, resampling=request.resampling, region=request.grid.region
+        ),
+        digest=digest,
+    )
+
+
+def _held(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path)) if path.is_dir() else 0
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (file for file in path.rglob("*") if file.is_file())
+
+
+def _short(facts: object, digits: int) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:digits]

@@ -1,0 +1,333 @@
+"""reprocess-archive: every pair of dates of an archive, and only what is new since the last time.
+
+The region is cut into cells; each is a sub-flow of its own: read what is missing → infer what is missing → products. A
+cell that fails does not stop the others. Then all cells together make the cube, the collection and the timeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from distributed import Client
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import artifacts
+from flows.archive_config import ReprocessRequest
+from flows.archive_job import ArchiveDirectory, ArchiveJob, CellWork, cell_work, grid_facts, read_name, resolve_archive
+from flows.archive_products import ArchiveSummary, CellSummary, make_archive_products, make_cell_products
+from flows.cluster import ClusterLayout, connect
+from flows.console import current_reporter
+from flows.detect import predictor_factory, summary_of_stage
+from flows.failures import FailedBlocksError, FailedCellsError
+from flows.fanout import describe_predictors, make_series_ingest_tool, make_series_tool, run_stage
+from flows.versions import versions
+from storage.errors import IntegrityError
+from storage.store import create_image_store, create_probability_store
+from tiling.grid import Cell
+from tiling.ledger import Entry, Ledger
+from tiling.protocols import Predictor
+from tiling.worker import SeriesTask
+
+ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
+
+CELL_FAILURES = (FailedBlocksError, IntegrityError)
+"""What ends a cell, and lets the next one begin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveWork:
+    """What is to be done of an archive, cell by cell; for a person before it is done, and for the flow."""
+
+    job: ArchiveJob
+    cells: dict[str, CellWork]
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan as (what, how much) lines for a person."""
+        job = self.job
+        images = {image.name for work in self.cells.values() for image, _ in work.to_read}
+        missing = {name for work in self.cells.values() for task in work.tasks.values() for *_, name in task.pairs}
+        pixels = job.request.block**2
+        to_read = sum(len(work.to_read) for work in self.cells.values())
+        values = sum(len(task.pairs) for work in self.cells.values() for task in work.tasks.values())
+        lines = [
+            ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
+            *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
+            ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
+            (
+                "grid",
+                f"{job.grid.width:,} × {job.grid.height:,} px of {job.grid.resolution.x:g} × "
+                f"{-job.grid.resolution.y:g} in {job.grid.crs}",
+            ),
+            (
+                "cells",
+                f"{len(job.cells):,} of at most {job.cells[0].box.width:,} px, {len(job.blocks):,} blocks in all",
+            ),
+            ("version", job.version),
+        ]
+        lines += [
+            ("read", f"{image.day}: {'new' if image.name in images else 'there already'}") for image in job.images
+        ]
+        lines += [
+            (
+                "compare",
+                f"{pair.earlier.day} → {pair.later.day}: "
+                + ("to be computed" if pair.name in missing else "there already"),
+            )
+            for pair in job.pairs
+        ]
+        embeddings = sum(work.embeddings for work in self.cells.values())
+        lines += [
+            (
+                "reads",
+                f"{to_read:,} blocks of imagery, at most "
+                f"{to_read * pixels * (len(job.bundle.bands) * job.plan.itemsize + 1) / 1e9:.3g} GB uncompressed",
+            ),
+            (
+                "computes",
+                f"{sum(len(work.tasks) for work in self.cells.values()):,} tasks, {embeddings:,} blocks embedded, "
+                f"{values:,} blocks of probability, at most {values * pixels / 1e9:.3g} GB uncompressed",
+            ),
+        ]
+        if self.job.plan.seconds_per_window is not None:
+            lines.append(("time", f"about {self.expected_seconds:,.0f} s for infer, by a short calibration"))
+        return lines
+
+    @property
+    def expected_seconds(self) -> float:
+        """Of the infer stages; needs a calibrated plan."""
+        plan = self.job.plan
+        assert plan.seconds_per_window is not None
+        windows = plan.windows_computed / len(plan.blocks)
+        embeddings = sum(work.embeddings for work in self.cells.values())
+        return windows * embeddings * plan.seconds_per_window / (plan.workers * plan.lanes)
+
+
+def work_of(job: ArchiveJob) -> ArchiveWork:
+    """What the ledgers leave to do; reads them, changes nothing."""
+    directory = ArchiveDirectory(job)
+    ingested = directory.root.ledger("ingest")
+    return ArchiveWork(
+        job=job,
+        cells={
+            cell.name: cell_work(job, cell, ingested=ingested, inferred=directory.cell(cell).ledger("infer"))
+            for cell in job.cells
+        },
+    )
+
+
+@task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
+def plan_archive(request: ReprocessRequest) -> ArchiveJob:
+    """Read the archive and the headers, find or recall the grid; refuse what cannot work; say what is to be done."""
+    job = resolve_archive(request)
+    lines = work_of(job).describe()
+    artifacts.show_plan("\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]))
+    return job
+
+
+def adopt(job: ArchiveJob, directory: ArchiveDirectory) -> None:
+    """Make the directory this archive's, and the version this bundle's; refuse another archive's."""
+    directory.root.adopt(job.identity, grid=grid_facts(job.grid), versions=versions())
+    job.cache.save()
+    directory.version.path.mkdir(parents=True, exist_ok=True)
+    directory.version.adopt(job.version_identity, versions=versions())
+
+
+def ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, cluster: ConnectCluster, retries: int) -> None:
+    """Read what the cell needs and nobody has read yet, each block of each date once."""
+    for image in {image.name: image for image, _ in work.to_read}.values():
+        store = directory.image_store(image)
+        if not store.path.exists():
+            store.path.parent.mkdir(parents=True, exist_ok=True)
+            create_image_store(
+                store.path,
+                grid=job.grid,
+                time=image.files.time,
+                bands=[band.name for band in job.bundle.bands],
+                dtype=job.bundle.dtype,
+                block=job.blocks.size,
+                attrs={"files": dict(image.digest.files)},
+            )
+    ledger = directory.root.ledger("ingest")
+    items = {read_name(image, job.blocks[index].name): (image.name, index) for image, index in work.to_read}
+    _settle(ledger, items, take_up_failed=job.request.retry_failed)
+    readers = {image.name: image.reader for image in job.images}
+    result = run_stage(
+        "ingest",
+        cluster=cluster,
+        make_tool=lambda layout: partial(make_series_ingest_tool, directory.images, readers, job.blocks),
+        items=items.items(),
+        total=ledger.count("done") + len(items),
+        ledger=ledger,
+        in_flight=job.request.cluster.in_flight,
+        retries=retries,
+        reporter=current_reporter(),
+    )
+    current_reporter().end(summary_of_stage(result, pixels=len(items) * job.blocks.size**2, share=1.0))
+
+
+def infer(
+    job: ArchiveJob,
+    directory: ArchiveDirectory,
+    cell: Cell,
+    cluster: ConnectCluster,
+    make_predictor: Callable[[], Predictor],
+) -> dict[str, str]:
+    """Compute the missing pairs of every block whose pixels are all there; returns errors by block."""
+    for pair in job.pairs:
+        store = directory.pair_store(pair)
+        if not store.path.exists():
+            store.path.parent.mkdir(parents=True, exist_ok=True)
+            create_probability_store(
+                store.path,
+                grid=job.grid,
+                interval=(pair.earlier.files.time, pair.later.files.time),
+                block=job.blocks.size,
+                attrs={"version": job.version, "images": [pair.earlier.name, pair.later.name]},
+            )
+    ledger, ingested = directory.cell(cell).ledger("infer"), directory.root.ledger("ingest")
+    work = cell_work(job, cell, ingested=ingested, inferred=ledger)
+    _settle(ledger, work.tasks, take_up_failed=job.request.retry_failed)
+    _quarantine_what_lacks_pixels(job, ingested, ledger, work)
+    settled = ledger.count("done")
+    result = run_stage(
+        "infer",
+        cluster=cluster,
+        make_tool=lambda layout: partial(
+            make_series_tool,
+            make_predictor,
+            directory.images,
+            directory.probabilities,
+            job.blocks,
+            job.lattice,
+            layout.lanes,
+        ),
+        items=work.tasks.items(),
+        total=settled + len(work.tasks),
+        ledger=ledger,
+        in_flight=job.request.cluster.in_flight,
+        retries=job.request.retries,
+        reporter=current_reporter(),
+        on_ready=lambda client: directory.version.refuse_changed_execution(describe_predictors(client)),
+    )
+    directory.version.add_seconds("infer", result.seconds)
+    current_reporter().end(summary_of_stage(result, pixels=work.embeddings * job.blocks.size**2, share=1.0))
+    return dict(result.failed)
+
+
+def _settle(ledger: Ledger, items: Iterable[str], *, take_up_failed: bool) -> None:
+    """Set back what failed and is not wanted any more, or is to be taken up: what is left counts."""
+    wanted = set(items)
+    stale = [entry.block for entry in ledger.entries("failed") if take_up_failed or entry.block not in wanted]
+    if stale:
+        ledger.forget(stale, reason="--retry-failed" if take_up_failed else "not wanted any more")
+
+
+def _quarantine_what_lacks_pixels(job: ArchiveJob, ingested: Ledger, ledger: Ledger, work: CellWork) -> None:
+    """Blocks whose halo reaches into pixels that could not be read cannot be computed: they fail, nobody guesses."""
+    missing = {entry.block: entry for entry in ingested.entries("failed")}
+    if not missing:
+        return
+    entries = []
+    for name, wanted in work.tasks.items():
+        lacking = [read for read in _reads(job, wanted) if read in missing]
+        if lacking and ledger.state(name) == "pending":
+            facts = {"error": f"needs {lacking[0]}, which could not be read", "attempts": 0}
+            entries.append(Entry(block=name, state="failed", facts=facts))
+    ledger.append(entries)
+
+
+def _reads(job: ArchiveJob, wanted: SeriesTask) -> list[str]:
+    box = job.lattice.read_box(job.blocks[wanted.block].box)
+    return [f"{date}/{block.name}" for block in job.blocks.touching(box) for date in wanted.dates]
+
+
+def process_cell(
+    job: ArchiveJob,
+    directory: ArchiveDirectory,
+    cell: Cell,
+    cluster: ConnectCluster,
+    make_predictor: Callable[[], Predictor],
+) -> CellSummary:
+    """Read, infer and make the products of one cell.
+
+    Raises:
+        FailedBlocksError: blocks are in quarantine; all others are finished.
+    """
+    place = directory.cell(cell)
+    place.path.mkdir(parents=True, exist_ok=True)
+    work = cell_work(job, cell, ingested=directory.root.ledger("ingest"), inferred=place.ledger("infer"))
+    if work.to_read:
+        ingest(job, directory, work, cluster, job.request.retries)
+    failed = infer(job, directory, cell, cluster, make_predictor) if work.tasks else {}
+    if failed:
+        raise FailedBlocksError(failed, total=len(cell.blocks) * len(job.pairs), directory=place.path)
+    return make_cell_products(job, directory, cell)
+
+
+def run_reprocessing(
+    request: ReprocessRequest, make_predictor: Callable[[], Predictor] | None = None
+) -> ArchiveSummary:
+    """The flow's body; call it inside a flow run.
+
+    Args:
+        make_predictor: makes the predictor on each worker; None = DASNet from the request's bundle.
+    """
+    job = plan_archive(request)
+    for warning in job.warnings:
+        current_reporter().warn(warning)
+    directory = ArchiveDirectory(job)
+    with directory.root.locked(), ExitStack() as until_done:
+        adopt(job, directory)
+        connected: list[tuple[Client, ClusterLayout]] = []
+
+        def cluster() -> tuple[Client, ClusterLayout]:
+            # only when the first block needs it: an archive without news starts none
+            if not connected:
+                connected.append(until_done.enter_context(connect(request.cluster)))
+                artifacts.show_dashboard(connected[0][0].dashboard_link)
+            return connected[0]
+
+        make = make_predictor or predictor_factory(request)
+        finished: dict[str, CellSummary] = {}
+        failed: dict[str, Exception] = {}
+        for cell in job.cells:
+
+            @flow(name="reprocess-cell", flow_run_name=f"{request.output.name} {cell.name}", persist_result=False)
+            def run_cell(name: str, here: Cell = cell) -> CellSummary:
+                return process_cell(job, directory, here, cluster, make)
+
+            try:
+                finished[cell.name] = run_cell(cell.name)
+            except CELL_FAILURES as error:
+                failed[cell.name] = error
+                current_reporter().warn(f"cell {cell.name} failed: {str(error).splitlines()[0]}")
+        until_done.close()
+        _show_cells(job, failed)
+        if failed:
+            raise FailedCellsError(failed, total=len(job.cells), directory=request.output)
+        return make_archive_products(job, directory, finished)
+
+
+def _show_cells(job: ArchiveJob, failed: dict[str, Exception]) -> None:
+    artifacts.show_table(
+        "cells",
+        ["cell", "blocks", "state"],
+        [
+            (cell.name, len(cell.blocks), str(failed[cell.name]).splitlines()[0] if cell.name in failed else "done")
+            for cell in job.cells
+        ],
+        "Cells of the region",
+    )
+
+
+@flow(name="reprocess-archive", flow_run_name="{request.output.name}", persist_result=False)
+def reprocess_archive(request: ReprocessRequest) -> ArchiveSummary:
+    """Every pair of dates of an archive, and only what is new since the last time.
+
+    Run it again whenever there may be a new date: what is finished is not computed again, cell by cell.
+    """
+    return run_reprocessing(request)

@@ -1,0 +1,255 @@
+"""Archives of dated imagery: a STAC catalogue, a table, a folder or a list of rasters, to the files of each date.
+
+Nothing but headers and metadata is read here. What an archive may be:
+
+``catalog.json``, ``collection.json``   a static STAC catalogue with all that hangs below it (file or URL)
+``items.json``                          a STAC item collection (GeoJSON FeatureCollection of items)
+``archive.csv``                         a table with the columns ``date`` and ``path``; rows of one date are one mosaic
+folder, glob or list of rasters         dates from the headers or the names; rasters of one day make one mosaic
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pystac
+from odc.geo.geom import Geometry
+from pystac.errors import STACError, STACTypeError
+
+from storage.errors import InputError
+from storage.mosaics import RASTER_SUFFIXES, Mosaic, open_mosaic
+
+_RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceItem:
+    """A STAC item that imagery came from: its id, and where it stands (None for an item that has no address)."""
+
+    id: str
+    href: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatedFiles:
+    """All rasters of one day.
+
+    Attributes:
+        day: in UTC.
+        time: naive UTC; the earliest of the day's rasters.
+        paths: as :func:`storage.mosaics.open_mosaic` takes them, in a fixed order.
+        items: the STAC items they came from; empty for other archives.
+    """
+
+    day: date
+    time: datetime
+    paths: tuple[str, ...]
+    items: tuple[SourceItem, ...] = ()
+
+    def open(self) -> Mosaic:
+        """Open the headers of the day's mosaic; raises InputError as :func:`open_mosaic`."""
+        mosaic = open_mosaic(self.paths[0] if len(self.paths) == 1 else list(self.paths))
+        return replace(mosaic, date=self.time)
+
+
+def read_archive(
+    source: str | Path | Sequence[str],
+    *,
+    asset: str | None = None,
+    start: date | None = None,
+    end: date | None = None,
+    outline: Geometry | None = None,
+) -> tuple[DatedFiles, ...]:
+    """The dates of an archive, ascending.
+
+    Args:
+        source: see this module.
+        asset: key of the STAC asset that holds the imagery; None = the only raster asset with the role ``data`` or,
+            failing that, without the role of a thumbnail or an overview.
+        start, end: first and last day wanted, both included.
+        outline: in EPSG:4326; STAC items that do not touch it are left out.
+
+    Raises:
+        InputError: not an archive, a date or an asset that is missing, or no date left; the message names them.
+    """
+    if start is not None and end is not None and start > end:
+        raise InputError(f"the first day wanted, {start}, is after the last one, {end}")
+    found = list(_entries(source, asset, outline))
+    kept = [entry for entry in found if (start is None or entry.day >= start) and (end is None or entry.day <= end)]
+    if not kept:
+        span = f", between {start or 'the first'} and {end or 'the last'}" if start or end else ""
+        days = sorted({entry.day for entry in found})
+        has = f"its dates are {', '.join(map(str, days))}" if days else "it holds no imagery there"
+        raise InputError(f"archive {_name(source)} has no date left{span}: {has}")
+    return tuple(_by_day(kept))
+
+
+def _name(source: str | Path | Sequence[str]) -> str:
+    return str(source) if isinstance(source, str | Path) else f"of {len(source)} files"
+
+
+def _entries(source: str | Path | Sequence[str], asset: str | None, outline: Geometry | None) -> Iterable[DatedFiles]:
+    if not isinstance(source, str | Path):
+        return _from_rasters([str(path) for path in source], "the list")
+    text = str(source)
+    if urlparse(text).path.lower().endswith((".json", ".geojson")):
+        return _from_stac(text, asset, outline)
+    if text.lower().endswith(".csv"):
+        return _from_table(Path(text))
+    path = Path(text)
+    if path.is_dir():
+        rasters = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
+        return _from_rasters(rasters, f"folder {text}")
+    if glob.has_magic(text):
+        return _from_rasters(sorted(glob.glob(text, recursive=True)), f"pattern {text}")  # noqa: PTH207  may be absolute
+    raise InputError(
+        f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
+        + ("" if path.exists() else ": it does not exist")
+    )
+
+
+def _from_rasters(paths: Sequence[str], where: str) -> Iterable[DatedFiles]:
+    if not paths:
+        raise InputError(f"{where} holds no raster ({', '.join(RASTER_SUFFIXES)})")
+    for path in paths:
+        time = open_mosaic(path).date
+        if time is None:
+            raise InputError(
+                f"{path} tells no date, in its header or its name (…YYYYMMDD…): give a table (.csv) with date and path"
+            )
+        yield DatedFiles(day=time.date(), time=time, paths=(path,))
+
+
+def _from_table(path: Path) -> Iterable[DatedFiles]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"date", "path"} <= set(reader.fieldnames or ()):
+                raise InputError(f"table {path} needs the columns date and path; it has {reader.fieldnames}")
+            rows = list(enumerate(reader, start=2))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"table {path} cannot be read: {error}") from error
+    for line, row in rows:
+        given, file_name = (row["date"] or "").strip(), (row["path"] or "").strip()
+        try:
+            time = _naive(datetime.fromisoformat(given))
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: {given!r} is no date (YYYY-MM-DD)") from error
+        if not file_name:
+            raise InputError(f"{path}, line {line}: no path")
+        place = file_name if "://" in file_name or file_name.startswith("/vsi") else str(path.parent / file_name)
+        yield DatedFiles(day=time.date(), time=time, paths=(place,))
+
+
+def _from_stac(href: str, asset: str | None, outline: Geometry | None) -> Iterable[DatedFiles]:
+    for item in _items(href):
+        if outline is not None and item.geometry is not None:
+            try:
+                touches = Geometry(item.geometry, "EPSG:4326").intersects(outline)
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(f"STAC item {item.id} in {href} has a geometry that is none: {error}") from error
+            if not touches:
+                continue
+        time = item.datetime or item.common_metadata.start_datetime
+        if time is None:
+            raise InputError(f"STAC item {item.id} in {href} has no date")
+        time = _naive(time)
+        yield DatedFiles(
+            day=time.date(),
+            time=time,
+            paths=(_asset_path(item, asset, href),),
+            items=(SourceItem(id=item.id, href=item.get_self_href()),),
+        )
+
+
+def _items(href: str) -> Iterable[pystac.Item]:
+    """All items below a STAC file.
+
+    Raises:
+        InputError: it or something below it cannot be read, or is not STAC.
+    """
+    try:
+        content: Mapping[str, object] = json.loads(pystac.StacIO.default().read_text(href))
+        if content.get("type") == "FeatureCollection":
+            collection = pystac.ItemCollection.from_dict(dict(content))
+            for item in collection:
+                if item.get_self_href() is None:  # relative assets of an item without an address are beside the file
+                    item.set_self_href(href)
+                    item.make_asset_hrefs_absolute()
+                    item.set_self_href(None)
+                yield item
+            return
+        if content.get("type") == "Feature":
+            yield pystac.Item.from_file(href)
+            return
+        root = pystac.read_file(href)
+        assert isinstance(root, pystac.Catalog)
+        yield from root.get_items(recursive=True)
+    except InputError:
+        raise
+    except (
+        STACError,
+        STACTypeError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        raise InputError(f"{href} cannot be read as STAC: {type(error).__name__}: {error}") from error
+
+
+def _asset_path(item: pystac.Item, key: str | None, href: str) -> str:
+    if key is not None:
+        if key not in item.assets:
+            raise InputError(
+                f"STAC item {item.id} in {href} has no asset {key!r}; it has {', '.join(sorted(item.assets)) or 'none'}"
+            )
+        chosen = item.assets[key]
+    else:
+        rasters = {name: found for name, found in item.assets.items() if _is_raster(found)}
+        data = {name: found for name, found in rasters.items() if "data" in (found.roles or ())} or rasters
+        if len(data) != 1:
+            raise InputError(
+                f"STAC item {item.id} in {href} has {len(data)} raster assets ({', '.join(sorted(data)) or 'none'}): "
+                "say with --asset which one holds the imagery"
+            )
+        chosen = next(iter(data.values()))
+    path = chosen.get_absolute_href()
+    if path is None:
+        raise InputError(f"STAC item {item.id} in {href}: asset {chosen.href} is relative to nothing")
+    return path.removeprefix("file://")
+
+
+def _is_raster(asset: pystac.Asset) -> bool:
+    if set(asset.roles or ()) & {"thumbnail", "overview", "metadata"}:
+        return False
+    kind = (asset.media_type or "").lower()
+    return kind.startswith(_RASTER_TYPES) or (not kind and asset.href.lower().endswith(RASTER_SUFFIXES))
+
+
+def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
+    days: dict[date, list[DatedFiles]] = defaultdict(list)
+    for entry in entries:
+        days[entry.day].append(entry)
+    for day, found in sorted(days.items()):
+        ordered = sorted(found, key=lambda entry: entry.paths)
+        yield DatedFiles(
+            day=day,
+            time=min(entry.time for entry in ordered),
+            paths=tuple(dict.fromkeys(path for entry in ordered for path in entry.paths)),
+            items=tuple(dict.fromkeys(item for entry in ordered for item in entry.items)),
+        )
+
+
+def _naive(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

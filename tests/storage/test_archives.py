@@ -1,0 +1,190 @@
+"""Archives: STAC catalogues, tables, folders and lists, to the files of each day."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geom import box
+
+from storage.archives import read_archive
+from storage.errors import InputError
+
+WEST, EAST = 448_000.0, 448_640.0
+
+
+def raster(path: Path, *, left: float = WEST) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=64,
+        width=64,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32631",
+        transform=Affine(10, 0, left, 0, -10, 5_412_000),
+    ) as file:
+        file.write(np.full((3, 64, 64), 100, dtype=np.uint8))
+    return path
+
+
+def item(name: str, path: Path, time: datetime, *, left: float = WEST) -> pystac.Item:
+    with rasterio.open(path) as file:
+        bounds = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    geometry = json.loads(json.dumps(box(*bounds, "EPSG:4326").json))
+    found = pystac.Item(id=name, geometry=geometry, bbox=list(bounds), datetime=time, properties={})
+    found.add_asset("image", pystac.Asset(href=str(path), media_type=pystac.MediaType.COG, roles=["data"]))
+    found.add_asset("look", pystac.Asset(href="look.tif", media_type=pystac.MediaType.GEOTIFF, roles=["thumbnail"]))
+    return found
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    """Three days, the second one of two items beside each other, in a self-contained catalogue with relative links."""
+    root = pystac.Catalog(id="archive", description="dates")
+    collection = pystac.Collection(
+        id="images",
+        description="dates",
+        extent=pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[None, None]])),
+    )
+    root.add_child(collection)
+    for name, day, left in (
+        ("c", datetime(2019, 9, 4, 15, tzinfo=UTC), WEST),
+        ("a", datetime(2009, 8, 18, tzinfo=UTC), WEST),
+        ("b-east", datetime(2014, 7, 20, 16, 1, tzinfo=UTC), EAST),
+        ("b-west", datetime(2014, 7, 20, 16, tzinfo=UTC), WEST),
+    ):
+        collection.add_item(item(name, raster(tmp_path / "cat" / "images" / name / f"{name}.tif", left=left), day))
+    root.normalize_hrefs(str(tmp_path / "cat"))
+    root.make_all_asset_hrefs_relative()
+    root.save(catalog_type=pystac.CatalogType.SELF_CONTAINED)
+    return tmp_path / "cat" / "catalog.json"
+
+
+def test_a_catalogue_gives_its_days_in_order_and_items_of_one_day_make_one_mosaic(catalogue: Path) -> None:
+    found = read_archive(catalogue)
+    assert [files.day for files in found] == [date(2009, 8, 18), date(2014, 7, 20), date(2019, 9, 4)]
+    assert [len(files.paths) for files in found] == [1, 2, 1]
+    middle = found[1]
+    assert {source.id for source in middle.items} == {"b-east", "b-west"}
+    assert all(source.href is not None and Path(source.href).exists() for source in middle.items)
+    mosaic = middle.open()
+    assert mosaic.grid.shape == (64, 128)
+    assert mosaic.date == datetime(2014, 7, 20, 16)
+
+
+def test_an_item_collection_and_a_single_item_are_archives_too(catalogue: Path, tmp_path: Path) -> None:
+    items = list(pystac.Catalog.from_file(str(catalogue)).get_items(recursive=True))
+    for one in items:
+        one.make_asset_hrefs_absolute()
+    everything = tmp_path / "items.json"
+    pystac.ItemCollection(items).save_object(str(everything))
+    from_collection = read_archive(everything)
+    assert [files.paths for files in from_collection] == [files.paths for files in read_archive(catalogue)]
+    single = next(Path(found.get_self_href() or "") for found in items if found.id == "a")
+    assert [files.day for files in read_archive(single)] == [date(2009, 8, 18)]
+
+
+def test_relative_assets_of_an_item_collection_are_beside_it(tmp_path: Path) -> None:
+    path = raster(tmp_path / "sub" / "one.tif")
+    found = item("one", path, datetime(2020, 1, 2, tzinfo=UTC))
+    content = found.to_dict(include_self_link=False)
+    content["assets"]["image"]["href"] = "./sub/one.tif"
+    content["links"] = []
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [content]}))
+    assert [Path(p) for files in read_archive(tmp_path / "items.json") for p in files.paths] == [path]
+
+
+def test_dates_and_region_choose(catalogue: Path) -> None:
+    inner = read_archive(catalogue, start=date(2009, 8, 19), end=date(2019, 9, 4))
+    assert [files.day.year for files in inner] == [2014, 2019]
+    middle = read_archive(catalogue, start=date(2014, 1, 1), end=date(2014, 12, 31))[0]
+    with rasterio.open(next(p for p in middle.paths if "east" in p)) as file:
+        left, bottom, right, top = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    # a sliver of the eastern item alone
+    east = box(right - (right - left) / 10, bottom, right, top, "EPSG:4326")
+    assert [source.id for files in read_archive(catalogue, outline=east) for source in files.items] == ["b-east"]
+
+
+def test_a_table_names_dates_that_files_do_not_tell(tmp_path: Path) -> None:
+    for name in ("one.tif", "two.tif", "three.tif"):
+        raster(tmp_path / "in" / name)
+    table = tmp_path / "in" / "archive.csv"
+    table.write_text("date,path\n2012-07-31,two.tif\n2010-06-29T16:30:00+02:00,one.tif\n2012-07-31,three.tif\n")
+    found = read_archive(table)
+    assert [(files.time, [Path(p).name for p in files.paths]) for files in found] == [
+        (datetime(2010, 6, 29, 14, 30), ["one.tif"]),
+        (datetime(2012, 7, 31), ["three.tif", "two.tif"]),
+    ]
+
+
+def test_a_folder_a_pattern_and_a_list_take_dates_from_names(tmp_path: Path) -> None:
+    for name in ("m_20140720.tif", "m_20090818.tif", "m_20190904.tif"):
+        raster(tmp_path / name)
+    days = [date(2009, 8, 18), date(2014, 7, 20), date(2019, 9, 4)]
+    assert [files.day for files in read_archive(tmp_path)] == days
+    assert [files.day for files in read_archive(f"{tmp_path}/m_*.tif")] == days
+    some = [str(tmp_path / "m_20190904.tif"), str(tmp_path / "m_20090818.tif")]
+    assert [files.day for files in read_archive(some)] == [days[0], days[2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.json", "", "cannot be read as STAC"),
+        ("list.json", "[1, 2]", "cannot be read as STAC"),
+        ("other.json", '{"type": "Topology"}', "cannot be read as STAC"),
+        ("items.json", '{"type": "FeatureCollection", "features": [{"type": "Feature"}]}', "cannot be read as STAC"),
+        ("none.json", '{"type": "FeatureCollection", "features": []}', "holds no imagery"),
+        ("a.csv", "when,where\n1,2\n", "needs the columns date and path; it has ['when', 'where']"),
+        ("b.csv", "date,path\nsummer,a.tif\n", "line 2: 'summer' is no date"),
+        ("c.csv", "date,path\n2020-01-01,\n", "line 2: no path"),
+        ("d.csv", "date,path\n", "holds no imagery"),
+        ("e.csv", "date,path\n\xff\xfe", "cannot be read"),
+    ],
+)
+def test_what_is_no_archive_is_refused_with_its_name(tmp_path: Path, name: str, content: str, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        read_archive(path)
+    assert name in str(caught.value)
+
+
+def test_what_items_lack_is_said_with_what_they_have(catalogue: Path) -> None:
+    with pytest.raises(InputError, match=r"no asset 'red'; it has image, look"):
+        read_archive(catalogue, asset="red")
+    with pytest.raises(InputError, match=r"no date left, between 2020-01-01 and the last.*2009-08-18, 2014-07-20"):
+        read_archive(catalogue, start=date(2020, 1, 1))
+    with pytest.raises(InputError, match="2020-01-01, is after the last one, 2019-01-01"):
+        read_archive(catalogue, start=date(2020, 1, 1), end=date(2019, 1, 1))
+    target = next(catalogue.parent.rglob("a.json"))
+    content = json.loads(target.read_text())
+    content["assets"]["second"] = dict(content["assets"]["image"])
+    target.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"item a in .* has 2 raster assets \(image, second\): say with --asset"):
+        read_archive(catalogue)
+    assert len(read_archive(catalogue, asset="image")) == 3
+    target.unlink()
+    with pytest.raises(InputError, match="cannot be read as STAC"):
+        read_archive(catalogue)
+
+
+def test_a_raster_without_a_date_is_refused(tmp_path: Path) -> None:
+    raster(tmp_path / "no-date.tif")
+    with pytest.raises(InputError, match=r"no-date\.tif tells no date"):
+        read_archive(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        read_archive(tmp_path / "nothing-here")
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(InputError, match="holds no raster"):
+        read_archive(tmp_path / "hollow")
