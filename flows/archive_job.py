@@ -23,7 +23,7 @@ from flows.archive_config import ReprocessRequest
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
 from flows.run_directory import RunDirectory
-from storage.archives import DatedFiles, read_archive
+from storage.archives import DatedFiles, archive_name, read_archive
 from storage.digests import DigestCache, MosaicDigest
 from storage.errors import InputError
 from storage.grids import (
@@ -278,7 +278,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         )
     except PairingError as error:
         gone = f"; left out: {', '.join(map(str, left_out))} (no pixel on the grid)" if left_out else ""
-        raise InputError(f"archive {request.archive}: {error}{gone}") from error
+        raise InputError(f"archive {archive_name(request.archive)}: {error}{gone}") from error
     warnings: list[str] = [f"{day}: left out, {why}" for day, why in left_out.items()]
     resampled = [str(image.day) for image in images if needs_resampling(image.reader.mosaic, grid)]
     if resampled:

@@ -179,7 +179,7 @@ def _make_pair(
         return {**asdict(result), "valid_pixels": result.valid_pixels}
 
     mosaic = products.make("probability", probability, parameters=parameters)
-    parameters |= {"threshold": threshold, "min_area": min_area}
+    parameters = {**parameters, "threshold": threshold, "min_area": min_area}
     polygons = products.make(
         "changes",
         lambda path: asdict(write_changes(view, path, threshold=threshold, min_area_m2=min_area)),

@@ -88,11 +88,12 @@ def read_archive(
         span = f", between {start or 'the first'} and {end or 'the last'}" if start or end else ""
         days = sorted({entry.day for entry in found})
         has = f"its dates are {', '.join(map(str, days))}" if days else "it holds no imagery there"
-        raise InputError(f"archive {_name(source)} has no date left{span}: {has}")
+        raise InputError(f"archive {archive_name(source)} has no date left{span}: {has}")
     return tuple(_by_day(kept))
 
 
-def _name(source: str | Path | Sequence[str]) -> str:
+def archive_name(source: str | Path | Sequence[str]) -> str:
+    """How messages name an archive."""
     return str(source) if isinstance(source, str | Path) else f"of {len(source)} files"
 
 

@@ -88,7 +88,7 @@ def dates_picture(
 def changes_picture(probabilities: Sequence[NDArray[np.uint8]], pairs: Sequence[tuple[date, date]]) -> bytes:
     """PNG: the change probability of every pair side by side; black = 0, light yellow = 1, light grey = nodata."""
     return _sheet(
-        [(colours(stored), f"{start} → {end}") for stored, (start, end) in zip(probabilities, pairs, strict=True)]
+        [(colours(stored), f"{start} to {end}") for stored, (start, end) in zip(probabilities, pairs, strict=True)]
     )
 
 
@@ -103,7 +103,7 @@ def first_picture(first: NDArray[np.int16], pairs: Sequence[tuple[date, date]]) 
     height, width = first.shape
     legend = Image.new("RGB", (260, max(height, 20 * (len(pairs) + 2))), "white")
     draw = ImageDraw.Draw(legend)
-    entries = [*zip(scale, (f"{start} → {end}" for start, end in pairs), strict=True)]
+    entries = [*zip(scale, (f"{start} to {end}" for start, end in pairs), strict=True)]
     for line, (colour, text) in enumerate([*entries, (_DARK, "no change seen"), (MISSING, "nodata")]):
         draw.rectangle((8, 20 * line + 3, 24, 20 * line + 17), fill=tuple(colour), outline=(120, 120, 120))
         draw.text((32, 20 * line + 2), text, fill="black", font=font)

@@ -1,0 +1,362 @@
+"""An archive through the real flow: a Prefect server, a Dask cluster, GeoTIFFs in, products out; twice and thrice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import xarray as xr
+from distributed import Client, LocalCluster
+from numpy.typing import NDArray
+from prefect import flow
+from prefect.client.orchestration import get_client
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+from dasnet.bundle import load_bundle, save_bundle
+from flows.archive_config import ReprocessRequest
+from flows.archive_job import resolve_archive
+from flows.archive_products import ArchiveSummary
+from flows.config import DetectRequest
+from flows.detect import detect_changes, load_predictor
+from flows.failures import FailedCellsError
+from flows.reprocess import reprocess_archive, run_reprocessing, work_of
+from flows.run_directory import DifferentRunError
+from storage.errors import InputError
+from storage.synthesize import synthesize
+from storage.synthetic_scene import PseudoChange
+from tests.flows.conftest import Finished
+from tiling.ledger import Ledger
+from tiling.protocols import Prediction, Predictor
+
+BLOCK = 192
+HEIGHT, WIDTH = 300, 420
+BLOCKS = 6
+DAYS = ("2018-06-01", "2019-06-03", "2020-05-28", "2021-06-02")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """One worker for all runs of this module: starting it is most of a small run's time."""
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as running, Client(running):
+        yield running.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def dates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four dates of one landscape; houses come between the second and the third."""
+    folder = tmp_path_factory.mktemp("dates")
+    paths = []
+    for number, day in enumerate(DAYS):
+        pseudo = PseudoChange(season=0.1 * number, haze=0.05 * number)
+        pair = synthesize(folder / "made", height=HEIGHT, width=WIDTH, seed=3, pseudo=pseudo, block=256)
+        chosen = pair.before if number < 2 else pair.after
+        paths.append(Path(shutil.copy(chosen, folder / f"{day.replace('-', '')}.tif")))
+        with rasterio.open(paths[-1], "r+") as file:
+            file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=f"{day}T10:30:00")
+    shutil.rmtree(folder / "made")
+    return paths
+
+
+def request_of(paths: list[Path], output: Path, cluster: str, **changes: Any) -> ReprocessRequest:
+    values = {
+        "archive": [str(path) for path in paths],
+        "output": output,
+        "block": BLOCK,
+        "cell": 2 * BLOCK,
+        "precision": "float32",
+        "cluster": {"kind": cluster, "lanes": 1},
+    }
+    return ReprocessRequest.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def three(
+    dates: list[Path], cluster: str, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ArchiveSummary]:
+    """The first three dates, done."""
+    output = tmp_path_factory.mktemp("archives") / "three"
+    return output, reprocess_archive(request_of(dates[:3], output, cluster))
+
+
+def version_of(output: Path) -> Path:
+    (version,) = (output / "versions").iterdir()
+    return version
+
+
+def pixels(path: Path) -> NDArray[Any]:
+    with rasterio.open(path) as file:
+        found: NDArray[Any] = file.read(1)
+        return found
+
+
+def stitched(version: Path, *name: str) -> NDArray[Any]:
+    """A product of the two cells beside each other."""
+    cells = sorted((version / "cells").iterdir())
+    assert [cell.name for cell in cells] == ["cell-r000c000", "cell-r000c001"]
+    return np.concatenate([pixels(cell.joinpath(*name)) for cell in cells], axis=1)
+
+
+def pairs_in(version: Path) -> list[str]:
+    return sorted(
+        path.name for path in (version / "cells" / "cell-r000c000").iterdir() if "_" in path.name and path.is_dir()
+    )
+
+
+def computed(output: Path) -> int:
+    """Blocks of probability that were ever computed, over all versions, cells and pairs."""
+    return sum(
+        len(entry.facts["digests"])
+        for ledger in output.glob("versions/*/cells/*/ledger/infer.jsonl")
+        for entry in Ledger(ledger.parent, "infer").entries("done")
+    )
+
+
+def test_a_pair_has_the_bytes_of_a_run_of_its_own_whatever_the_cells(
+    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+) -> None:
+    version = version_of(three[0])
+    for first, name in enumerate(pairs_in(version)):
+        detect_changes(
+            DetectRequest.model_validate(
+                {
+                    "before": str(dates[first]),
+                    "after": str(dates[first + 1]),
+                    "output": tmp_path / str(first),
+                    "block": 256,
+                    "precision": "float32",
+                    "cluster": {"kind": cluster, "lanes": 1},
+                }
+            )
+        )
+        alone = pixels(tmp_path / str(first) / "change_probability.tif")
+        assert alone.shape == (HEIGHT, WIDTH)
+        assert first == 0 or len(np.unique(alone)) > 50  # nothing happens between the first two
+        assert np.array_equal(stitched(version, name, "change_probability.tif"), alone)
+
+
+def test_cube_and_maps_agree_with_the_pairs(three: tuple[Path, ArchiveSummary]) -> None:
+    version = version_of(three[0])
+    stored = np.stack([stitched(version, name, "change_probability.tif") for name in pairs_in(version)])
+    cube = xr.open_zarr(version / "cube.zarr", decode_coords="all")
+    assert cube.rio.crs.to_epsg() == 32631
+    assert [str(time)[:10] for time in cube["time"].to_numpy()] == list(DAYS[1:3])
+    assert [str(time)[:10] for time in cube["start"].to_numpy()] == list(DAYS[:2])
+    expected = np.where(stored == 255, np.nan, stored / 254)
+    assert np.allclose(cube["change_probability"].to_numpy(), expected, atol=1e-6, equal_nan=True)
+    known = (stored != 255).any(axis=0)
+    peak = np.where(known, np.where(stored == 255, 0, stored).max(axis=0), 255)
+    assert np.array_equal(stitched(version, "peak_probability.tif"), peak)
+    threshold = load_bundle("synthetic").threshold
+    above = (stored != 255) & (stored / 254 >= threshold)
+    first = np.where(above[0], 20190603, np.where(above[1], 20200528, 0))
+    first[~known] = -1
+    assert above[1].any() and not known.all()
+    assert np.array_equal(stitched(version, "first_change.tif"), first)
+
+
+def test_the_houses_came_when_they_came(three: tuple[Path, ArchiveSummary]) -> None:
+    (early, late) = (found for *_, found in three[1].pairs)
+    assert late.changed_m2 > 10 * early.changed_m2
+    assert late.valid_pixels == sum(
+        int((pixels(path / "change_probability.tif") != 255).sum())
+        for path in version_of(three[0]).glob(f"cells/*/{DAYS[1]}_*")
+    )
+
+
+def test_collection_and_items_are_valid_stac_and_lead_to_each_other(three: tuple[Path, ArchiveSummary]) -> None:
+    version = version_of(three[0])
+    content = json.loads((version / "collection.json").read_text())
+    JsonSchemaSTACValidator().validate_core(content, pystac.STACObjectType.COLLECTION, content["stac_version"])
+    collection = pystac.Collection.from_file(str(version / "collection.json"))
+    items = list(collection.get_items())
+    assert len(items) == 2 * 2
+    for item in items:
+        described = item.to_dict(include_self_link=False, transform_hrefs=False)
+        JsonSchemaSTACValidator().validate_core(described, pystac.STACObjectType.ITEM, described["stac_version"])
+        assert item.get_collection() is collection
+        for asset in item.assets.values():
+            assert Path(asset.get_absolute_href() or "").exists()
+    assert len({item.id for item in items}) == 4
+    for asset in collection.assets.values():
+        assert Path(asset.get_absolute_href() or "").exists()
+
+
+def test_again_nothing_is_computed_and_no_product_changes(
+    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str
+) -> None:
+    output, summary = three
+    before = {path: path.stat().st_mtime_ns for path in output.glob("versions/*/cells/**/*.*") if path.is_file()}
+    count = computed(output)
+    again = reprocess_archive(request_of(dates[:3], output, cluster))
+    assert computed(output) == count == 2 * BLOCKS
+    assert again.pairs == summary.pairs
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_new_date_adds_its_own_pairs_and_touches_no_other(
+    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "archive"
+    shutil.copytree(three[0], output)
+    version = version_of(output)
+    before = {path: path.stat().st_mtime_ns for path in version.glob("cells/*/20*/*.*")}
+    wider = request_of(dates, output, cluster)
+    planned = work_of(resolve_archive(wider))
+    assert sum(len(task.pairs) for work in planned.cells.values() for task in work.tasks.values()) == BLOCKS
+    assert sum(work.embeddings for work in planned.cells.values()) == 2 * BLOCKS
+    reprocess_archive(wider)
+    assert computed(output) == 3 * BLOCKS
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(pairs_in(version)) == 3
+    assert xr.open_zarr(version / "cube.zarr").sizes["time"] == 3
+    clean = tmp_path / "clean"
+    reprocess_archive(request_of(dates, clean, cluster))
+    for name in pairs_in(version):
+        product = (name, "change_probability.tif")
+        assert np.array_equal(stitched(version, *product), stitched(version_of(clean), *product))
+
+
+def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
+    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+) -> None:
+    output, mine = tmp_path / "archive", tmp_path / "dates"
+    shutil.copytree(three[0], output)
+    mine.mkdir()
+    copies = [Path(shutil.copy(path, mine)) for path in dates[:3]]
+    with rasterio.open(copies[0], "r+") as file:
+        file.write(np.clip(file.read().astype(int) + 9, 1, 255).astype(np.uint8))
+    reprocess_archive(request_of(copies, output, cluster))
+    assert computed(output) == (2 + 1) * BLOCKS  # one of the two pairs anew
+    version = version_of(output)
+    assert len(pairs_in(version)) == 3  # the superseded one stays on disk, and in no collection
+    assert len(list(pystac.Collection.from_file(str(version / "collection.json")).get_items())) == 2 * 2
+
+    bundle = tmp_path / "other.safetensors"
+    shipped = load_bundle("synthetic")
+    save_bundle(bundle, replace(shipped, threshold=shipped.threshold / 2))
+    reprocess_archive(request_of(copies, output, cluster, bundle=str(bundle)))
+    names = sorted(path.name.partition("-")[0] for path in (output / "versions").iterdir())
+    assert names == ["other", "synthetic"]
+    assert len(list((output / "images").glob("*.zarr"))) == 4  # nothing was read again
+
+
+class FailsOnce:
+    """A predictor that cannot compute blocks with bright pixels in a corner; a scripted fault of one cell."""
+
+    def __init__(self, inner: Predictor, flag: Path) -> None:
+        self._inner, self._flag = inner, flag
+
+    def predict(self, images: NDArray[Any], valid: NDArray[np.bool_], **options: Any) -> Prediction:
+        # blocks of the second cell alone are this narrow
+        if self._flag.exists() and options["crop"][1].stop - options["crop"][1].start < BLOCK:
+            raise RuntimeError("scripted fault")
+        return self._inner.predict(images, valid, **options)
+
+    def describe(self) -> Any:
+        return self._inner.describe()
+
+
+def failing_predictor(flag: Path) -> FailsOnce:
+    return FailsOnce(load_predictor("synthetic", device="cpu", precision="float32", batch=None, compile=False), flag)
+
+
+def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
+    dates: list[Path], cluster: str, prefect_ui: str, tmp_path: Path
+) -> None:
+    from functools import partial
+
+    flag = tmp_path / "flag"
+    flag.touch()
+    request = request_of(dates[:3], tmp_path / "archive", cluster, retries=0)
+
+    @flow(name="scripted", persist_result=False)
+    def scripted(again: bool) -> ArchiveSummary:
+        asked = request.model_copy(update={"retry_failed": again})
+        return run_reprocessing(asked, partial(failing_predictor, flag))
+
+    with pytest.raises(FailedCellsError, match=r"1 of 2 cells failed(.|\n)*cell-r000c001(.|\n)*scripted fault"):
+        scripted(False)
+    version = version_of(tmp_path / "archive")
+    assert (version / "cells" / "cell-r000c000" / "peak_probability.tif").exists()
+    assert not (version / "collection.json").exists()
+    with get_client(sync_client=True) as client:
+        cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("archive cell-")}
+    assert cells == {"archive cell-r000c000": "Completed", "archive cell-r000c001": "Failed"}
+    flag.unlink()
+    scripted(True)
+    assert computed(tmp_path / "archive") == 2 * BLOCKS
+    assert (version / "collection.json").exists()
+
+
+def test_bytes_that_changed_at_rest_are_found_and_computed_again(
+    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "archive"
+    shutil.copytree(three[0], output)
+    version = version_of(output)
+    name = pairs_in(version)[0]
+    for product in version.glob(f"cells/*/{name}/*.tif"):
+        product.unlink()
+    shards = version / "pairs" / f"{name}.zarr" / "change_probability" / "c" / "0" / "0"
+    (shards / "0").write_bytes((shards / "1").read_bytes())  # decodes well, and is another block's
+    with pytest.raises(FailedCellsError, match="storage lost or changed bytes"):
+        reprocess_archive(request_of(dates[:3], output, cluster))
+    reprocess_archive(request_of(dates[:3], output, cluster))
+    whole = stitched(version_of(three[0]), name, "change_probability.tif")
+    assert np.array_equal(stitched(version, name, "change_probability.tif"), whole)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no two of these dates"):
+        resolve_archive(request_of(dates[:1], tmp_path / "x", cluster))
+    with pytest.raises(InputError, match=r"baseline 2001-01-01 is not among the dates: 2018-06-01"):
+        resolve_archive(request_of(dates, tmp_path / "x", cluster, pairing="baseline:2001-01-01"))
+    with pytest.raises(DifferentRunError, match=r"block: 192 → 256"):
+        reprocess_archive(request_of(dates[:3], three[0], cluster, block=256, cell=384))
+    with pytest.raises(DifferentRunError, match=r"asked.resolution"):
+        reprocess_archive(request_of(dates[:3], three[0], cluster, grid={"resolution": 1.0}))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_date_beside_the_region_is_left_out_and_named(dates: list[Path], cluster: str, tmp_path: Path) -> None:
+    far = tmp_path / "20220601.tif"
+    shutil.copy(dates[0], far)
+    with rasterio.open(far, "r+") as file:
+        file.transform = file.transform * rasterio.Affine.translation(10_000, 0)
+        file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2022-06-01T10:30:00")
+    job = resolve_archive(request_of([*dates, far], tmp_path / "x", cluster))
+    assert list(job.left_out) == [date(2022, 6, 1)]
+    assert len(job.pairs) == 3
+    assert any("2022-06-01: left out" in warning for warning in job.warnings)
+
+
+def test_the_command_plans_without_touching_and_refuses_with_exit_code_2(
+    dasnet: Callable[..., Finished], dates: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "archive"
+    options = ["--output", output, "--block", BLOCK, "--pairing", f"baseline:{DAYS[0]}"]
+    planned = dasnet("reprocess", *dates, *options, "--dry-run")
+    assert planned.code == 0, planned.err
+    for words in (
+        "4 dates, 2018-06-01 to 2021-06-02",
+        "3 by the rule baseline",
+        "2018-06-01 → 2021-06-02: to be",
+        "time",
+    ):
+        assert words in planned.out
+    assert not output.exists()
+    refused = dasnet("reprocess", *dates, "--output", output, "--pairing", "weekly")
+    assert refused.code == 2
+    assert "pairing rule 'weekly' is none of consecutive" in refused.err
+    assert "Traceback" not in refused.err
