@@ -25,7 +25,7 @@ from dasnet.model import upsample
 
 _log = logging.getLogger(__name__)
 
-# A CPU gains nothing from more windows at a time, and its bits are the same with any number.
+# A CPU gains nothing from more windows at a time, and which kernel it takes for several depends on the machine.
 _BATCH_CPU = 1
 _BATCH_CUDA = 16
 
@@ -52,8 +52,8 @@ class DasnetPredictor:
     """A bundle on a device; a tiling.protocols.Predictor.
 
     The same window gives the same bits whichever block computes it and whatever else is in the batch: the batch has a
-    fixed size, and the arithmetic is fixed when the predictor is made. On a CPU that holds for any batch size, and
-    :meth:`predict` may be called from several threads at a time; give torch one thread each
+    fixed size, and the arithmetic is fixed when the predictor is made. A CPU computes one window at a time, and
+    :meth:`predict` may be called from several threads at a time there; give torch one thread each
     (``torch.set_num_threads(1)``). On a GPU the caller lets one thread in at a time.
     """
 
@@ -71,7 +71,7 @@ class DasnetPredictor:
         Args:
             device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
             precision: see :func:`dasnet.inference_network.prepare`.
-            batch: windows at a time; None = 1 on a CPU, 16 on a GPU. A GPU that runs out of memory halves it.
+            batch: windows at a time on a GPU, which halves it when it runs out of memory; None = 16.
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
 
         Raises:
@@ -84,7 +84,7 @@ class DasnetPredictor:
         network = prepare(self._model, device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
-        self._batch = batch or (_BATCH_CUDA if self._on_gpu else _BATCH_CPU)
+        self._batch = (batch or _BATCH_CUDA) if self._on_gpu else _BATCH_CPU
         if compile:
             network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
         self._network = network

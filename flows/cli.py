@@ -92,7 +92,7 @@ def detect(
     block: Annotated[int, typer.Option(help="Side of a block, in pixels.")] = 2048,
     window: Annotated[int | None, typer.Option(help="Side of a window, in pixels; default: the bundle's.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; default: a quarter window.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows in one forward pass.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows in one forward pass on a GPU.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
     min_area: Annotated[float, typer.Option(help="Smallest change polygon, in square metres.")] = 0.0,
     retries: Annotated[int, typer.Option(help="Further attempts at a block that failed.")] = 2,

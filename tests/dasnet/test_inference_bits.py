@@ -60,7 +60,7 @@ def test_the_same_bytes_for_any_block_and_any_nodata(data: st.DataObject) -> Non
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", ["mobilenet_v3", "vgg16", "resnet50"])
-def test_bits_do_not_depend_on_the_batch_on_a_cpu(backbone: Any, precision: Any) -> None:
+def test_bits_do_not_depend_on_the_batch_asked_for_on_a_cpu(backbone: Any, precision: Any) -> None:
     bundle = made(backbone)
     images, valid = scene()
     images, valid = images[:, :, :64, :104], np.ones((2, 64, 104), dtype=bool)
