@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.attention import ChannelAttention, SpatialAttention, fits_attention
 from dasnet.backbones import BACKBONES, STRIDE
+from dasnet.change_network import ChangeNetwork
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
 Attention = Literal["none", "spatial", "channel", "both"]
@@ -59,6 +60,11 @@ class Architecture:
             raise ValueError(
                 f"head_channels must be a multiple of 8 up to 256, or of 256 up to 2048, not {self.head_channels!r}"
             )
+
+    @property
+    def stride(self) -> int:
+        """Pixels between two positions of the distance."""
+        return STRIDE
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -109,11 +115,15 @@ class DualAttentionHead(nn.Module):
         return self.conv51(self.sa(self.conv5a(features))), self.conv52(self.sc(self.conv5c(features)))
 
 
-class DASNet(nn.Module):
+class DASNet(ChangeNetwork):
     """Dual attentive Siamese network; Siam-Conv is the same with ``attention="none"``.
+
+    Which of two dates is the first does not matter.
 
     Source: Chen et al. 2020, and the layers of the authors' released network where the text leaves them open.
     """
+
+    parts = ("spatial", "channel", "fused")
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -128,6 +138,11 @@ class DASNet(nn.Module):
             norm=architecture.backbone != "vgg16",  # plain VGG16 has none, and neither has the authors' head on it
         )
 
+    @property
+    def stride(self) -> int:
+        """Pixels between two positions of the distance."""
+        return self.architecture.stride
+
     def embed(self, images: Tensor) -> Embeddings:
         """All three embeddings of images (B, in_bands, H, W), normalised as the bundle says."""
         spatial, channel = self.head.branches(self.backbone(images))
@@ -141,6 +156,8 @@ class DASNet(nn.Module):
         """The fused embedding alone, which is what a prediction needs: (B, in_bands, H, W) to (B, C, h, w)."""
         spatial, channel = self.head.branches(self.backbone(images))
         return _unit(self.head.conv8(spatial + channel))
+
+    features = embed_fused
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of two embeddings (B, C, h, w) for each position, by the architecture: (B, h, w) in [0, 2]."""
@@ -157,14 +174,20 @@ class DASNet(nn.Module):
             fused=self.distance(a.fused, b.fused),
         )
 
+    def outputs(self, images: Tensor) -> Distances:
+        """(2b, C, H, W) to the three distances of b pairs, at the features' resolution."""
+        return Distances(*(self.distance(*embedding.chunk(2)) for embedding in self.embed(images)))
 
-def upsample(distance: Tensor, *, height: int, width: int) -> Tensor:
+
+def upsample(distance: Tensor, *, height: int, width: int, stride: int = STRIDE) -> Tensor:
     """Bilinear interpolation from the features' resolution to the image's: (B, h, w) to (B, height, width).
 
-    Position i lies at pixel 8·i, where the backbones' layers centre it; beyond the last position its value is kept.
+    Position i lies at pixel stride·i, where the networks' layers centre it; beyond the last its value is kept.
     """
+    if stride == 1:
+        return distance
     rows, cols = distance.shape[-2:]
-    size = (STRIDE * (rows - 1) + 1, STRIDE * (cols - 1) + 1)
+    size = (stride * (rows - 1) + 1, stride * (cols - 1) + 1)
     fine = F.interpolate(distance[:, None], size=size, mode="bilinear", align_corners=True)
     beyond = (0, max(width - size[1], 0), 0, max(height - size[0], 0))
     return F.pad(fine, beyond, mode="replicate")[:, 0, :height, :width]
