@@ -24,6 +24,12 @@ class ChangeNetwork(nn.Module):
         """Pixels between two positions of the distance."""
         raise NotImplementedError
 
+    leaves_weights_alone: ClassVar[bool] = False
+    """Whether a step of training may leave some weights without a gradient."""
+
+    def begin_step(self, done: float) -> None:
+        """Told before each step of training what share of all steps is done, in [0, 1)."""
+
     def features(self, images: Tensor) -> Any:
         """What :meth:`distance` needs of one date: (B, C, H, W), normalised as the bundle says, to tensors of B."""
         raise NotImplementedError

@@ -174,6 +174,16 @@ class CrossEntropyLoss:
         return torch.stack(found)
 
 
+@dataclass(frozen=True)
+class MeanCost:
+    """For a network that says itself what every pixel costs: the mean over labelled pixels, whatever their label."""
+
+    def parts(self, costs: Sequence[Tensor], labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
+        """Costs of pixels (B, H, W), each with labels of the same shape, to the mean of each."""
+        counted = (labels != IGNORED).sum() if pixels is None else pixels
+        return torch.stack([cost.masked_fill(labels == IGNORED, 0).sum() / counted.clamp(min=1) for cost in costs])
+
+
 def classes(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Where pixels are unchanged, and where changed, both bool; ValueError for labels that are not 0, 1 or 255."""
     unchanged, changed = labels == 0, labels == 1

@@ -7,16 +7,24 @@ from typing import Any, Literal
 
 from dasnet.change_network import ChangeNetwork
 from dasnet.model import Architecture, DASNet
+from dasnet.networks.bidatenet import BiDateNet
+from dasnet.networks.cdnet import CDnet
+from dasnet.networks.dscn import DSCN
 from dasnet.networks.fully_convolutional import EarlyFusion, SiameseConcatenation, SiameseDifference
 from dasnet.networks.peer import PeerArchitecture, PeerNetwork
+from dasnet.networks.sccn import SCCN
 
-Method = Literal["dasnet", "fc-ef", "fc-siam-conc", "fc-siam-diff"]
+Method = Literal["dasnet", "fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
 AnyArchitecture = Architecture | PeerArchitecture
 
 PEERS: dict[str, type[PeerNetwork]] = {
     "fc-ef": EarlyFusion,
     "fc-siam-conc": SiameseConcatenation,
     "fc-siam-diff": SiameseDifference,
+    "cdnet": CDnet,
+    "bidatenet": BiDateNet,
+    "dscn": DSCN,
+    "sccn": SCCN,
 }
 
 

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dasnet.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.class_frequency import ClassFrequency
-from dasnet.losses import CrossEntropyLoss, DoubleMarginLoss, Loss
+from dasnet.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost
 from dasnet.methods import PEERS, AnyArchitecture, Method
 from dasnet.model import Architecture, Attention, BackboneName, Distance
 from dasnet.networks.peer import PeerArchitecture
 
-LossName = Literal["wdmc", "contrastive", "cross-entropy"]
+LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
 
 _DASNET_ALONE = ("backbone", "attention", "distance", "head_channels", "supervision")
 _DISTANCES_ALONE = ("margin_unchanged", "margin_changed")
@@ -42,10 +42,18 @@ class Recipe(BaseModel):
     attention: Annotated[Attention, Field(description="Which attention the two branches have.")] = "both"
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
     head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of embedding channels dropped in training.")] = 0.1
+    dropout: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share that dropout drops in training, wherever the network has it.",
+        ),
+    ] = 0.1
 
     loss: Annotated[
-        LossName, Field(description="Weighted double margin, one margin, or cross-entropy of a segmentation.")
+        LossName,
+        Field(description="Weighted double margin, one margin, cross-entropy of a segmentation, or SCCN's own."),
     ] = "wdmc"
     margin_unchanged: Annotated[float, Field(ge=0, description="m1.")] = 0.3
     margin_changed: Annotated[float, Field(gt=0, description="m2.")] = 2.2
@@ -110,7 +118,7 @@ class Recipe(BaseModel):
     def _without_meaning(self) -> list[str]:
         """Fields that method and loss have no use for."""
         names = ("width",) if self.method == "dasnet" else _DASNET_ALONE
-        return [*names, *(_DISTANCES_ALONE if self.loss == "cross-entropy" else ())]
+        return [*names, *(() if self.loss in ("wdmc", "contrastive") else _DISTANCES_ALONE)]
 
     def settings(self) -> dict[str, Any]:
         """What method and loss make use of, by name, ready for JSON."""
@@ -135,6 +143,8 @@ class Recipe(BaseModel):
         Raises:
             ValueError: the split has one class alone, and its weights are asked for.
         """
+        if self.loss == "coupling":
+            return MeanCost()
         supervision = self.supervision if self.method == "dasnet" else (1.0,)
         if self.loss == "contrastive":
             return DoubleMarginLoss(margin_unchanged=0.0, margin_changed=self.margin_changed, supervision=supervision)
@@ -210,6 +220,29 @@ def fc_siam_diff(**changes: Any) -> Recipe:
     return Recipe(**{"name": "fc_siam_diff", "method": "fc-siam-diff", **_DAUDT, **changes})
 
 
+def cdnet(**changes: Any) -> Recipe:
+    """CDnet by its weighted cross-entropy; the rest as the DASNet paper trains: Adam 1e-4, batch 8, 60 epochs."""
+    return Recipe(**{"name": "cdnet", "method": "cdnet", "loss": "cross-entropy", "dropout": 0.0, **changes})
+
+
+def bidatenet(**changes: Any) -> Recipe:
+    """BiDateNet as its authors train: Adam 1e-4, batch 32 of 32 px, 60 epochs, dropout of 0.7 behind every LSTM."""
+    usual = {"loss": "cross-entropy", "dropout": 0.7, "batch": 32, "augmentation": Augmentation(crop=32)}
+    return Recipe(**{"name": "bidatenet", "method": "bidatenet", **usual, **changes})
+
+
+def dscn(**changes: Any) -> Recipe:
+    """DSCN by a contrastive loss weighted by class, which is WDMC with m1 = 0; the rest as the DASNet paper trains."""
+    usual = {"loss": "wdmc", "margin_unchanged": 0.0, "margin_changed": 2.0, "dropout": 0.0}
+    return Recipe(**{"name": "dscn", "method": "dscn", **usual, **changes})
+
+
+def sccn(**changes: Any) -> Recipe:
+    """SCCN, without labels: autoencoders for a third of training, then coupling; Adam 1e-3."""
+    usual = {"loss": "coupling", "rate": 1e-3, "clip": 1.0, "class_weights": "none"}
+    return Recipe(**{"name": "sccn", "method": "sccn", **usual, **changes})
+
+
 _DAUDT: dict[str, Any] = {
     "loss": "cross-entropy",
     "dropout": 0.2,
@@ -221,7 +254,18 @@ _DAUDT: dict[str, Any] = {
     "augmentation": Augmentation(crop=96),
 }
 
-RecipeName = Literal["paper_cdd", "paper_bcdd", "cpu_small", "fc_ef", "fc_siam_conc", "fc_siam_diff"]
+RecipeName = Literal[
+    "paper_cdd",
+    "paper_bcdd",
+    "cpu_small",
+    "fc_ef",
+    "fc_siam_conc",
+    "fc_siam_diff",
+    "cdnet",
+    "bidatenet",
+    "dscn",
+    "sccn",
+]
 RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     "paper_cdd": paper_cdd,
     "paper_bcdd": paper_bcdd,
@@ -229,6 +273,10 @@ RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     "fc_ef": fc_ef,
     "fc_siam_conc": fc_siam_conc,
     "fc_siam_diff": fc_siam_diff,
+    "cdnet": cdnet,
+    "bidatenet": bidatenet,
+    "dscn": dscn,
+    "sccn": sccn,
 }
 
 

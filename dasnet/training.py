@@ -144,7 +144,8 @@ class _Trainer:
                 self.pairs,
                 device_ids=[self.device] if on_gpu else None,
                 broadcast_buffers=False,
-                find_unused_parameters=not all(self.recipe.supervision),  # a branch without λ has no gradient
+                # a branch without λ has no gradient
+                find_unused_parameters=not all(self.recipe.supervision) or model.leaves_weights_alone,
             )
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.weight_decay, fused=on_gpu or None
@@ -212,6 +213,7 @@ class _Trainer:
         number = self.progress.epoch * self.order.steps + self.progress.step
         labelled = torch.tensor(sum(int((batch.labels != IGNORED).sum()) for batch in passes), device=self.device)
         pixels = self.ranks.sum(labelled)
+        self.model.begin_step(number / self.steps)
         parts = torch.zeros(len(self.model.parts), device=self.device)
         for index, batch in enumerate(passes):
             for dropout in self.dropouts:

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.change_network import ChangeNetwork
 
-PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff"]
+PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
 Features = tuple[Tensor, ...]
 """Of one date, (B, channels, H / 2^n, W / 2^n) for the network's resolutions, finest first."""
 
