@@ -195,9 +195,14 @@ class DasnetPredictor:
             inputs.masked_fill_(~known, 0.0)
         # date by date: memory does not grow with the series, and a GPU's bits do not depend on its other dates
         each = [self._network.embed(date) for date in inputs.unbind(1)]
-        embeddings = torch.stack(each, dim=1)  # (B, T, C', s/8, s/8)
+        embeddings = torch.stack(each, dim=1)  # (B, T, C', h, w)
         distances = self._model.distance(embeddings[:, earlier].flatten(0, 1), embeddings[:, later].flatten(0, 1))
-        return upsample(distances, height=values.shape[-2], width=values.shape[-1])
+        return upsample(
+            distances,
+            height=values.shape[-2],
+            width=values.shape[-1],
+            stride=self._bundle.architecture.stride,
+        )
 
     def distances(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Distances of single windows, each by itself: what a tile-wise evaluation scores.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dasnet.backbones import STRIDE
 from dasnet.model import Distances, upsample
 
 IGNORED = 255
@@ -30,6 +31,7 @@ class DoubleMarginLoss:
         weight_unchanged: w1 of eq. (7), for example 1 / the share of unchanged pixels in the training split.
         weight_changed: w2 of eq. (8), likewise for changed pixels. The sentence after eq. (8) swaps the two names.
         supervision: λ of the spatial, the channel and the fused embedding's distance.
+        strides: pixels between two positions of each of the three, as :attr:`dasnet.model.Architecture.strides`.
     """
 
     margin_unchanged: float = 0.3
@@ -37,6 +39,7 @@ class DoubleMarginLoss:
     weight_unchanged: float = 1.0
     weight_changed: float = 1.0
     supervision: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    strides: tuple[int, int, int] = (STRIDE, STRIDE, STRIDE)
 
     def __post_init__(self) -> None:
         numbers = (self.margin_unchanged, self.margin_changed, self.weight_unchanged, self.weight_changed)
@@ -77,13 +80,16 @@ class DoubleMarginLoss:
             supervision=supervision,
         )
 
-    def of_distance(self, distance: Tensor, labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
+    def of_distance(
+        self, distance: Tensor, labels: Tensor, *, stride: int = STRIDE, pixels: Tensor | None = None
+    ) -> Tensor:
         """Loss of one distance, a scalar.
 
         Args:
             distance: (B, h, w) in [0, 2], at the features' resolution or any other; brought to the labels' by bilinear
                 interpolation, since interpolated labels would be soft.
             labels: (B, H, W) integers: 1 = changed, 0 = unchanged, 255 = left out; the loss of no pixel is 0.
+            stride: pixels between two positions of the distance.
             pixels: what the sum is divided by; None = the labelled pixels of this batch. Where a batch is a part of a
                 larger one, give that one's, so that the parts add up to its mean.
 
@@ -99,7 +105,7 @@ class DoubleMarginLoss:
         if not (changed | unchanged | (labels == IGNORED)).all():
             raise ValueError(f"labels are 0, 1 and {IGNORED}, not {torch.unique(labels).tolist()}")
         if distance.shape != labels.shape:
-            distance = upsample(distance, height=labels.shape[-2], width=labels.shape[-1])
+            distance = upsample(distance, height=labels.shape[-2], width=labels.shape[-1], stride=stride)
         near = (distance - self.margin_unchanged).clamp(min=0).square()
         far = (self.margin_changed - distance).clamp(min=0).square()
         cost = self.weight_unchanged * unchanged * near + self.weight_changed * changed * far
@@ -110,8 +116,10 @@ class DoubleMarginLoss:
         """(3,) losses of the spatial, channel and fused distance, each times its λ; arguments as for one distance."""
         return torch.stack(
             [
-                weight * self.of_distance(distance, labels, pixels=pixels) if weight else distance.new_zeros(())
-                for weight, distance in zip(self.supervision, distances, strict=True)
+                weight * self.of_distance(distance, labels, stride=stride, pixels=pixels)
+                if weight
+                else distance.new_zeros(())
+                for weight, distance, stride in zip(self.supervision, distances, self.strides, strict=True)
             ]
         )
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dasnet.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.class_frequency import ClassFrequency
 from dasnet.losses import DoubleMarginLoss
-from dasnet.model import Architecture, Attention, BackboneName, Distance
+from dasnet.model import Architecture, Attention, BackboneName, Decoder, Distance
 
 
 class Recipe(BaseModel):
@@ -29,6 +29,9 @@ class Recipe(BaseModel):
     attention: Annotated[Attention, Field(description="Which attention the two branches have.")] = "both"
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
     head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None
+    decoder: Annotated[
+        Decoder, Field(description="none, as in the paper, or light: embeddings two pixels apart instead of eight.")
+    ] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1, description="Share of embedding channels dropped in training.")] = 0.1
 
     loss: Annotated[Literal["wdmc", "contrastive"], Field(description="Weighted double margin, or one margin.")] = (
@@ -91,6 +94,7 @@ class Recipe(BaseModel):
             attention=self.attention,
             distance=self.distance,
             head_channels=self.head_channels,
+            decoder=self.decoder,
         )
 
     def loss_of(self, frequency: ClassFrequency) -> DoubleMarginLoss:
@@ -99,9 +103,13 @@ class Recipe(BaseModel):
         Raises:
             ValueError: the split has one class alone, and its weights are asked for.
         """
+        strides = self.architecture(1).strides
         if self.loss == "contrastive":
             return DoubleMarginLoss(
-                margin_unchanged=0.0, margin_changed=self.margin_changed, supervision=self.supervision
+                margin_unchanged=0.0,
+                margin_changed=self.margin_changed,
+                supervision=self.supervision,
+                strides=strides,
             )
         w1, w2 = {
             "normalised": lambda: frequency.normalised_weights,
@@ -114,6 +122,7 @@ class Recipe(BaseModel):
             weight_unchanged=w1,
             weight_changed=w2,
             supervision=self.supervision,
+            strides=strides,
         )
 
     def rate_at(self, step: int, steps: int) -> float:

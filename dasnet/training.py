@@ -410,7 +410,7 @@ def validation_sweep(
         here = loaded.to(device)
         distance = model.distance(*model.embed_fused(normalise(here)).chunk(2))
         side = here.labels.shape[-1]
-        counts += binned(upsample(distance, height=side, width=side), here.labels)
+        counts += binned(upsample(distance, height=side, width=side, stride=model.architecture.stride), here.labels)
     counts = ranks.sum(counts)
     model.train(was_training)
     sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)

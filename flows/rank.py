@@ -134,7 +134,7 @@ class SampleSheet:
         batch = assemble(self._store, self._indices, None, [0] * len(self._indices))
         distance = model.distance(*model.embed_fused(normalise(batch.to(device))).chunk(2))
         side = self._store.window
-        fine = upsample(distance, height=side, width=side).clamp(0, 2).cpu().numpy()
+        fine = upsample(distance, height=side, width=side, stride=model.architecture.stride).clamp(0, 2).cpu().numpy()
         model.train(was_training)
         samples = self._store.read(self._indices)
         panels = [
