@@ -41,7 +41,7 @@ def authors_way(bundle: Bundle, pairs: NDArray[np.uint8]) -> float:
         for before, after in pairs:
             x, y = ((torch.from_numpy(date)[None].float() - mean) / std for date in (before, after))
             for distance in model(x, y):
-                upsample(distance, height=WINDOW, width=WINDOW)
+                upsample(distance, height=WINDOW, width=WINDOW, stride=model.architecture.stride)
         return len(pairs) / (time.perf_counter() - started)
 
 

@@ -54,7 +54,12 @@ def main() -> None:
         with torch.inference_mode():
             for _ in range(pairs):
                 embeddings = network.embed(images)
-                upsample(model.distance(embeddings[:1], embeddings[1:]), height=bundle.window, width=bundle.window)
+                upsample(
+                    model.distance(embeddings[:1], embeddings[1:]),
+                    height=bundle.window,
+                    width=bundle.window,
+                    stride=bundle.architecture.stride,
+                )
 
     def bare(pairs: int) -> float:
         """Pairs of windows a second."""

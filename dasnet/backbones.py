@@ -1,12 +1,13 @@
-"""The encoders: an image in, features at an eighth of its resolution out.
+"""The encoders: an image in, features at a half, a quarter and an eighth of its resolution out.
 
-In all three, position i of the features is centred on pixel 8·i of the image: every layer that halves the resolution
-has an odd kernel with symmetric padding. No weights are downloaded.
+In all three, position i of the features is centred on pixel 8·i of the image (2·i and 4·i of the finer ones): every
+layer that halves the resolution has an odd kernel with symmetric padding. No weights are downloaded.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,16 @@ from torch import Tensor, nn
 from dasnet._torchvision import mobilenetv3, models
 
 STRIDE = 8
-"""Pixels of the image between two positions of the features, in every backbone."""
+"""Pixels of the image between two positions of the last features, in every backbone."""
+
+
+class Pyramid(NamedTuple):
+    """Features of images (B, in_bands, H, W), each (B, C, h, w) with positions `half` 2, `quarter` 4 and `last` 8 px
+    apart; the channels of all three are the backbone's `pyramid_channels`."""
+
+    half: Tensor
+    quarter: Tensor
+    last: Tensor
 
 
 class ResNet50(nn.Module):
@@ -25,6 +35,7 @@ class ResNet50(nn.Module):
 
     channels = 2048
     head_channels = 512  # a quarter, as in the paper
+    pyramid_channels = (64, 256, 2048)
 
     def __init__(self, in_bands: int = 3) -> None:
         super().__init__()
@@ -40,8 +51,13 @@ class ResNet50(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_bands, H, W) to (B, 2048, ⌈H/8⌉, ⌈W/8⌉)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.pyramid(x).last
+
+    def pyramid(self, x: Tensor) -> Pyramid:
+        """The same, with the features of the first convolution and of the first stage."""
+        half = self.relu(self.bn1(self.conv1(x)))
+        quarter = self.layer1(self.maxpool(half))
+        return Pyramid(half, quarter, self.layer4(self.layer3(self.layer2(quarter))))
 
 
 class VGG16(nn.Module):
@@ -53,6 +69,7 @@ class VGG16(nn.Module):
 
     channels = 512
     head_channels = 128
+    pyramid_channels = (128, 256, 512)
 
     def __init__(self, in_bands: int = 3) -> None:
         super().__init__()
@@ -69,10 +86,13 @@ class VGG16(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_bands, H, W) to (B, 512, H/8 + 1, W/8 + 1) where H and W are multiples of 8."""
-        x = self.pool1(self.conv1(x))
-        x = self.pool2(self.conv2(x))
-        x = self.pool3(self.conv3(x))
-        return self.conv5(self.pool4(self.conv4(x)))
+        return self.pyramid(x).last
+
+    def pyramid(self, x: Tensor) -> Pyramid:
+        """The same, with the features of the second and of the third block."""
+        half = self.conv2(self.pool1(self.conv1(x)))
+        quarter = self.conv3(self.pool2(half))
+        return Pyramid(half, quarter, self.conv5(self.pool4(self.conv4(self.pool3(quarter)))))
 
 
 class MobileNetV3(nn.Module):
@@ -84,6 +104,8 @@ class MobileNetV3(nn.Module):
 
     channels = 112
     head_channels = 64
+    pyramid_channels = (16, 24, 112)
+    _HALF, _QUARTER = 2, 4  # layers after which the resolution is halved again
 
     def __init__(self, in_bands: int = 3) -> None:
         super().__init__()
@@ -111,6 +133,12 @@ class MobileNetV3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_bands, H, W) to (B, 112, ⌈H/8⌉, ⌈W/8⌉)."""
         return self.features(x)
+
+    def pyramid(self, x: Tensor) -> Pyramid:
+        """The same, with the last features at a half and at a quarter of the resolution."""
+        half = self.features[: self._HALF](x)
+        quarter = self.features[self._HALF : self._QUARTER](half)
+        return Pyramid(half, quarter, self.features[self._QUARTER :](quarter))
 
 
 BACKBONES: dict[str, type[ResNet50] | type[VGG16] | type[MobileNetV3]] = {

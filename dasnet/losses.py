@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from dasnet.backbones import STRIDE
 from dasnet.model import upsample
 
 IGNORED = 255
@@ -47,6 +48,7 @@ class DoubleMarginLoss:
         weight_changed: w2 of eq. (8), likewise for changed pixels. The sentence after eq. (8) swaps the two names.
         supervision: λ of each of the network's distances: DASNet's are by the spatial, the channel and the fused
             embedding.
+        strides: pixels between two positions of each of them, as :attr:`dasnet.model.Architecture.strides`.
     """
 
     margin_unchanged: float = 0.3
@@ -54,6 +56,7 @@ class DoubleMarginLoss:
     weight_unchanged: float = 1.0
     weight_changed: float = 1.0
     supervision: tuple[float, ...] = (1.0, 1.0, 1.0)
+    strides: tuple[int, ...] = (STRIDE, STRIDE, STRIDE)
 
     def __post_init__(self) -> None:
         numbers = (self.margin_unchanged, self.margin_changed, self.weight_unchanged, self.weight_changed)
@@ -94,13 +97,16 @@ class DoubleMarginLoss:
             supervision=supervision,
         )
 
-    def of_distance(self, distance: Tensor, labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
+    def of_distance(
+        self, distance: Tensor, labels: Tensor, *, stride: int = STRIDE, pixels: Tensor | None = None
+    ) -> Tensor:
         """Loss of one distance, a scalar.
 
         Args:
             distance: (B, h, w) in [0, 2], at the features' resolution or any other; brought to the labels' by bilinear
                 interpolation, since interpolated labels would be soft.
             labels: (B, H, W) integers: 1 = changed, 0 = unchanged, 255 = left out; the loss of no pixel is 0.
+            stride: pixels between two positions of the distance.
             pixels: as in :meth:`Loss.parts`.
 
         Raises:
@@ -113,7 +119,7 @@ class DoubleMarginLoss:
             )
         unchanged, changed = classes(labels)
         if distance.shape != labels.shape:
-            distance = upsample(distance, height=labels.shape[-2], width=labels.shape[-1])
+            distance = upsample(distance, height=labels.shape[-2], width=labels.shape[-1], stride=stride)
         near = (distance - self.margin_unchanged).clamp(min=0).square()
         far = (self.margin_changed - distance).clamp(min=0).square()
         cost = self.weight_unchanged * unchanged * near + self.weight_changed * changed * far
@@ -124,8 +130,10 @@ class DoubleMarginLoss:
         """The loss of each of the network's distances, times its λ; arguments as for one distance."""
         return torch.stack(
             [
-                weight * self.of_distance(distance, labels, pixels=pixels) if weight else distance.new_zeros(())
-                for weight, distance in zip(self.supervision, distances, strict=True)
+                weight * self.of_distance(distance, labels, stride=stride, pixels=pixels)
+                if weight
+                else distance.new_zeros(())
+                for weight, distance, stride in zip(self.supervision, distances, self.strides, strict=True)
             ]
         )
 

@@ -1,6 +1,7 @@
 """DASNet: one encoder for both dates, dual attention, three embeddings, a distance for every position.
 
-Legend of shapes: B images, C bands or channels, (H, W) pixels, (h, w) positions of the features, eight pixels apart.
+Legend of shapes: B images, C bands or channels, (H, W) pixels, (h, w) positions of the features, eight pixels apart;
+with a decoder the fused embedding's are two pixels apart.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
 
+from dasnet import decoder
 from dasnet.attention import ChannelAttention, SpatialAttention, fits_attention
 from dasnet.backbones import BACKBONES, STRIDE
 from dasnet.change_network import ChangeNetwork
+from dasnet.decoder import LightDecoder, enlarge
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
 Attention = Literal["none", "spatial", "channel", "both"]
 Distance = Literal["l2", "cosine"]
+Decoder = Literal["none", "light"]
 
 _DROPOUT = 0.1
 
@@ -36,6 +40,8 @@ class Architecture:
         distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2].
         head_channels: channels of branches and embeddings, a multiple of 8 up to 256 or of 256 up to 2048; None = the
             backbone's default, which for the paper's two is a quarter of the backbone's channels.
+        decoder: "none", as in the paper, or "light": the fused embedding at positions two pixels apart
+            (:mod:`dasnet.decoder`), with half as many channels.
     """
 
     backbone: BackboneName
@@ -43,12 +49,14 @@ class Architecture:
     attention: Attention = "both"
     distance: Distance = "l2"
     head_channels: int | None = None
+    decoder: Decoder = "none"
 
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("backbone", self.backbone, get_args(BackboneName)),
             ("attention", self.attention, get_args(Attention)),
             ("distance", self.distance, get_args(Distance)),
+            ("decoder", self.decoder, get_args(Decoder)),
         ):
             if value not in choices:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
@@ -63,8 +71,13 @@ class Architecture:
 
     @property
     def stride(self) -> int:
-        """Pixels between two positions of the distance."""
-        return STRIDE
+        """Pixels between two positions of the fused embedding, which is what a prediction is made of."""
+        return self.strides[-1]
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Pixels between two positions of the spatial, the channel and the fused embedding."""
+        return (STRIDE, STRIDE, STRIDE if self.decoder == "none" else decoder.STRIDE)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -98,7 +111,9 @@ class Distances(NamedTuple):
 class DualAttentionHead(nn.Module):
     """Two branches, one for each attention, and an embedding from each and from their sum. Keys are the authors'."""
 
-    def __init__(self, in_channels: int, channels: int, *, attention: Attention, norm: bool) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, *, attention: Attention, norm: bool, fused_channels: int
+    ) -> None:
         super().__init__()
         self.conv5a = _branch_convolution(in_channels, channels, norm=norm)
         self.conv5c = _branch_convolution(in_channels, channels, norm=norm)
@@ -108,7 +123,7 @@ class DualAttentionHead(nn.Module):
         self.conv52 = _branch_convolution(channels, channels, norm=norm)
         self.conv6 = _embedding_convolution(channels)
         self.conv7 = _embedding_convolution(channels)
-        self.conv8 = _embedding_convolution(channels)
+        self.conv8 = _embedding_convolution(fused_channels)
 
     def branches(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) to the spatial and the channel branch, (B, channels, h, w) each."""
@@ -131,12 +146,17 @@ class DASNet(ChangeNetwork):
         self.architecture = architecture
         backbone = BACKBONES[architecture.backbone]
         self.backbone = backbone(architecture.in_bands)
+        channels = architecture.head_channels
+        fused_channels = channels if architecture.decoder == "none" else channels // 2
         self.head = DualAttentionHead(
             backbone.channels,
-            architecture.head_channels,
+            channels,
             attention=architecture.attention,
             norm=architecture.backbone != "vgg16",  # plain VGG16 has none, and neither has the authors' head on it
+            fused_channels=fused_channels,
         )
+        if architecture.decoder == "light":
+            self.decoder = LightDecoder(backbone.pyramid_channels, channels, fused_channels)
 
     @property
     def stride(self) -> int:
@@ -145,17 +165,23 @@ class DASNet(ChangeNetwork):
 
     def embed(self, images: Tensor) -> Embeddings:
         """All three embeddings of images (B, in_bands, H, W), normalised as the bundle says."""
-        spatial, channel = self.head.branches(self.backbone(images))
+        spatial, channel, fused = self._features(images)
         return Embeddings(
             spatial=_unit(self.head.conv6(spatial)),
             channel=_unit(self.head.conv7(channel)),
-            fused=_unit(self.head.conv8(spatial + channel)),
+            fused=_unit(self.head.conv8(fused)),
         )
 
     def embed_fused(self, images: Tensor) -> Tensor:
         """The fused embedding alone, which is what a prediction needs: (B, in_bands, H, W) to (B, C, h, w)."""
-        spatial, channel = self.head.branches(self.backbone(images))
-        return _unit(self.head.conv8(spatial + channel))
+        return _unit(self.head.conv8(self._features(images)[-1]))
+
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the spatial, the channel and the fused embedding are made of."""
+        pyramid = self.backbone.pyramid(images)
+        spatial, channel = self.head.branches(pyramid.last)
+        attended = spatial + channel
+        return spatial, channel, attended if self.architecture.decoder == "none" else self.decoder(pyramid, attended)
 
     features = embed_fused
 
@@ -166,7 +192,7 @@ class DASNet(ChangeNetwork):
         return vector_norm(a - b, dim=1)
 
     def forward(self, before: Tensor, after: Tensor) -> Distances:
-        """Distances of two dates (B, in_bands, H, W), at the features' resolution."""
+        """Distances of two dates (B, in_bands, H, W), at the resolution of each embedding."""
         a, b = self.embed(before), self.embed(after)
         return Distances(
             spatial=self.distance(a.spatial, b.spatial),
@@ -179,18 +205,15 @@ class DASNet(ChangeNetwork):
         return Distances(*(self.distance(*embedding.chunk(2)) for embedding in self.embed(images)))
 
 
-def upsample(distance: Tensor, *, height: int, width: int, stride: int = STRIDE) -> Tensor:
+def upsample(distance: Tensor, *, height: int, width: int, stride: int) -> Tensor:
     """Bilinear interpolation from the features' resolution to the image's: (B, h, w) to (B, height, width).
 
-    Position i lies at pixel stride·i, where the networks' layers centre it; beyond the last its value is kept.
+    Position i lies at pixel stride · i, where the networks' layers centre it; beyond the last position its value is
+    kept.
     """
     if stride == 1:
         return distance
-    rows, cols = distance.shape[-2:]
-    size = (stride * (rows - 1) + 1, stride * (cols - 1) + 1)
-    fine = F.interpolate(distance[:, None], size=size, mode="bilinear", align_corners=True)
-    beyond = (0, max(width - size[1], 0), 0, max(height - size[0], 0))
-    return F.pad(fine, beyond, mode="replicate")[:, 0, :height, :width]
+    return enlarge(distance[:, None], stride, like=distance.new_empty((0, height, width)))[:, 0]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ from dasnet.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.class_frequency import ClassFrequency
 from dasnet.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost
 from dasnet.methods import PEERS, AnyArchitecture, Method
-from dasnet.model import Architecture, Attention, BackboneName, Distance
+from dasnet.model import Architecture, Attention, BackboneName, Decoder, Distance
 from dasnet.networks.peer import PeerArchitecture
 
 LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
 
-_DASNET_ALONE = ("backbone", "attention", "distance", "head_channels", "supervision")
+_DASNET_ALONE = ("backbone", "attention", "distance", "head_channels", "decoder", "supervision")
 _DISTANCES_ALONE = ("margin_unchanged", "margin_changed")
 _EXPONENTIAL = 0.95
 
@@ -42,13 +42,11 @@ class Recipe(BaseModel):
     attention: Annotated[Attention, Field(description="Which attention the two branches have.")] = "both"
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
     head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None
+    decoder: Annotated[
+        Decoder, Field(description="none, as in the paper, or light: embeddings two pixels apart instead of eight.")
+    ] = "none"
     dropout: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Share that dropout drops in training, wherever the network has it.",
-        ),
+        float, Field(ge=0, lt=1, description="Share that dropout drops in training, wherever the network has it.")
     ] = 0.1
 
     loss: Annotated[
@@ -135,6 +133,7 @@ class Recipe(BaseModel):
             attention=self.attention,
             distance=self.distance,
             head_channels=self.head_channels,
+            decoder=self.decoder,
         )
 
     def loss_of(self, frequency: ClassFrequency) -> Loss:
@@ -145,9 +144,15 @@ class Recipe(BaseModel):
         """
         if self.loss == "coupling":
             return MeanCost()
+        strides = self.architecture(1).strides
         supervision = self.supervision if self.method == "dasnet" else (1.0,)
         if self.loss == "contrastive":
-            return DoubleMarginLoss(margin_unchanged=0.0, margin_changed=self.margin_changed, supervision=supervision)
+            return DoubleMarginLoss(
+                margin_unchanged=0.0,
+                margin_changed=self.margin_changed,
+                supervision=supervision,
+                strides=strides,
+            )
         w1, w2 = {
             "normalised": lambda: frequency.normalised_weights,
             "frequency": lambda: frequency.weights,
@@ -161,6 +166,7 @@ class Recipe(BaseModel):
             weight_unchanged=w1,
             weight_changed=w2,
             supervision=supervision,
+            strides=strides,
         )
 
     def rate_at(self, step: int, steps: int) -> float:

@@ -92,7 +92,7 @@ def distance_map(model: DASNet, drawn: Window, normalised: Normalised) -> NDArra
             for image in (drawn.before, drawn.after)
         )
         distance = model.distance(model.embed_fused(before), model.embed_fused(after))
-        fine = upsample(distance, height=WINDOW, width=WINDOW).clamp(0, 2)
+        fine = upsample(distance, height=WINDOW, width=WINDOW, stride=model.architecture.stride).clamp(0, 2)
         result[y : y + WINDOW] = np.concatenate(list(fine.numpy()), axis=1)
     return result
 

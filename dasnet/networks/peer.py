@@ -46,6 +46,11 @@ class PeerArchitecture:
         """Pixels between two positions of the distance."""
         return 1
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between two positions of each distance that a loss is taken of: there is one."""
+        return (self.stride,)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         return asdict(self)

@@ -20,9 +20,10 @@ SIZE = 64
 LATTICE = WindowLattice(height=150, width=170, window=SIZE, overlap=24)
 
 
-def made(backbone: Any, *, dtype: str = "uint8", head_channels: int = 64) -> Bundle:
+def made(backbone: Any, *, dtype: str = "uint8", head_channels: int = 64, decoder: Any = "none") -> Bundle:
     """Random weights, calibrated so that the small distances they give spread over the probabilities."""
-    bundle = random_bundle(Architecture(backbone=backbone, head_channels=head_channels), seed=5, dtype=dtype)
+    architecture = Architecture(backbone=backbone, head_channels=head_channels, decoder=decoder)
+    bundle = random_bundle(architecture, seed=5, dtype=dtype)
     return replace(bundle, window=SIZE, calibration=Calibration(slope=12.0, intercept=-2.0))
 
 

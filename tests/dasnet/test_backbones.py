@@ -11,6 +11,7 @@ from torch import nn
 
 from dasnet._torchvision import models
 from dasnet.backbones import BACKBONES, STRIDE, ResNet50
+from dasnet.decoder import LightDecoder
 
 NAMES = sorted(BACKBONES)
 
@@ -41,17 +42,36 @@ def made_linear(module: nn.Module) -> None:
             made_linear(child)
 
 
+@pytest.mark.parametrize(("level", "stride"), [("half", 2), ("quarter", 4), ("last", STRIDE)])
 @pytest.mark.parametrize("name", NAMES)
-def test_position_i_is_centred_on_pixel_8i(name: str) -> None:
+def test_position_i_is_centred_on_pixel_stride_times_i(name: str, level: str, stride: int) -> None:
     backbone = BACKBONES[name](1).eval()
     made_linear(backbone)
     image = torch.ones(1, 1, 1024, 8, requires_grad=True)
-    backbone(image)[0, :, 64, 0].sum().backward()
+    features = getattr(backbone.pyramid(image), level)
+    assert features.shape[1] == dict(zip(("half", "quarter", "last"), backbone.pyramid_channels, strict=True))[level]
+    features[0, :, 512 // stride, 0].sum().backward()
     assert image.grad is not None
     influence = image.grad[0, 0].double().sum(dim=1)
     assert influence[0] == influence[-1] == 0, "the receptive field must lie inside for its centre to mean anything"
     centre = float((influence * torch.arange(1024)).sum() / influence.sum())
-    assert centre == pytest.approx(64 * STRIDE, abs=1e-3)
+    assert centre == pytest.approx(512, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_decoder_puts_position_i_on_pixel_2i(name: str) -> None:
+    backbone = BACKBONES[name](1).eval()
+    decoder = LightDecoder(backbone.pyramid_channels, backbone.channels, 8).eval()
+    made_linear(backbone)
+    made_linear(decoder)
+    image = torch.ones(1, 1, 1024, 8, requires_grad=True)
+    pyramid = backbone.pyramid(image)
+    for half in (256, 257):
+        position = decoder(pyramid, pyramid.last)[0, :, half, 0].sum()
+        (influence,) = torch.autograd.grad(position, image, retain_graph=True)
+        along = influence[0, 0].double().sum(dim=1)
+        assert along[0] == along[-1] == 0
+        assert float((along * torch.arange(1024)).sum() / along.sum()) == pytest.approx(2 * half, abs=1e-3)
 
 
 def test_imagenet_weights_fit_by_name() -> None:

@@ -38,7 +38,7 @@ def by_hand(bundle: Bundle, images: NDArray[Any], valid: NDArray[np.bool_]) -> t
         for pair in range(len(pairs)):
             before, after = (torch.from_numpy(dates[t][:, *here].astype(np.float32))[None] for t in (pair, pair + 1))
             with torch.inference_mode():
-                distance = upsample(model(before, after).fused, height=SIZE, width=SIZE)[0].double().numpy()
+                distance = upsample(model(before, after).fused, height=SIZE, width=SIZE, stride=8)[0].double().numpy()
             p = np.full(shape[1:], np.nan)
             w = np.zeros(shape[1:])
             p[here] = 1 / (1 + np.exp(-(bundle.calibration.slope * distance + bundle.calibration.intercept)))

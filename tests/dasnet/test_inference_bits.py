@@ -21,10 +21,11 @@ from tests.dasnet.blocks import BUNDLE, LATTICE, by_blocks, made, scene, whole
 from tiling.grid import Box
 
 
+@pytest.mark.parametrize("decoder", ["none", "light"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_same_bytes_whichever_way_the_grid_is_cut(precision: Any) -> None:
+def test_the_same_bytes_whichever_way_the_grid_is_cut(precision: Any, decoder: Any) -> None:
     images, valid = scene(3)
-    predictor = DasnetPredictor(BUNDLE, precision=precision)
+    predictor = DasnetPredictor(made("mobilenet_v3", decoder=decoder), precision=precision)
     expected = whole(predictor, images, valid)
     for size in (150, 64, 37):
         mosaic, predictions = by_blocks(predictor, images, valid, size=size)

@@ -54,7 +54,7 @@ def test_distances_are_brought_to_the_labels_resolution() -> None:
     loss = DoubleMarginLoss()
     distance = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2
     labels = (torch.arange(32 * 32).reshape(1, 32, 32) % 3 == 0).long()
-    fine = upsample(distance, height=32, width=32)
+    fine = upsample(distance, height=32, width=32, stride=8)
     # By NumPy: the mean over all pixels of both terms.
     d, y = fine.numpy().astype(np.float64), labels.numpy()
     expected = 0.5 * np.mean((1 - y) * np.maximum(d - 0.3, 0) ** 2 + y * np.maximum(2.2 - d, 0) ** 2)

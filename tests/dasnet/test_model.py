@@ -90,6 +90,20 @@ def test_embeddings_have_length_one_and_distances_lie_in_0_to_2(attention: Any, 
         torch.testing.assert_close(model(x, x).fused, torch.zeros(2, 8, 8), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet_v3", "vgg16", "resnet50"])
+def test_a_decoder_puts_the_fused_embedding_two_pixels_apart(backbone: Any) -> None:
+    architecture = Architecture(backbone=backbone, head_channels=64, decoder="light")
+    assert architecture.strides == (8, 8, 2)
+    model = build_model(random_bundle(architecture))
+    x, y = torch.randn(2, 3, 64, 80), torch.randn(2, 3, 64, 80)
+    with torch.inference_mode():
+        spatial, channel, fused = model(x, y)
+        assert torch.equal(model.embed_fused(x), model.embed(x).fused)
+    assert fused.shape[-2:] in {(32, 40), (33, 41)}  # VGG16's pools keep one position more
+    assert spatial.shape == channel.shape and spatial.shape[-2:] in {(8, 10), (9, 11)}
+    assert ((fused >= 0) & (fused <= 2 + 1e-6)).all()
+
+
 def test_gradients_stay_finite_where_the_dates_are_equal() -> None:
     model, x = DASNet(LIGHT), torch.randn(2, 3, 32, 32)
     model(x, x).fused.sum().backward()
@@ -99,18 +113,18 @@ def test_gradients_stay_finite_where_the_dates_are_equal() -> None:
 @given(
     rows=st.integers(1, 5),
     cols=st.integers(1, 5),
-    height_less=st.integers(0, 7),
-    width_less=st.integers(0, 7),
+    stride=st.sampled_from([1, 2, 8]),
+    less=st.tuples(st.integers(0, 7), st.integers(0, 7)),
     seed=st.integers(0, 99),
 )
-def test_upsampling_puts_position_i_at_pixel_8i(
-    rows: int, cols: int, height_less: int, width_less: int, seed: int
+def test_upsampling_puts_position_i_at_pixel_stride_times_i(
+    rows: int, cols: int, stride: int, less: tuple[int, int], seed: int
 ) -> None:
-    height, width = 8 * rows - height_less, 8 * cols - width_less
+    height, width = stride * rows - less[0] % stride, stride * cols - less[1] % stride
     d = np.random.default_rng(seed).random((rows, cols))
-    fine = np.stack([np.interp(np.arange(width) / 8, np.arange(cols), line) for line in d])
-    fine = np.stack([np.interp(np.arange(height) / 8, np.arange(rows), line) for line in fine.T], axis=1)
-    got = upsample(torch.from_numpy(d)[None], height=height, width=width)[0].numpy()
+    fine = np.stack([np.interp(np.arange(width) / stride, np.arange(cols), line) for line in d])
+    fine = np.stack([np.interp(np.arange(height) / stride, np.arange(rows), line) for line in fine.T], axis=1)
+    got = upsample(torch.from_numpy(d)[None], height=height, width=width, stride=stride)[0].numpy()
     np.testing.assert_allclose(got, fine, atol=1e-9)
 
 
@@ -120,6 +134,7 @@ def test_upsampling_puts_position_i_at_pixel_8i(
         ({"backbone": "resnet18"}, "resnet18"),
         ({"attention": "all"}, "none, spatial, channel, both"),
         ({"distance": "l1"}, "l2, cosine"),
+        ({"decoder": "heavy"}, "none, light"),
         ({"in_bands": 0}, "in_bands must be 1 or more, not 0"),
         ({"head_channels": 12}, "not 12"),
         ({"head_channels": 264}, "not 264"),

@@ -63,7 +63,7 @@ def test_the_lstm_is_its_equations() -> None:
 
 def test_every_resolution_remembers_both_dates() -> None:
     torch.manual_seed(4)
-    network = build_network(PeerArchitecture(method="bidatenet", width=2)).eval()
+    network = build_network(PeerArchitecture(method="bidatenet", width=8)).eval()
     assert isinstance(network, BiDateNet)
     seen: list[tuple[torch.Tensor, ...]] = []
     for memory in network.memory:
@@ -74,5 +74,5 @@ def test_every_resolution_remembers_both_dates() -> None:
     assert len(seen) == 5
     for level, (first, second) in enumerate(seen):
         assert torch.equal(first, a[level]) and torch.equal(second, b[level])
-        assert first.shape[1:] == (2 * 2**level, 32 // 2**level, 32 // 2**level)
+        assert first.shape[1:] == (8 * 2**level, 32 // 2**level, 32 // 2**level)
     assert not torch.equal(network.distance(b, a), distance)
