@@ -98,13 +98,16 @@ class Recipe(BaseModel):
             raise ValueError(f"a batch of {self.batch} cannot be made of {self.accumulate} equal passes")
         losses = ("wdmc", "contrastive") if self.method == "dasnet" else PEERS[self.method].losses
         if self.loss not in losses:
-            raise ValueError(f"method {self.method} is trained by {' or '.join(losses)}, not by {self.loss}")
+            raise ValueError(
+                f"method {self.method} is trained by {' or '.join(losses)}, not by {self.loss}: start from its recipe, "
+                f"{recipe_of_method(self.method)}"
+            )
         fields = type(self).model_fields
         foreign = [name for name in self._without_meaning() if getattr(self, name) != fields[name].default]
         if foreign:
             raise ValueError(
-                f"method {self.method} trained by {self.loss} has no {', '.join(foreign)}: leave it out, or start "
-                "from a recipe of that method"
+                f"method {self.method} trained by {self.loss} has no {', '.join(foreign)}: leave that out, or start "
+                f"from the method's recipe, {recipe_of_method(self.method)}"
             )
         DoubleMarginLoss(
             margin_unchanged=0.0 if self.loss == "contrastive" else self.margin_unchanged,

@@ -12,6 +12,7 @@ import pystac
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from dasnet.methods import title_of
 from flows import artifacts
 from flows.console import current_reporter
 from flows.job import Job
@@ -235,4 +236,5 @@ def _write_item(path: Path, job: Job, directory: RunDirectory, products: Product
             "dates_known": job.dates_known,
         },
         software=versions(),
+        made_by=title_of(job.bundle.architecture),
     )
