@@ -66,8 +66,8 @@ def model_card(
         )
     sections += [
         "## Limits",
-        "The network sees positions 8 px apart: outlines are smooth, and what is narrower than about 8 px can be "
-        "missed. It knows imagery like that which it was trained on, at that ground resolution.",
+        f"The network sees positions {bundle.architecture.stride} px apart: outlines are smooth, and what is narrower "
+        "can be missed. It knows imagery like that which it was trained on, at that ground resolution.",
     ]
     return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in sections) + "\n"
 
@@ -77,7 +77,8 @@ def _network(bundle: Bundle, recipe: Recipe) -> str:
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
         recipe.attention, f"{recipe.attention} attention"
     )
+    decoder = "" if recipe.decoder == "none" else f"a {recipe.decoder} decoder, "
     return (
-        f"DASNet with the backbone {recipe.backbone}, {attention}, {recipe.distance} distance. Bands: "
+        f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance. Bands: "
         f"{', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, {resolution}; windows of {bundle.window} px."
     )
