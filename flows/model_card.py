@@ -77,7 +77,7 @@ def _network(bundle: Bundle, recipe: Recipe) -> str:
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
         recipe.attention, f"{recipe.attention} attention"
     )
-    decoder = "" if recipe.decoder == "none" else f"a {recipe.decoder} decoder, "
+    decoder = "" if recipe.decoder == "none" else f"decoded to {recipe.decoder} resolution, "
     return (
         f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance. Bands: "
         f"{', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, {resolution}; windows of {bundle.window} px."
