@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dasnet.calibration import Calibration
+from dasnet.change_network import ChangeNetwork
 from dasnet.errors import BundleError
-from dasnet.model import Architecture, DASNet
+from dasnet.methods import AnyArchitecture, architecture_from_dict, build_network
 
 FORMAT_VERSION = 1
 DTYPES = ("uint8", "uint16", "float32")
@@ -70,7 +71,7 @@ class Bundle:
     """
 
     state: Mapping[str, Tensor]
-    architecture: Architecture
+    architecture: AnyArchitecture
     bands: tuple[Band, ...]
     dtype: str
     threshold: float
@@ -191,15 +192,15 @@ def save_bundle(path: str | Path, bundle: Bundle, *, half: bool = True) -> Bundl
     return load_bundle(path.absolute())
 
 
-def build_model(bundle: Bundle) -> DASNet:
+def build_model(bundle: Bundle) -> ChangeNetwork:
     """The bundle's network with its weights, float32 on the CPU, in eval mode."""
-    model = DASNet(bundle.architecture)
+    model = build_network(bundle.architecture)
     model.load_state_dict(dict(bundle.state), strict=True)
     return model.eval()
 
 
 def random_bundle(
-    architecture: Architecture,
+    architecture: AnyArchitecture,
     bands: tuple[Band, ...] | None = None,
     *,
     seed: int = 0,
@@ -249,7 +250,7 @@ def _parse(text: str) -> dict[str, Any]:
             f"format version {version!r}, but this program reads {FORMAT_VERSION}: use a matching release"
         )
     return {
-        "architecture": Architecture.from_dict(document["architecture"]),
+        "architecture": architecture_from_dict(document["architecture"]),
         "bands": tuple(Band(**band) for band in document["bands"]),
         "dtype": document["dtype"],
         "threshold": document["threshold"],
@@ -262,13 +263,13 @@ def _parse(text: str) -> dict[str, Any]:
     }
 
 
-def _expected(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def _expected(architecture: AnyArchitecture) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        network = DASNet(architecture)
+        network = build_network(architecture)
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
-def _check_state(state: Mapping[str, Tensor], architecture: Architecture) -> None:
+def _check_state(state: Mapping[str, Tensor], architecture: AnyArchitecture) -> None:
     expected = _expected(architecture)
     missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or unexpected:

@@ -80,8 +80,8 @@ class DasnetPredictor:
         if batch is not None and batch < 1:
             raise PredictorError(f"a batch of {batch} windows computes nothing: use 1 or more")
         self._bundle = bundle
-        self._model = build_model(bundle)
-        network = prepare(self._model, device=device, precision=precision)
+        self._stride = bundle.architecture.stride
+        network = prepare(build_model(bundle), device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
         self._batch = (batch or _BATCH_CUDA) if self._on_gpu else _BATCH_CPU
@@ -194,15 +194,12 @@ class DasnetPredictor:
         if not known.all():
             inputs.masked_fill_(~known, 0.0)
         # date by date: memory does not grow with the series, and a GPU's bits do not depend on its other dates
-        each = [self._network.embed(date) for date in inputs.unbind(1)]
-        embeddings = torch.stack(each, dim=1)  # (B, T, C', h, w)
-        distances = self._model.distance(embeddings[:, earlier].flatten(0, 1), embeddings[:, later].flatten(0, 1))
+        dates = [self._network.embed(date) for date in inputs.unbind(1)]
+        pairs = zip(earlier, later, strict=True)
+        distances = torch.stack([self._network.compare(dates[first], dates[second]) for first, second in pairs], dim=1)
         return upsample(
-            distances,
-            height=values.shape[-2],
-            width=values.shape[-1],
-            stride=self._bundle.architecture.stride,
-        )
+            distances.flatten(0, 1), height=values.shape[-2], width=values.shape[-1], stride=self._stride
+        )  # (B · P, s, s)
 
     def distances(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Distances of single windows, each by itself: what a tile-wise evaluation scores.

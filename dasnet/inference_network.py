@@ -6,30 +6,32 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dasnet.change_network import ChangeNetwork
 from dasnet.errors import PredictorError
-from dasnet.model import DASNet
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InferenceNetwork:
-    """The fused embedding of images, and what it is computed with.
+    """What a network keeps of a date, how it compares two, and what both are computed with.
 
     Attributes:
-        embed: (B, bands, H, W) on `device`, any float type, to (B, C, h, w) float32 of length 1 along the channels.
+        embed: (B, bands, H, W) on `device`, any float type, to what `compare` takes.
+        compare: two dates as `embed` gave them, to their distance (B, h, w) float32 in [0, 2].
         device: where.
         dtype: arithmetic of the convolutions; normalisation of the embeddings and channel attention are float32.
         compiled: whether torch.compile made it.
     """
 
-    embed: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor], Any]
+    compare: Callable[[Any, Any], Tensor]
     device: torch.device
     dtype: torch.dtype
     compiled: bool = False
@@ -40,15 +42,17 @@ class InferenceNetwork:
         Where that fails (no C++ compiler, say) there is a warning, and the network stays as it is.
         """
         # Weights are constants here; on a CPU that lets the compiler lay them out once instead of in every call.
-        embed = torch.compile(self.embed, options={"freezing": True} if self.device.type == "cpu" else None)
+        options: Any = {"freezing": True} if self.device.type == "cpu" else None
         try:
+            embed, compare = torch.compile(self.embed, options=options), torch.compile(self.compare, options=options)
             with torch.inference_mode():
-                embed(torch.zeros(shape, device=self.device))
+                date = embed(torch.zeros(shape, device=self.device))
+                compare(date, date)
         except Exception as error:  # whatever a missing or broken toolchain raises
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f"torch.compile does not work here, the network runs uncompiled: {reason}", stacklevel=2)
             return self
-        return replace(self, embed=embed, compiled=True)
+        return replace(self, embed=embed, compare=compare, compiled=True)
 
     @property
     def arithmetic(self) -> str:
@@ -58,7 +62,7 @@ class InferenceNetwork:
         return f"CPU {torch.backends.cpu.get_cpu_capability()}"
 
 
-def prepare(model: DASNet, *, device: str = "auto", precision: Precision = "auto") -> InferenceNetwork:
+def prepare(model: ChangeNetwork, *, device: str = "auto", precision: Precision = "auto") -> InferenceNetwork:
     """Make `model` ready; it is changed and must not be used for anything else afterwards.
 
     Args:
@@ -75,18 +79,19 @@ def prepare(model: DASNet, *, device: str = "auto", precision: Precision = "auto
     fold_normalisation(model)
     model = model.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def embed(images: Tensor) -> Tensor:
-        return model.embed_fused(images.to(dtype=dtype, memory_format=torch.channels_last))
+    def embed(images: Tensor) -> Any:
+        return model.features(images.to(dtype=dtype, memory_format=torch.channels_last))
 
-    return InferenceNetwork(embed=embed, device=where, dtype=dtype)
+    return InferenceNetwork(embed=embed, compare=model.distance, device=where, dtype=dtype)
 
 
 def fold_normalisation(module: nn.Module) -> None:
     """Fold every BatchNorm2d that follows a convolution into it, in place: the same function in eval mode, faster."""
     children = list(module.named_children())
     for (name, first), (next_name, second) in pairwise(children):
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(first, second))
+        if isinstance(first, nn.Conv2d | nn.ConvTranspose2d) and isinstance(second, nn.BatchNorm2d):
+            transposed = isinstance(first, nn.ConvTranspose2d)
+            setattr(module, name, fuse_conv_bn_eval(first, second, transpose=transposed))
             setattr(module, next_name, nn.Identity())
     for _, child in module.named_children():
         fold_normalisation(child)

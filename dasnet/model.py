@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.attention import ChannelAttention, SpatialAttention, fits_attention
 from dasnet.backbones import BACKBONES, STRIDE
+from dasnet.change_network import ChangeNetwork
 from dasnet.decoder import STRIDES, Decoder, PyramidDecoder, enlarge
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
@@ -127,11 +128,15 @@ class DualAttentionHead(nn.Module):
         return self.conv51(self.sa(self.conv5a(features))), self.conv52(self.sc(self.conv5c(features)))
 
 
-class DASNet(nn.Module):
+class DASNet(ChangeNetwork):
     """Dual attentive Siamese network; Siam-Conv is the same with ``attention="none"``.
+
+    Which of two dates is the first does not matter.
 
     Source: Chen et al. 2020, and the layers of the authors' released network where the text leaves them open.
     """
+
+    parts = ("spatial", "channel", "fused")
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -158,6 +163,11 @@ class DASNet(nn.Module):
             fused_channels=channels if self.decoder is None else self.decoder.channels,
         )
 
+    @property
+    def stride(self) -> int:
+        """Pixels between two positions of the distance."""
+        return self.architecture.stride
+
     def embed(self, images: Tensor) -> Embeddings:
         """All three embeddings of images (B, in_bands, H, W), normalised as the bundle says."""
         spatial, channel, fused = self._features(images)
@@ -178,6 +188,8 @@ class DASNet(nn.Module):
         attended = spatial + channel
         return spatial, channel, attended if self.decoder is None else self.decoder(images, pyramid, attended)
 
+    features = embed_fused
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of two embeddings (B, C, h, w) for each position, by the architecture: (B, h, w) in [0, 2]."""
         if self.architecture.distance == "cosine":
@@ -193,13 +205,19 @@ class DASNet(nn.Module):
             fused=self.distance(a.fused, b.fused),
         )
 
+    def outputs(self, images: Tensor) -> Distances:
+        """(2b, C, H, W) to the three distances of b pairs, at the features' resolution."""
+        return Distances(*(self.distance(*embedding.chunk(2)) for embedding in self.embed(images)))
+
 
 def upsample(distance: Tensor, *, height: int, width: int, stride: int) -> Tensor:
     """Bilinear interpolation from the features' resolution to the image's: (B, h, w) to (B, height, width).
 
-    Position i lies at pixel stride · i, where the backbones' layers centre it; beyond the last position its value is
+    Position i lies at pixel stride · i, where the networks' layers centre it; beyond the last position its value is
     kept.
     """
+    if stride == 1:
+        return distance
     return enlarge(distance[:, None], stride, like=distance.new_empty((0, height, width)))[:, 0]
 
 

@@ -72,26 +72,28 @@ class BatchNormOverRanks(nn.BatchNorm2d):
 
 
 class SeededDropout(nn.Module):
-    """Dropout of whole channels with masks that depend on the step's seed and the image's place in the global batch.
+    """Dropout with masks that depend on the step's seed and the pair's place in the global batch.
 
-    Both dates of a pair and all three embeddings draw masks of their own, as the paper's network does; only where the
-    numbers come from differs from nn.Dropout2d.
+    Both dates of a pair and every layer draw masks of their own, as the papers' networks do; only where the numbers
+    come from differs from nn.Dropout2d, or from nn.Dropout where single values are dropped.
     """
 
-    def __init__(self, share: float, *, place: int, ranks: Ranks) -> None:
+    def __init__(self, share: float, *, place: int, ranks: Ranks, whole_channels: bool = True) -> None:
         super().__init__()
-        self.share, self._place, self._ranks = share, place, ranks
+        self.share, self._place, self._ranks, self._whole_channels = share, place, ranks, whole_channels
         self.seed = 0
+        self.pairs = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """(2b, C, h, w), the first b images those of the first date; the same in eval mode."""
+        """(dates · pairs, C, h, w), the first date's first, of a batch of `pairs`; the same in eval mode."""
         if not self.training or not self.share:
             return x
-        pairs = len(x) // 2
+        dates, pairs = len(x) // self.pairs, self.pairs * self._ranks.world
+        shape = (x.shape[1], 1, 1) if self._whole_channels else x.shape[1:]
         random = torch.Generator().manual_seed(self.seed * 64 + self._place)
-        kept = torch.rand((2, pairs * self._ranks.world, x.shape[1]), generator=random) >= self.share
-        mine = kept[:, self._ranks.part(pairs * self._ranks.world)].flatten(0, 1)
-        return x * (mine.to(x.device, x.dtype) / (1 - self.share))[:, :, None, None]
+        kept = torch.rand((dates, pairs, *shape), generator=random) >= self.share
+        mine = kept[:, self._ranks.part(pairs)].flatten(0, 1)
+        return x * (mine.to(x.device, x.dtype) / (1 - self.share))
 
 
 def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: bool) -> Sequence[SeededDropout]:
@@ -99,8 +101,9 @@ def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: boo
     found: list[SeededDropout] = []
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Dropout2d):
-                found.append(SeededDropout(dropout, place=len(found), ranks=ranks))
+            if isinstance(child, nn.Dropout | nn.Dropout2d):
+                whole = isinstance(child, nn.Dropout2d)
+                found.append(SeededDropout(dropout, place=len(found), ranks=ranks, whole_channels=whole))
                 setattr(module, name, found[-1])
             elif isinstance(child, nn.BatchNorm2d):
                 child.momentum = _MOMENTUM

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dasnet.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.class_frequency import ClassFrequency
 from dasnet.decoder import Decoder
-from dasnet.losses import DoubleMarginLoss
+from dasnet.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost
+from dasnet.methods import PEERS, AnyArchitecture, Method
 from dasnet.model import Architecture, Attention, BackboneName, Distance
+from dasnet.networks.peer import PeerArchitecture
+
+LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
+
+_DASNET_ALONE = ("backbone", "attention", "distance", "head_channels", "decoder", "supervision")
+_DISTANCES_ALONE = ("margin_unchanged", "margin_changed")
+_EXPONENTIAL = 0.95
 
 
 class Recipe(BaseModel):
@@ -26,6 +34,11 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(description="Of the recipe, for people.")] = "custom"
+    method: Annotated[Method, Field(description="Which network.")] = "dasnet"
+    width: Annotated[
+        int | None,
+        Field(ge=1, description="Channels at full resolution of a network other than DASNet; empty: the paper's."),
+    ] = None
     backbone: Annotated[BackboneName, Field(description="Encoder.")] = "resnet50"
     attention: Annotated[Attention, Field(description="Which attention the two branches have.")] = "both"
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
@@ -33,11 +46,14 @@ class Recipe(BaseModel):
     decoder: Annotated[
         Decoder, Field(description="none, as in the paper; or embeddings at half, or full, resolution.")
     ] = "none"
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of embedding channels dropped in training.")] = 0.1
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Share that dropout drops in training, wherever the network has it.")
+    ] = 0.1
 
-    loss: Annotated[Literal["wdmc", "contrastive"], Field(description="Weighted double margin, or one margin.")] = (
-        "wdmc"
-    )
+    loss: Annotated[
+        LossName,
+        Field(description="Weighted double margin, one margin, cross-entropy of a segmentation, or SCCN's own."),
+    ] = "wdmc"
     margin_unchanged: Annotated[float, Field(ge=0, description="m1.")] = 0.3
     margin_changed: Annotated[float, Field(gt=0, description="m2.")] = 2.2
     supervision: Annotated[
@@ -45,13 +61,14 @@ class Recipe(BaseModel):
     ] = (1.0, 1.0, 1.0)
     class_weights: Annotated[
         Literal["normalised", "frequency", "none"],
-        Field(description="w1, w2 of WDMC: 1/P scaled to add up to 2; 1/P as printed in eq. (7), (8); or 1 and 1."),
+        Field(description="Of the loss: 1/P scaled to add up to 2; 1/P as printed in eq. (7), (8); or 1 and 1."),
     ] = "normalised"
 
     rate: Annotated[float, Field(gt=0, description="Highest learning rate of Adam.")] = 1e-4
     weight_decay: Annotated[float, Field(ge=0, description="L2 penalty, as in the authors' Adam.")] = 0.0
     schedule: Annotated[
-        Literal["constant", "cosine", "poly"], Field(description="How the learning rate falls, step by step.")
+        Literal["constant", "cosine", "poly", "exponential"],
+        Field(description="How the learning rate falls, step by step; exponential: by 5 % an epoch."),
     ] = "constant"
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of all steps in which the rate rises.")] = 0.0
     batch: Annotated[int, Field(ge=1, description="Pairs in one optimizer step, over all ranks.")] = 8
@@ -80,6 +97,16 @@ class Recipe(BaseModel):
     def _checked(self) -> Recipe:
         if self.batch % self.accumulate:
             raise ValueError(f"a batch of {self.batch} cannot be made of {self.accumulate} equal passes")
+        losses = ("wdmc", "contrastive") if self.method == "dasnet" else PEERS[self.method].losses
+        if self.loss not in losses:
+            raise ValueError(f"method {self.method} is trained by {' or '.join(losses)}, not by {self.loss}")
+        fields = type(self).model_fields
+        foreign = [name for name in self._without_meaning() if getattr(self, name) != fields[name].default]
+        if foreign:
+            raise ValueError(
+                f"method {self.method} trained by {self.loss} has no {', '.join(foreign)}: leave it out, or start "
+                "from a recipe of that method"
+            )
         DoubleMarginLoss(
             margin_unchanged=0.0 if self.loss == "contrastive" else self.margin_unchanged,
             margin_changed=self.margin_changed,
@@ -87,8 +114,20 @@ class Recipe(BaseModel):
         )
         return self
 
-    def architecture(self, in_bands: int) -> Architecture:
+    def _without_meaning(self) -> list[str]:
+        """Fields that method and loss have no use for."""
+        names = ("width",) if self.method == "dasnet" else _DASNET_ALONE
+        return [*names, *(() if self.loss in ("wdmc", "contrastive") else _DISTANCES_ALONE)]
+
+    def settings(self) -> dict[str, Any]:
+        """What method and loss make use of, by name, ready for JSON."""
+        return self.model_dump(mode="json", exclude=set(self._without_meaning()))
+
+    def architecture(self, in_bands: int) -> AnyArchitecture:
         """The network for images of `in_bands` bands."""
+        if self.method != "dasnet":
+            width = self.width or PEERS[self.method].default_width
+            return PeerArchitecture(method=self.method, in_bands=in_bands, width=width)
         return Architecture(
             backbone=self.backbone,
             in_bands=in_bands,
@@ -98,18 +137,21 @@ class Recipe(BaseModel):
             decoder=self.decoder,
         )
 
-    def loss_of(self, frequency: ClassFrequency) -> DoubleMarginLoss:
+    def loss_of(self, frequency: ClassFrequency) -> Loss:
         """The loss for a training split of that frequency.
 
         Raises:
             ValueError: the split has one class alone, and its weights are asked for.
         """
+        if self.loss == "coupling":
+            return MeanCost()
         strides = self.architecture(1).strides
+        supervision = self.supervision if self.method == "dasnet" else (1.0,)
         if self.loss == "contrastive":
             return DoubleMarginLoss(
                 margin_unchanged=0.0,
                 margin_changed=self.margin_changed,
-                supervision=self.supervision,
+                supervision=supervision,
                 strides=strides,
             )
         w1, w2 = {
@@ -117,12 +159,14 @@ class Recipe(BaseModel):
             "frequency": lambda: frequency.weights,
             "none": lambda: (1.0, 1.0),
         }[self.class_weights]()
+        if self.loss == "cross-entropy":
+            return CrossEntropyLoss(weight_unchanged=w1, weight_changed=w2)
         return DoubleMarginLoss(
             margin_unchanged=self.margin_unchanged,
             margin_changed=self.margin_changed,
             weight_unchanged=w1,
             weight_changed=w2,
-            supervision=self.supervision,
+            supervision=supervision,
             strides=strides,
         )
 
@@ -134,6 +178,8 @@ class Recipe(BaseModel):
         done = (step - rising) / max(steps - rising, 1)
         if self.schedule == "cosine":
             return self.rate * 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule == "exponential":
+            return self.rate * _EXPONENTIAL ** (self.epochs * done)
         return self.rate * (1 - done) ** 0.9 if self.schedule == "poly" else self.rate
 
 
@@ -166,11 +212,91 @@ def cpu_small(**changes: Any) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {
+def fc_ef(**changes: Any) -> Recipe:
+    """FC-EF as its authors train: Adam 1e-3 with weight decay, the rate falling by 5 % an epoch, batch 32 of 96 px."""
+    return Recipe(**{"name": "fc_ef", "method": "fc-ef", **_DAUDT, **changes})
+
+
+def fc_siam_conc(**changes: Any) -> Recipe:
+    """FC-Siam-conc, trained as FC-EF."""
+    return Recipe(**{"name": "fc_siam_conc", "method": "fc-siam-conc", **_DAUDT, **changes})
+
+
+def fc_siam_diff(**changes: Any) -> Recipe:
+    """FC-Siam-diff, trained as FC-EF."""
+    return Recipe(**{"name": "fc_siam_diff", "method": "fc-siam-diff", **_DAUDT, **changes})
+
+
+def cdnet(**changes: Any) -> Recipe:
+    """CDnet by its weighted cross-entropy; the rest as the DASNet paper trains: Adam 1e-4, batch 8, 60 epochs."""
+    return Recipe(**{"name": "cdnet", "method": "cdnet", "loss": "cross-entropy", "dropout": 0.0, **changes})
+
+
+def bidatenet(**changes: Any) -> Recipe:
+    """BiDateNet as its authors train: Adam 1e-4, batch 32 of 32 px, 60 epochs, dropout of 0.7 behind every LSTM."""
+    usual = {"loss": "cross-entropy", "dropout": 0.7, "batch": 32, "augmentation": Augmentation(crop=32)}
+    return Recipe(**{"name": "bidatenet", "method": "bidatenet", **usual, **changes})
+
+
+def dscn(**changes: Any) -> Recipe:
+    """DSCN by a contrastive loss weighted by class, which is WDMC with m1 = 0; the rest as the DASNet paper trains."""
+    usual = {"loss": "wdmc", "margin_unchanged": 0.0, "margin_changed": 2.0, "dropout": 0.0}
+    return Recipe(**{"name": "dscn", "method": "dscn", **usual, **changes})
+
+
+def sccn(**changes: Any) -> Recipe:
+    """SCCN, without labels: autoencoders for a third of training, then coupling; Adam 1e-3."""
+    usual = {"loss": "coupling", "rate": 1e-3, "clip": 1.0, "class_weights": "none"}
+    return Recipe(**{"name": "sccn", "method": "sccn", **usual, **changes})
+
+
+_DAUDT: dict[str, Any] = {
+    "loss": "cross-entropy",
+    "dropout": 0.2,
+    "rate": 1e-3,
+    "weight_decay": 1e-4,
+    "schedule": "exponential",
+    "batch": 32,
+    "epochs": 50,
+    "augmentation": Augmentation(crop=96),
+}
+
+RecipeName = Literal[
+    "paper_cdd",
+    "paper_bcdd",
+    "cpu_small",
+    "fc_ef",
+    "fc_siam_conc",
+    "fc_siam_diff",
+    "cdnet",
+    "bidatenet",
+    "dscn",
+    "sccn",
+]
+RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     "paper_cdd": paper_cdd,
     "paper_bcdd": paper_bcdd,
     "cpu_small": cpu_small,
+    "fc_ef": fc_ef,
+    "fc_siam_conc": fc_siam_conc,
+    "fc_siam_diff": fc_siam_diff,
+    "cdnet": cdnet,
+    "bidatenet": bidatenet,
+    "dscn": dscn,
+    "sccn": sccn,
 }
+
+
+def recipe_of_method(method: str) -> RecipeName:
+    """The name of a method's usual recipe.
+
+    Raises:
+        ValueError: no such method.
+    """
+    for name in ("cpu_small", *RECIPES):
+        if RECIPES[name]().method == method:
+            return name
+    raise ValueError(f"no method that is trained is called {method!r}: there are {', '.join(get_args(Method))}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dasnet.change_network import ChangeNetwork
 from dasnet.datasets import Batch, Order, SampleSource, prefetched
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.losses import IGNORED
+from dasnet.methods import build_network
 from dasnet.metrics import ThresholdSweep
-from dasnet.model import DASNet, Distances, upsample
+from dasnet.model import upsample
 from dasnet.parallel import Ranks, made_parallel
 from dasnet.recipes import Recipe, TrainingData
 
@@ -41,20 +43,15 @@ _CHECKPOINT_EVERY_S = 120.0
 
 
 class Pairs(nn.Module):
-    """What is trained: images of both dates in, distances out, in one forward pass.
+    """What is trained: images of both dates in, what the loss is taken of out, in one forward pass."""
 
-    Both dates go through the encoder in one batch, so that normalisation cannot take out what tells the dates apart.
-    """
-
-    def __init__(self, model: DASNet) -> None:
+    def __init__(self, model: ChangeNetwork) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(2b, C, s, s) normalised, to three distances (b, s/8, s/8) float32."""
-        embeddings = self.model.embed(images)
-        spatial, channel, fused = (self.model.distance(*embedding.chunk(2)) for embedding in embeddings)
-        return spatial, channel, fused
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(2b, C, s, s) normalised, to the network's outputs for b pairs."""
+        return tuple(self.model.outputs(images))
 
 
 @dataclass(kw_only=True)
@@ -126,7 +123,7 @@ class _Trainer:
         self.device = torch.device(run.device)
         on_gpu = self.device.type == "cuda"
         torch.manual_seed(self.recipe.seed)
-        model = DASNet(self.recipe.architecture(len(run.data.bands)))
+        model = build_network(self.recipe.architecture(len(run.data.bands)))
         if run.initial is not None:
             model.load_state_dict(run.initial, strict=False)  # fits: backbone_weights has looked at every key
         self.dropouts = made_parallel(model, dropout=self.recipe.dropout, ranks=self.ranks, on_gpu=on_gpu)
@@ -147,7 +144,8 @@ class _Trainer:
                 self.pairs,
                 device_ids=[self.device] if on_gpu else None,
                 broadcast_buffers=False,
-                find_unused_parameters=not all(self.recipe.supervision),  # a branch without λ has no gradient
+                # a branch without λ has no gradient
+                find_unused_parameters=not all(self.recipe.supervision) or model.leaves_weights_alone,
             )
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.weight_decay, fused=on_gpu or None
@@ -215,10 +213,12 @@ class _Trainer:
         number = self.progress.epoch * self.order.steps + self.progress.step
         labelled = torch.tensor(sum(int((batch.labels != IGNORED).sum()) for batch in passes), device=self.device)
         pixels = self.ranks.sum(labelled)
-        parts = torch.zeros(3, device=self.device)
+        self.model.begin_step(number / self.steps)
+        parts = torch.zeros(len(self.model.parts), device=self.device)
         for index, batch in enumerate(passes):
             for dropout in self.dropouts:
                 dropout.seed = (self.recipe.seed * self.steps + number) * self.recipe.accumulate + index
+                dropout.pairs = len(batch.labels)
             last = index == len(passes) - 1
             with self._gradients_shared(last):
                 loss = self._parts(batch.to(self.device), pixels)
@@ -244,19 +244,17 @@ class _Trainer:
             epoch=self.progress.epoch,
             step=number,
             loss=total,
-            spatial=float(parts[0]),
-            channel=float(parts[1]),
-            fused=float(parts[2]),
+            **{name: float(part) for name, part in zip(self.model.parts, parts, strict=True)},
             rate=rate,
             gradient=float(norm),
         )
         return total
 
     def _parts(self, batch: Batch, pixels: Tensor) -> Tensor:
-        """(3,) parts of the loss of one pass."""
+        """The parts of the loss of one pass, one for each of the network's outputs."""
         with self._precision():
-            distances = self.pairs(self._normalised(batch))
-        return self.loss.parts(Distances(*(distance.float() for distance in distances)), batch.labels, pixels=pixels)
+            outputs = self.pairs(self._normalised(batch))
+        return self.loss.parts([output.float() for output in outputs], batch.labels, pixels=pixels)
 
     def _normalised(self, batch: Batch) -> Tensor:
         images = (batch.images - self.mean) / self.std
@@ -395,12 +393,12 @@ def validation_sweep(
     threads: int,
     batch: int,
 ) -> ThresholdSweep:
-    """Fused distances of samples against their labels, counted over all ranks.
+    """Distances of samples against their labels, counted over all ranks.
 
     Raises:
         TrainingError: no changed pixel in them, so that no threshold is better than another.
     """
-    assert isinstance(model, DASNet)
+    assert isinstance(model, ChangeNetwork)
     was_training = model.training
     model.eval()
     counts = torch.zeros(2 * BINS, dtype=torch.int64, device=device)
@@ -408,9 +406,7 @@ def validation_sweep(
     work = [([int(i) for i in mine[first : first + batch]], [0] * batch) for first in range(0, len(mine), batch)]
     for loaded in prefetched(source, work, augmentation=None, threads=threads):
         here = loaded.to(device)
-        distance = model.distance(*model.embed_fused(normalise(here)).chunk(2))
-        side = here.labels.shape[-1]
-        counts += binned(upsample(distance, height=side, width=side, stride=model.architecture.stride), here.labels)
+        counts += binned(pixel_distances(model, normalise(here)), here.labels)
     counts = ranks.sum(counts)
     model.train(was_training)
     sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
@@ -419,6 +415,13 @@ def validation_sweep(
         raise TrainingError(f"not one changed pixel in {len(indices)} validation samples: no threshold can be chosen")
     sweep.add_counts(changed=changed, unchanged=unchanged)
     return sweep
+
+
+def pixel_distances(model: ChangeNetwork, images: Tensor) -> Tensor:
+    """(2b, C, s, s) normalised, the first date's first, to the distances of b pairs at every pixel, (b, s, s)."""
+    before, after = images.chunk(2)
+    distance = model.distance(model.features(before), model.features(after))
+    return upsample(distance, height=images.shape[-2], width=images.shape[-1], stride=model.stride)
 
 
 def binned(distance: Tensor, labels: Tensor) -> Tensor:

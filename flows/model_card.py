@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 from dasnet.bundle import Bundle
+from dasnet.methods import PEERS
+from dasnet.networks.peer import PeerArchitecture
 from dasnet.recipes import Recipe
 from dasnet.trained_bundle import TrainedBundle
 from flows.evaluation_report import PEER_HEADER, peer_rows
@@ -44,7 +46,7 @@ def model_card(
         f"{counts['train']['share_changed']:.2%} of their pixels changed; validation {counts['val']['samples']:,}, "
         f"test {counts['test']['samples']:,} samples. Dataset SHA-256 {store.digest}. Recipe {recipe.name}, weights "
         f"{weights}: {epochs} epochs of batches of {recipe.batch}, the best at epoch {trained.epoch + 1}; loss "
-        f"{recipe.loss} with m1 {recipe.margin_unchanged}, m2 {recipe.margin_changed}."
+        f"{_loss(recipe)}."
     )
     sections.append("## Measured")
     sections.append(
@@ -64,21 +66,40 @@ def model_card(
             f"{score.highest[1].f1:.3f}. IoU {score.confusion.iou:.3f}, kappa {score.confusion.kappa:.3f}, area under "
             f"the ROC curve {score.curves.roc_area:.3f}, expected calibration error {score.reliability.error:.3f}."
         )
+    stride = bundle.architecture.stride
+    blind = (
+        f"The network sees positions {stride} px apart: outlines are smooth, and what is narrower than about {stride} "
+        "px can be missed. "
+    )
     sections += [
         "## Limits",
-        f"The network sees positions {bundle.architecture.stride} px apart: outlines are smooth, and what is narrower "
-        "can be missed. It knows imagery like that which it was trained on, at that ground resolution.",
+        (blind if stride > 1 else "")
+        + "It knows imagery like that which it was trained on, at that ground resolution.",
     ]
     return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in sections) + "\n"
 
 
+def _loss(recipe: Recipe) -> str:
+    margins = {
+        "wdmc": f" with m1 {recipe.margin_unchanged}, m2 {recipe.margin_changed}",
+        "contrastive": f" with the margin {recipe.margin_changed}",
+    }
+    return f"{recipe.loss}{margins.get(recipe.loss, '')}"
+
+
 def _network(bundle: Bundle, recipe: Recipe) -> str:
     resolution = "unknown ground resolution" if bundle.resolution is None else f"{bundle.resolution:g} m a pixel"
+    return (
+        f"{_described(recipe, bundle)}. Bands: {', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, "
+        f"{resolution}; windows of {bundle.window} px."
+    )
+
+
+def _described(recipe: Recipe, bundle: Bundle) -> str:
+    if isinstance(bundle.architecture, PeerArchitecture):
+        return f"{PEERS[bundle.architecture.method].title}, {bundle.architecture.width} channels at full resolution"
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
         recipe.attention, f"{recipe.attention} attention"
     )
     decoder = "" if recipe.decoder == "none" else f"decoded to {recipe.decoder} resolution, "
-    return (
-        f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance. Bands: "
-        f"{', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, {resolution}; windows of {bundle.window} px."
-    )
+    return f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance"

@@ -18,14 +18,14 @@ import torch.distributed as dist
 from torch import nn
 
 from dasnet.backbone_weights import load_backbone
+from dasnet.change_network import ChangeNetwork
 from dasnet.class_frequency import ClassFrequency
 from dasnet.datasets import assemble
 from dasnet.errors import TrainingError
-from dasnet.model import DASNet, upsample
 from dasnet.parallel import Ranks
 from dasnet.recipes import Recipe, TrainingData
 from dasnet.trained_bundle import TrainedBundle, bundle_of
-from dasnet.training import TrainingRun
+from dasnet.training import TrainingRun, pixel_distances
 from flows.class_weights import ATTRIBUTE
 from flows.cluster import cores
 from storage.contact_sheet import Panel, contact_sheet
@@ -128,13 +128,11 @@ class SampleSheet:
     def __call__(
         self, model: nn.Module, normalise: Callable[[Any], torch.Tensor], cut: float, device: torch.device
     ) -> None:
-        assert isinstance(model, DASNet)
+        assert isinstance(model, ChangeNetwork)
         was_training = model.training
         model.eval()
         batch = assemble(self._store, self._indices, None, [0] * len(self._indices))
-        distance = model.distance(*model.embed_fused(normalise(batch.to(device))).chunk(2))
-        side = self._store.window
-        fine = upsample(distance, height=side, width=side, stride=model.architecture.stride).clamp(0, 2).cpu().numpy()
+        fine = pixel_distances(model, normalise(batch.to(device))).clamp(0, 2).cpu().numpy()
         model.train(was_training)
         samples = self._store.read(self._indices)
         panels = [

@@ -117,7 +117,7 @@ def plan(request: TrainRequest) -> DatasetStore:
                 )
     if request.backbone_weights is not None:
         load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
-    settings = recipe.model_dump(mode="json")
+    settings = recipe.settings()
     artifacts.show_table(
         "recipe", ("setting", "value"), [[name, json.dumps(value)] for name, value in settings.items()], "Recipe"
     )
@@ -252,7 +252,7 @@ class Watch:
                 self._step = facts["step"]
                 current_reporter().advance()
                 self._live.advance()
-                for name in ("loss", "spatial", "channel", "fused", "rate", "gradient"):
+                for name in sorted(set(facts) - {"kind", "epoch", "step"}):
                     self._writer.add_scalar(f"train/{name}", facts[name], self._step)
             elif facts["kind"] == "epoch" and facts["epoch"] > self._epoch:
                 self._epoch = facts["epoch"]
@@ -343,7 +343,7 @@ def finished(
     started_from = "random" if request.backbone_weights is None else request.backbone_weights.name
     provenance = {
         "made": date.today().isoformat(),
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.settings(),
         "dataset": {"name": store.path.parent.name, "sha256": store.digest},
         "class_frequency": training_data(store, recipe).frequency.to_dict(),
         "backbone_weights": None

@@ -39,9 +39,10 @@ def training_pictures(history: Sequence[dict[str, Any]], trained: TrainedBundle)
         parts = [values[first : first + every].mean() for first in range(0, len(values), every)]
         return [facts["step"] / per_epoch for facts in steps[::every]], [float(part) for part in parts]
 
+    parts = [name for name in steps[0] if name not in ("kind", "epoch", "step", "loss", "rate", "gradient")]
     curves = lines(
         {
-            "Loss": {name: smooth(name) for name in ("loss", "spatial", "channel", "fused")},
+            "Loss": {name: smooth(name) for name in ("loss", *(parts if len(parts) > 1 else ()))},
             "Validation": {name: (number, [facts[name] for facts in epochs]) for name in ("f1", "precision", "recall")},
             "Learning rate": {"rate": smooth("rate")},
         },
@@ -115,7 +116,7 @@ def write_training_report(
         Section(
             heading="Recipe",
             header=("setting", "value"),
-            rows=[[key, json.dumps(value)] for key, value in recipe.model_dump(mode="json").items()],
+            rows=[[key, json.dumps(value)] for key, value in recipe.settings().items()],
         ),
         Section(heading="Model card", preformatted=card),
     ]

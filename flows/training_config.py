@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from dasnet.augment import Augmentation
-from dasnet.recipes import RECIPES, Recipe
+from dasnet.recipes import RECIPES, Recipe, RecipeName
 from flows.config import ClusterConfig, DetectRequest, Frozen
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class TrainRequest(Frozen):
     dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
     output: Annotated[Path, Field(description="Training directory: new, or of the same training, which then goes on.")]
     recipe: Annotated[
-        Literal["paper_cdd", "paper_bcdd", "cpu_small"], Field(description="Where every setting comes from.")
+        RecipeName,
+        Field(description="Where every setting comes from, the method too."),
     ] = "cpu_small"
     changes: Annotated[RecipeChanges, Field(description="Settings that differ from the recipe.")] = RecipeChanges()
     backbone_weights: Annotated[
@@ -69,7 +70,9 @@ class TrainRequest(Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainRequest:
-        self.effective  # noqa: B018  refuses what does not fit together
+        method = self.effective.method  # refuses what does not fit together
+        if self.backbone_weights is not None and method != "dasnet":
+            raise ValueError(f"method {method} has no backbone that {self.backbone_weights} could be loaded into")
         return self
 
 

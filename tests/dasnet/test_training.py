@@ -229,7 +229,8 @@ def test_the_papers_recipes_are_the_papers() -> None:
     assert (cdd.rate, cdd.batch, cdd.margin_unchanged, cdd.margin_changed) == (1e-4, 8, 0.3, 2.2)
     assert cdd.supervision == (1.0, 1.0, 1.0) and cdd.backbone == "resnet50" and cdd.loss == "wdmc"
     assert cdd.augmentation == Augmentation() and bcdd.weight_decay == 5e-5
-    assert set(RECIPES) == {"paper_cdd", "paper_bcdd", "cpu_small"}
+    ours = {name for name, made in RECIPES.items() if made().method == "dasnet"}
+    assert ours == {"paper_cdd", "paper_bcdd", "cpu_small"}
 
 
 @pytest.mark.parametrize(

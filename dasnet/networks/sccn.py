@@ -1,0 +1,84 @@
+"""SCCN: each date has an encoder of its own, and the two learn, without labels, to agree where nothing changed.
+
+Source: Liu et al. 2018, "A deep convolutional coupling network for change detection based on heterogeneous optical and
+radar images", and Luppino et al.'s implementation of it for their comparisons: one 3×3 convolution and three 1×1
+coupling layers of 20 channels with sigmoids. First both encoders are trained as denoising autoencoders. Then the second
+date's encoder stays as it is, and the first's minimises
+
+    mean of P · (d − λ),  d = distance of the two codes of a pixel,  P in [0, 1] = the pixel is unchanged
+
+over its weights and, in turn, over P, which is 1 where d < λ and else 0: pixels that agree are drawn together, others
+are left alone. The paper trains on the very pair it then detects changes in; here it is all pairs of the training
+split. Labels have no part in training but to tell valid pixels; validation chooses epoch and threshold, as for every
+method. Values are dropped where the paper adds noise, and decoders are linear: bands are standardised here, not scaled
+to −1 … 1.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+
+from dasnet.networks.peer import Features, PeerArchitecture, PeerNetwork
+
+_COUPLING_LAYERS = 3
+_LAMBDA = 0.2
+_AUTOENCODING = 1 / 3
+"""Share of all steps that the autoencoders are trained; 250 passes of 750 in Luppino et al.'s."""
+
+
+class SCCN(PeerNetwork):
+    """SCCN. Which date is the first matters: each has its own encoder."""
+
+    title = "SCCN (Liu et al. 2018)"
+    default_width = 20
+    losses = ("coupling",)
+    parts = ("coupling",)
+    leaves_weights_alone = True
+
+    def __init__(self, architecture: PeerArchitecture) -> None:
+        super().__init__(architecture)
+        width, bands = architecture.width, architecture.in_bands
+        self.corruption = nn.Dropout(0.1)
+        self.first, self.second = _encoder(bands, width), _encoder(bands, width)
+        self.first_decoder, self.second_decoder = nn.Conv2d(width, bands, 1), nn.Conv2d(width, bands, 1)
+        self.autoencoding = True
+
+    def begin_step(self, done: float) -> None:
+        """Autoencoders in the first third of training, then coupling."""
+        self.autoencoding = done < _AUTOENCODING
+
+    def features(self, images: Tensor) -> Features:
+        """(B, C, H, W) to its codes as the first and as the second date, (B, width, H, W) in [0, 1] each."""
+        return self.first(images), self.second(images)
+
+    def distance(self, before: Features, after: Features) -> Tensor:
+        """Root mean square difference of the codes, twice: (B, H, W) float32 in [0, 2]."""
+        return 2 / math.sqrt(self.architecture.width) * _apart(before[0], after[1])
+
+    def outputs(self, images: Tensor) -> tuple[Tensor]:
+        """(2b, C, H, W) to what the current phase minimises, for every pixel of b pairs: (b, H, W)."""
+        before, after = images.chunk(2)
+        if self.autoencoding:
+            seen_before, seen_after = self.corruption(images).chunk(2)
+            errors = (
+                (self.first_decoder(self.first(seen_before)) - before).float(),
+                (self.second_decoder(self.second(seen_after)) - after).float(),
+            )
+            return (sum(error.square().mean(dim=1) for error in errors),)
+        excess = _apart(self.first(before), self.second(after).detach()) - _LAMBDA
+        return (excess.clamp(max=0),)  # P · (d − λ) for the P that makes it least
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    return vector_norm(a.float() - b.float(), dim=1)
+
+
+def _encoder(bands: int, width: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(bands, width, 3, padding=1), nn.Sigmoid()]
+    for inputs, outputs in pairwise([width] * (_COUPLING_LAYERS + 1)):
+        layers += [nn.Conv2d(inputs, outputs, 1), nn.Sigmoid()]
+    return nn.Sequential(*layers)
