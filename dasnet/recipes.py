@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dasnet.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.class_frequency import ClassFrequency
+from dasnet.decoder import Decoder
 from dasnet.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost
 from dasnet.methods import PEERS, AnyArchitecture, Method
-from dasnet.model import Architecture, Attention, BackboneName, Decoder, Distance
+from dasnet.model import Architecture, Attention, BackboneName, Distance
 from dasnet.networks.peer import PeerArchitecture
 
 LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
@@ -43,7 +44,7 @@ class Recipe(BaseModel):
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
     head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None
     decoder: Annotated[
-        Decoder, Field(description="none, as in the paper, or light: embeddings two pixels apart instead of eight.")
+        Decoder, Field(description="none, as in the paper; or embeddings at half, or full, resolution.")
     ] = "none"
     dropout: Annotated[
         float, Field(ge=0, lt=1, description="Share that dropout drops in training, wherever the network has it.")

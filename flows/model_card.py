@@ -101,4 +101,5 @@ def _described(recipe: Recipe, bundle: Bundle) -> str:
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
         recipe.attention, f"{recipe.attention} attention"
     )
-    return f"DASNet with the backbone {recipe.backbone}, {attention}, {recipe.distance} distance"
+    decoder = "" if recipe.decoder == "none" else f"decoded to {recipe.decoder} resolution, "
+    return f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance"
