@@ -25,6 +25,8 @@ Threshold = Literal["otsu", "chi2"]
 SMALLEST_VARIANCE = 1e-8
 """Of a difference of variates of variance 1. Where two dates agree to the last digit, 0 would be divided by 0."""
 
+_LISTED = 6  # values of a spectrum in a note
+
 SIGNIFICANCE = 0.01
 """Share of the unchanged pixels that the threshold of χ² calls changed."""
 
@@ -101,7 +103,8 @@ class ChiSquared:
         among = f" among the pixels that pass {state.passes + 1} takes for unchanged" if state.passes else ""
         require_varying(moments, names.bands, among=among)
         found = self.fit(moments, names, among)
-        note = f"{self.spectrum_name} {', '.join(f'{value:.4f}' for value in found.spectrum)}"
+        listed = ", ".join(f"{value:.4f}" for value in found.spectrum[:_LISTED])
+        note = f"{self.spectrum_name} {listed}{', …' if len(found.spectrum) > _LISTED else ''}"
         moved = np.inf
         if state.passes:
             moved = float(np.abs(found.spectrum - state.values["spectrum"]).max())
