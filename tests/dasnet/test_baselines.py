@@ -215,6 +215,15 @@ def test_a_changed_rectangle_is_found_in_any_type_of_values(name: str) -> None:
     assert np.array_equal(statistic_of(METHODS[name], *floats), integer)
 
 
+@pytest.mark.parametrize("name", ["irmad", "isfa"])
+def test_what_agrees_to_the_last_digit_is_unchanged_and_nothing_else(name: str) -> None:
+    """Canonical correlations of 1, slowness of 0: an edit pasted into a copy of the image."""
+    before, after, changed = two_dates(3)
+    pasted = np.where(changed, after, before)
+    detector = detector_of(METHODS[name], before, pasted)
+    assert np.array_equal(detector.statistic(before, pasted, ~changed) >= detector.threshold, changed)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_one_band_is_enough(name: str) -> None:
     before, after, changed = two_dates(1, height=120, width=120)
