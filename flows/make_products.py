@@ -19,6 +19,7 @@ from flows.products import BlockStatistics, BlockVerifier, ProductLedger
 from flows.run_directory import RunDirectory
 from flows.versions import versions
 from storage.cog import write_cog
+from storage.page import area_words
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
 from storage.stac import ItemAsset, write_item
@@ -49,16 +50,11 @@ class Summary:
         return [
             (
                 "changed",
-                f"{area(self.changed_m2)} in {self.polygons:,} places, {self.changed_share:.2%} of what is valid",
+                f"{area_words(self.changed_m2)} in {self.polygons:,} places, {self.changed_share:.2%} of what is valid",
             ),
             ("nodata", f"{self.nodata_share:.2%}"),
             *((name, str(path)) for name, path in self.products.items()),
         ]
-
-
-def area(square_metres: float) -> str:
-    """Hectares, or square kilometres from a thousand hectares on."""
-    return f"{square_metres / 1e4:,.2f} ha" if square_metres < 1e7 else f"{square_metres / 1e6:,.1f} km²"
 
 
 def make_products(job: Job, directory: RunDirectory) -> Summary:
@@ -133,7 +129,7 @@ def _make_rest(
     artifacts.show_quicklook(products.path("quicklook"))
     artifacts.show_products(
         [(name, path, products.digest(name)) for name, path in summary.products.items()],
-        f"{area(summary.changed_m2)} changed in {summary.polygons:,} places; {summary.nodata_share:.2%} nodata.",
+        f"{area_words(summary.changed_m2)} changed in {summary.polygons:,} places; {summary.nodata_share:.2%} nodata.",
     )
     return summary
 
@@ -165,7 +161,7 @@ def _report_data(
         before_label=_dated(job, 0),
         after_label=_dated(job, 1),
         cards=[
-            ("Changed area", area(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
+            ("Changed area", area_words(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
             ("Places", f"{summary.polygons:,}", f"polygons at a probability of {job.bundle.threshold:.3f} or more"),
             ("Nodata", f"{summary.nodata_share:.2%}", "of all pixels, where an input has none"),
             ("Windows disagree by", f"{mean:.3f}", f"standard deviation where they overlap; 95 % below {high:.3f}"),
