@@ -178,19 +178,19 @@ class ArchiveWork:
             (
                 "cells",
                 f"{len(job.cells):,} of at most {max(cell.box.width for cell in job.cells):,} px, "
-                f"{len(job.blocks):,} blocks in all",
+                f"{_blocks(len(job.blocks))} in all",
             ),
             ("version", f"{job.version}: {self._why_version()}"),
             *(("read", f"{image.day}: {self._why_read(image)}") for image in job.images),
             *(("compare", f"{pair.earlier.day} → {pair.later.day}: {self._why_computed(pair)}") for pair in job.pairs),
             (
                 "reads",
-                f"{self.reads.total():,} blocks of imagery, at most {self._bytes_in / 1e9:.3g} GB uncompressed",
+                f"{_blocks(self.reads.total())} of imagery, at most {self._bytes_in / 1e9:.3g} GB uncompressed",
             ),
             (
                 "computes",
-                f"{self.computes.total():,} blocks of probability, at most {self._bytes_out / 1e9:.3g} GB "
-                f"uncompressed; {self.embeddings:,} blocks embedded",
+                f"{_blocks(self.computes.total())} of probability, at most {self._bytes_out / 1e9:.3g} GB "
+                f"uncompressed; {_blocks(self.embeddings)} embedded, of all dates together",
             ),
         ]
         seconds = self.expected_seconds
@@ -233,11 +233,11 @@ class ArchiveWork:
             why = "its files changed, or how they are read (bands, resampling)"
         else:
             why = "new"
-        return f"{wanted:,} blocks, {why}"
+        return f"{_blocks(wanted)}, {why}"
 
     def _why_computed(self, pair: Pair) -> str:
         wanted, quarantined = self.computes[pair.name], self.quarantined[pair.name]
-        left_out = f"{quarantined:,} quarantined blocks left out without --retry-failed" if quarantined else ""
+        left_out = f"{_blocks(quarantined)} quarantined, left out without --retry-failed" if quarantined else ""
         if not wanted:
             return left_out or "there already"
         if self._directory.version.describe() is None:
@@ -248,7 +248,7 @@ class ArchiveWork:
             why = "an image of it changed"
         else:
             why = "a new pair"
-        return "; ".join(filter(None, (f"{wanted:,} blocks, {why}", left_out)))
+        return "; ".join(filter(None, (f"{_blocks(wanted)}, {why}", left_out)))
 
 
 def work_of(job: ArchiveJob) -> ArchiveWork:
@@ -269,6 +269,10 @@ def work_of(job: ArchiveJob) -> ArchiveWork:
             if not job.request.retry_failed and ingested.state(read_name(image, job.blocks[index].name)) == "failed"
         ),
     )
+
+
+def _blocks(count: int) -> str:
+    return f"{count:,} block" + ("" if count == 1 else "s")
 
 
 def _short(names: Sequence[str]) -> str:
