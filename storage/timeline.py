@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
@@ -21,13 +21,16 @@ from scipy.ndimage import binary_dilation
 
 from storage.page import Section, area_words
 from storage.publish import publish
-from storage.quicklook import MISSING, colours, stretch
+from storage.quicklook import MISSING, colours
 from storage.store import NODATA
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
 NO_CHANGE, UNKNOWN = -1, -2
 """Of :func:`first_look`."""
+
+_EVERY = 7
+"""Every n-th pixel is enough to know percentiles."""
 
 Colour = tuple[int, int, int]
 
@@ -104,10 +107,6 @@ def first_look(probabilities: Sequence[NDArray[np.uint8]], level: int) -> NDArra
 def write_timeline(path: Path, data: Timeline) -> bytes:
     """Write the page, which needs nothing but itself; returns the map of first changes with its legend, as PNG."""
     first = first_look([pair.probability for pair in data.pairs], data.level)
-    pictures = stretch(
-        np.stack([found.image.astype(np.float32) for found in data.dates]),
-        np.stack([found.valid for found in data.dates]),
-    )
     days = [found.day for found in data.dates]
     palette = _palette(len(data.pairs))
     known = max(int((first != UNKNOWN).sum()), 1)
@@ -124,7 +123,7 @@ def write_timeline(path: Path, data: Timeline) -> bytes:
             height=height,
             dates=[
                 {"day": f"{found.day}", "picture": _jpeg(picture), "note": found.note}
-                for found, picture in zip(data.dates, pictures, strict=True)
+                for found, picture in zip(data.dates, _stretched(data.dates), strict=True)
             ],
             pairs=[
                 {
@@ -146,7 +145,7 @@ def write_timeline(path: Path, data: Timeline) -> bytes:
             ],
             first=_first_overlay(first, palette),
             never=f"{(first == NO_CHANGE).sum() / known:.1%}",
-            ticks=_year_ticks(days),
+            ticks=_ticks(days),
             axis=axis,
             chosen=max(range(len(data.pairs)), key=lambda number: data.pairs[number].changed_m2),
             scale_bar={"share": 100 * bar_m / (width * data.pixel_m), "words": _length_words(bar_m)},
@@ -191,19 +190,35 @@ def _bars(data: Timeline, days: Sequence[date], top: float) -> list[dict[str, fl
 
 def _axis(areas: Sequence[float]) -> list[tuple[float, str]]:
     """Three values of the axis of areas, in square metres and as words; the last one is its end."""
-    highest = max(*areas, 1.0)
-    unit = 10 ** floor(log10(highest))
+    highest = max(areas) or 1e4
+    unit = 10.0 ** floor(log10(highest))
     top = next(step * unit for step in (1, 2, 3, 4, 6, 8, 10) if step * unit >= highest)
-    scale, name = (1e4, "ha") if top < 1e7 else (1e6, "km²")
-    return [(value, f"{value / scale:,g} {name}") for value in (0.0, top / 2, float(top))]
+    scale, name = (1.0, "m²") if top < 1e4 else (1e4, "ha") if top < 1e7 else (1e6, "km²")
+    return [(value, f"{value / scale:,g} {name}") for value in (0.0, top / 2, top)]
 
 
-def _year_ticks(days: Sequence[date]) -> list[tuple[float, str]]:
-    """(position in per cent, year): first days of years between the dates, at most eight of them."""
+def _ticks(days: Sequence[date]) -> list[tuple[float, str]]:
+    """(position in per cent, words): first days of years, at most eight of them, or else the first and the last day."""
     begin, span = days[0].toordinal(), max((days[-1] - days[0]).days, 1)
     years = range(days[0].year + (days[0] > date(days[0].year, 1, 1)), days[-1].year + 1)
+    if len(years) < 2:
+        return [(0.0, str(days[0])), (100.0, str(days[-1]))]
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if len(years) / step <= 8)
-    return [(100 * (date(y, 1, 1).toordinal() - begin) / span, str(y)) for y in years if y % step == 0 or step == 1]
+    return [(100 * (date(year, 1, 1).toordinal() - begin) / span, str(year)) for year in years if year % step == 0]
+
+
+def _stretched(dates: Sequence[TimelineDate]) -> Iterator[NDArray[np.uint8]]:
+    """(h, w, 3) of each date: 2nd to 98th percentile of all dates together, band by band; one date in memory."""
+    limits = []
+    for band in range(3):
+        values = np.concatenate([found.image[band][found.valid][::_EVERY] for found in dates])
+        limits.append(np.percentile(values, (2, 98)) if values.size else (0.0, 1.0))
+    for found in dates:
+        picture = np.full((*found.valid.shape, 3), MISSING, dtype=np.uint8)
+        for band, (low, high) in enumerate(limits):
+            scaled = np.clip((found.image[band].astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255
+            picture[..., band][found.valid] = scaled[found.valid]
+        yield picture
 
 
 def _round_length(metres: float) -> float:

@@ -34,6 +34,7 @@ from flows.detect import detect_changes, load_predictor
 from flows.failures import FailedCellsError
 from flows.reprocess import reprocess_archive, run_reprocessing
 from flows.run_directory import DifferentRunError
+from flows.status import directory_status
 from storage.errors import InputError
 from storage.synthesize import synthesize
 from storage.synthetic_scene import PseudoChange
@@ -408,12 +409,16 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     with get_client(sync_client=True) as client:
         cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("archive cell-")}
     assert cells == {"archive cell-r000c000": "Completed", "archive cell-r000c001": "Failed"}
+    state = directory_status(tmp_path / "archive")
+    assert dict(state.lines())[version.name] == "4 tasks done, 2 failed, in 2 cells"
+    assert all("cell-r000c001" in name and "scripted fault" in error for name, error in state.failed.items())
     flag.unlink()
     plan = plan_of(request)
     assert plan.count("2 blocks quarantined, left out without --retry-failed") == 2
     assert "computes: 0 blocks" in plan
     assert "computes: 4 blocks" in plan_of(request.model_copy(update={"retry_failed": True}))
     scripted(True)
+    assert not directory_status(tmp_path / "archive").failed
     assert computed(tmp_path / "archive") == 2 * BLOCKS
     assert (version / "collection.json").exists()
 

@@ -217,9 +217,7 @@ def test_bands_of_one_image_lie_on_one_grid(tmp_path: Path) -> None:
     items = in_bands(tmp_path, "red", "green")
     raster(tmp_path / "red.tif", left=WEST + 10, bands=1)
     (files,) = read_archive(items, asset="red,green")
-    with pytest.raises(
-        InputError, match=r"red\.tif has grid 64 × 64 px of 10 at 448010.*green\.tif has grid .* 448000"
-    ):
+    with pytest.raises(InputError, match=r"red\.tif has grid 64 × 64 px of 10 at 448010.*green\.tif has .* at 448000"):
         files.open()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -48,9 +49,9 @@ def timeline(pairs: list[TimelinePair]) -> Timeline:
 
 def test_the_first_pair_that_shows_a_change_is_named_and_nodata_is_not_no_change() -> None:
     random = np.random.default_rng(0)
-    probabilities = [random.choice(np.array([0, 100, 200, 255], dtype=np.uint8), (12, 9)) for _ in range(4)]
+    probabilities = [random.choice(np.array([0, 100, 200, 255], dtype=np.uint8), (60, 40)) for _ in range(4)]
     found = first_look(probabilities, 200)
-    for y, x in np.ndindex(12, 9):
+    for y, x in np.ndindex(60, 40):
         values = [int(probability[y, x]) for probability in probabilities]
         changed = [number for number, value in enumerate(values) if 200 <= value <= 254]
         expected = changed[0] if changed else NO_CHANGE if any(value != 255 for value in values) else UNKNOWN
@@ -77,6 +78,30 @@ def test_bars_span_the_time_between_dates_or_stand_at_the_later_one(tmp_path: Pa
     assert wide == also_wide < 10
     assert last + wide == pytest.approx(100, abs=1e-2)
     assert left + wide < last
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        (DAYS, ["2010", "2012", "2014", "2016", "2018"]),
+        ((date(1985, 1, 1), date(1999, 5, 5), date(2020, 1, 1)), [str(year) for year in range(1985, 2021, 5)]),
+        ((date(2020, 3, 1), date(2020, 9, 1)), ["2020-03-01", "2020-09-01"]),
+    ],
+)
+def test_the_axis_of_time_names_years_or_else_its_ends(
+    tmp_path: Path, days: tuple[date, ...], words: list[str]
+) -> None:
+    changed = np.zeros((20, 30), dtype=np.uint8)
+    data = timeline([pair(0, 1, changed, 0.0)])
+    dates = [replace(data.dates[0], day=day) for day in days]
+    write_timeline(tmp_path / "page.html", replace(data, dates=dates))
+    html = (tmp_path / "page.html").read_text()
+    ticks = re.findall(r'class="year" style="left: ([\d.]+)%"><span[^>]*>([\d-]+)<', html)
+    assert [word for _, word in ticks] == words
+    for at, word in ticks:
+        there = date.fromisoformat(word if "-" in word else f"{word}-01-01")
+        assert float(at) == pytest.approx(100 * (there - days[0]) / (days[-1] - days[0]), abs=1e-3)
+    assert ">1 ha<" in html  # an axis has a length, if nothing changed too
 
 
 def test_the_page_escapes_what_it_is_given_and_names_areas_and_lengths(tmp_path: Path) -> None:
