@@ -454,7 +454,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     before = sorted(path for path in three[0].rglob("*"))
     with pytest.raises(DifferentRunError, match=r"block: 192 → 256"):
         resolve_archive(request_of(source, three[0], cluster, block=256, cell=384))
-    with pytest.raises(DifferentRunError, match=r"asked.resolution: not set → 1.0"):
+    with pytest.raises(DifferentRunError, match=r"asked.resolution: None → 1.0"):
         resolve_archive(request_of(source, three[0], cluster, grid={"resolution": 1.0}))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     with pytest.raises(RefusedPlanError, match=r"x may need another 0.0 GB \(24 blocks of imagery, 18 of probability"):
