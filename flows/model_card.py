@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 
 from dasnet.bundle import Bundle
 from dasnet.methods import title_of
@@ -26,7 +25,6 @@ def model_card(
     about: str,
     epochs: int,
     weights: str,
-    extra_peers: Sequence[Sequence[str]] = (),
 ) -> str:
     """Markdown, wrapped at 120 columns.
 
@@ -34,7 +32,6 @@ def model_card(
         score: on the test split; None = the dataset has none.
         epochs: trained.
         weights: what the backbone started from.
-        extra_peers: rows (method, F1, precision, recall, accuracy) of peers that this data alone has.
     """
     bundle = trained.bundle
     sections = [f"# {name}", _network(bundle, recipe), "## Trained on"]
@@ -58,7 +55,7 @@ def model_card(
         sections.append("The dataset has no test split.")
     else:
         sections.append("On the test split, from totals of pixels:")
-        sections.append(markdown_table(PEER_HEADER, [*peer_rows(score, name), *extra_peers]))
+        sections.append(markdown_table(PEER_HEADER, peer_rows(score, name)))
         f1 = score.intervals["f1"]
         sections.append(
             f"F1 at the frozen threshold {f1.value:.3f}, 95 % interval {f1.low:.3f} – {f1.high:.3f} by the bootstrap "
