@@ -18,6 +18,7 @@ from flows import artifacts
 from flows.cluster import ClusterLayout, connect
 from flows.config import DetectRequest, InferenceRequest
 from flows.console import current_reporter
+from flows.endings import named_endings
 from flows.failures import FailedBlocksError
 from flows.fanout import (
     StageResult,
@@ -232,6 +233,7 @@ def _show_blocks(ledger: Ledger, *, total: int) -> None:
 
 
 @flow(name="detect-changes", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def detect_changes(request: DetectRequest) -> Summary:
     """Two georeferenced mosaics in; one calibrated change-probability mosaic with its products out.
 

@@ -85,7 +85,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a child process, before it runs: end when the parent ends."""
     # Linux only: a SIGKILL of the command must not leave its server behind
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -124,10 +125,10 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
             stderr=output,
             env=environment,
             start_new_session=True,  # Ctrl-C is for the command, which needs the server to say how it ended
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     try:
-        _await_health(process, f"{address}/api/health", log, patience_s)
+        await_health(process, f"{address}/api/health", log, patience_s)
         with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
             yield address
     finally:
@@ -139,13 +140,18 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
             process.wait()
 
 
-def _await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
+def await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
+    """Return when a server answers.
+
+    Raises:
+        PrefectServerError: its process ended, or it did not answer in time.
+    """
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise PrefectServerError(f"the embedded Prefect server ended with code {process.returncode}: see {log}")
+            raise PrefectServerError(f"the Prefect server ended with code {process.returncode}: see {log}")
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
             if answer.status == 200:
                 return
         time.sleep(0.2)
-    raise PrefectServerError(f"the embedded Prefect server did not answer within {patience_s:.0f} s: see {log}")
+    raise PrefectServerError(f"the Prefect server did not answer within {patience_s:.0f} s: see {log}")

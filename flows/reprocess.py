@@ -22,6 +22,7 @@ from flows.archive_products import ArchiveSummary, CellSummary, make_archive_pro
 from flows.cluster import ClusterLayout, connect
 from flows.console import current_reporter
 from flows.detect import predictor_factory, summary_of_stage
+from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import describe_predictors, make_series_ingest_tool, make_series_tool, run_stage
 from flows.versions import versions
@@ -325,6 +326,7 @@ def _show_cells(job: ArchiveJob, failed: dict[str, Exception]) -> None:
 
 
 @flow(name="reprocess-archive", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def reprocess_archive(request: ReprocessRequest) -> ArchiveSummary:
     """Every pair of dates of an archive, and only what is new since the last time.
 
