@@ -26,7 +26,7 @@ PAUSE_S = 60
 """Before a second attempt. A worker reports a crash twice, the second time when it has put away the first attempt: a
 run that is scheduled again in between would be marked as crashed once more."""
 
-_HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", INCOMPLETE, REFUSED)}
 _DIED = {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
 _AGAIN = {f"prefect.flow-run.{state}" for state in ("AwaitingRetry", "Scheduled", "Pending", "Running")}
@@ -64,8 +64,8 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             "worker or its machine has died.",
             trigger=_trigger(
                 posture=Posture.Proactive,
-                after={_HEARTBEAT},
-                expect={_HEARTBEAT, *_ENDS},
+                after={HEARTBEAT},
+                expect={HEARTBEAT, *_ENDS},
                 within=timedelta(seconds=SILENCE_S),
             ),
             actions=[

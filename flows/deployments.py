@@ -18,8 +18,9 @@ import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from flows.automations import TAG, notification, register_automations
@@ -84,7 +85,10 @@ def register(*, file: Path, pool_type: str = "process", notify: str | None = Non
     """
     content = for_pool(_read(file), pool_type)
     pool = content["deployments"][0]["work_pool"]["name"]
-    return asyncio.run(_register(content, pool=pool, pool_type=pool_type, notify=notify))
+    try:
+        return asyncio.run(_register(content, pool=pool, pool_type=pool_type, notify=notify))
+    except PrefectHTTPStatusError as error:
+        raise PrefectServerError(f"the Prefect server refused to register: {error}") from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -186,21 +190,24 @@ async def _keep_schedules(
     kept = 0
     now = {deployment.id: deployment for deployment in after}
     for old in before:
-        if old.id not in now or not old.schedules:
+        if old.id not in now:
             continue
-        slugs = {schedule.slug for schedule in old.schedules if schedule.slug}
-        for schedule in now[old.id].schedules:
-            if schedule.slug in slugs:
-                await client.delete_deployment_schedule(old.id, schedule.id)
-        again = [
-            DeploymentScheduleCreate(
-                schedule=schedule.schedule, active=schedule.active, parameters=schedule.parameters, slug=schedule.slug
-            )
-            for schedule in old.schedules
-        ]
-        await client.create_deployment_schedules(old.id, again)
-        kept += len(again)
+        wanted = [_as_created(schedule) for schedule in old.schedules]
+        kept += len(wanted)
+        new = {schedule.id: _as_created(schedule) for schedule in now[old.id].schedules}
+        slugs = {schedule.slug for schedule in wanted if schedule.slug}
+        for identifier, schedule in new.items():
+            if schedule.slug in slugs and schedule not in wanted:
+                await client.delete_deployment_schedule(old.id, identifier)
+        if missing := [schedule for schedule in wanted if schedule not in new.values()]:
+            await client.create_deployment_schedules(old.id, missing)
     return kept
+
+
+def _as_created(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(
+        schedule=schedule.schedule, active=schedule.active, parameters=schedule.parameters, slug=schedule.slug
+    )
 
 
 def is_registered() -> bool:

@@ -109,6 +109,9 @@ def is_loopback(host: str) -> bool:
 def server_environment(options: ServerOptions, secret: str) -> dict[str, str]:
     """Environment of the server process: whatever is secret is here, and nowhere else."""
     environment = {
+        # a busy machine answers PostgreSQL's clients late; Prefect gives up after 10 s and 5 s
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
         **os.environ,
         _LOGIN: secret,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
