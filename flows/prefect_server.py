@@ -93,7 +93,7 @@ def die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
+def embedded_server(log: Path, *, patience_s: float = 120.0, log_level: str = "WARNING") -> Iterator[str]:
     """Run a Prefect server on a free loopback port and make it this process's API; yields the UI's address.
 
     Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by ``prefect server start``.
@@ -101,6 +101,7 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
     Args:
         log: file that takes what the server prints.
         patience_s: seconds until it must answer.
+        log_level: what of it; INFO has a line for every request.
 
     Raises:
         PrefectServerError: it ended or did not answer in time.
@@ -116,7 +117,7 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
         **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
         "DO_NOT_TRACK": "1",
     }
-    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", log_level]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *command],

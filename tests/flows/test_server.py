@@ -79,7 +79,8 @@ class Server:
             "before": str(self.scene / "before.tif"),
             "after": str(self.scene / "after.tif"),
             "output": str(self.work / output),
-            "block": 256,
+            "block": 128,
+            "window": 64,
             "cluster": {"workers": 1, "lanes": 1},
             **request,
         }
@@ -117,7 +118,7 @@ def stop(process: subprocess.Popen[str]) -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home, work = tmp_path_factory.mktemp("server-home"), tmp_path_factory.mktemp("server-work")
     scene = work / "scene"
-    synthesize(scene, height=1300, width=1500, seed=5)
+    synthesize(scene, height=640, width=768, seed=5)
     port = _free_port()
     process = server_process(home, port, work)
     server = Server(f"http://127.0.0.1:{port}", home, process, scene, work)
