@@ -44,9 +44,7 @@ ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 def plan_run(request: DetectRequest) -> Job:
     """Open headers, find the grid, count the cost; refuse what cannot work."""
     job = resolve(request)
-    artifacts.show_plan(
-        "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in job.describe())])
-    )
+    artifacts.show_plan(job.describe())
     return job
 
 

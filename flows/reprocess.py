@@ -124,8 +124,7 @@ def work_of(job: ArchiveJob) -> ArchiveWork:
 def plan_archive(request: ReprocessRequest) -> ArchiveJob:
     """Read the archive and the headers, find or recall the grid; refuse what cannot work; say what is to be done."""
     job = resolve_archive(request)
-    lines = work_of(job).describe()
-    artifacts.show_plan("\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]))
+    artifacts.show_plan(work_of(job).describe())
     return job
 
 
