@@ -45,15 +45,24 @@ def configured_api_url() -> str | None:
 
 
 def require_api(address: str) -> None:
-    """Whether the configured server answers, before anything is written.
+    """Whether the configured server answers and takes our login, before anything is written.
 
     Raises:
         PrefectServerError: it does not.
     """
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
 
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
+        if error is None:
+            try:
+                client.hello()
+            except PrefectHTTPStatusError as refusal:
+                raise PrefectServerError(
+                    f"the Prefect server at {address} refuses us ({refusal.response.status_code}): "
+                    "set PREFECT_API_AUTH_STRING to its login, user:password"
+                ) from refusal
     if error is not None:
         raise PrefectServerError(
             f"no Prefect server answers at {address} ({error}): "

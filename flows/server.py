@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -158,6 +159,7 @@ def running_server(options: ServerOptions, *, patience_s: float = 300.0) -> Iter
     Raises:
         PrefectServerError: the port is taken, the database cannot be reached, or it did not answer in time.
     """
+    _require_free_port(options)
     secret = login(options.auth_file)
     log = home() / "dasnet-server.log"
     command = ["server", "start", "--host", options.host, "--port", str(options.port), "--log-level", "WARNING"]
@@ -167,6 +169,20 @@ def running_server(options: ServerOptions, *, patience_s: float = 300.0) -> Iter
         yield Running(address=options.address, server=process, server_log=log, secret=secret)
     finally:
         _end(process, patience_s=15.0)
+
+
+def _require_free_port(options: ServerOptions) -> None:
+    # whoever has the port would answer in place of our server
+    try:
+        family, kind, *_, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise PrefectServerError(
+            f"cannot listen at {options.host} port {options.port} ({error.strerror}): "
+            "is another `dasnet server` running? Choose another --port"
+        ) from error
 
 
 class Worker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from flows.deployments import QUEUES, default_file, for_pool
 from flows.endings import INCOMPLETE, REFUSED
 from flows.prefect_server import PrefectServerError
 from flows.secret_files import SecretError, login_from, make_login, read_secret
-from flows.server import HEARTBEAT_S, POOL, ServerOptions, server_environment, worker_environment
+from flows.server import HEARTBEAT_S, POOL, ServerOptions, running_server, server_environment, worker_environment
 from storage.errors import InputError
 
 FLOWS = {"detect-changes", "reprocess-archive", "prepare-dataset", "compute-class-weights", "train", "evaluate"}
@@ -143,6 +144,18 @@ def test_a_password_on_the_command_line_is_refused() -> None:
         ServerOptions(database="mysql://host/prefect")
     assert ServerOptions(host="0.0.0.0", port=1).address == "http://127.0.0.1:1"
     assert ServerOptions(host="::1", port=1).address == "http://[::1]:1"
+
+
+def test_a_taken_port_is_refused_before_anything_starts() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(PrefectServerError, match=rf"cannot listen at 127.0.0.1 port {port} .*another --port"),
+            running_server(ServerOptions(port=port)),
+        ):
+            pytest.fail("it started")
 
 
 def test_runs_do_not_inherit_what_is_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -188,8 +189,15 @@ def test_no_secret_is_where_others_look(server: Server, client: SyncPrefectClien
     for log in server.home.glob("*.log"):
         assert server.secret not in log.read_text()
         assert log.stat().st_mode & 0o077 == 0
-    import httpx
-
+    stranger = subprocess.run(
+        [sys.executable, "-m", "flows", "deploy"],
+        env={**server.environment, "PREFECT_API_AUTH_STRING": "admin:wrong"},
+        cwd=server.work,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert stranger.returncode == 2 and "refuses us (401)" in stranger.stderr and "Traceback" not in stranger.stderr
     assert httpx.post(f"{server.address}/api/flows/filter", json={}).status_code == 401
     user, _, password = server.secret.partition(":")
     unprotected = httpx.post(f"{server.address}/api/flows/filter", json={}, auth=(user, password))
