@@ -22,10 +22,35 @@ from prefect.artifacts import (
 UPDATE_INTERVAL_S = 2.0
 
 
+_PURPOSES = {
+    "probability": "change probability: a COG, uint8, probability × 254, 255 = nodata",
+    "changes": "changed areas: GeoParquet polygons with area and probability",
+    "quicklook": "before, after and change probability at a glance",
+    "report": "one page for a person: swipe between the dates, figures, provenance",
+    "item": "STAC item: inputs, bundle, parameters, checksums",
+}
+
+
+def _size(path: Path) -> str:
+    size: float = path.stat().st_size
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
 def _synchronous(created: UUID | Coroutine[Any, Any, UUID]) -> UUID:
     # Prefect's functions serve both worlds; ours is the synchronous one
     assert isinstance(created, UUID)
     return created
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class LiveProgress:
@@ -47,8 +72,9 @@ class LiveProgress:
     def _description(self) -> str:
         elapsed = time.monotonic() - self._began
         rate = (self._done - self._done_before) / elapsed if elapsed > 0 else 0.0
-        left = f", about {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
-        return f"{self._stage}: {self._done} of {self._total} {self._unit}, {rate:.2f} {self._unit}/s{left}"
+        left = (self._total - self._done) / rate if rate else 0.0
+        rest = f", about {duration(left)} left" if left else ""
+        return f"{self._stage}: {self._done:,} of {self._total:,} {self._unit}, {rate:.2f} {self._unit}/s{rest}"
 
     def advance(self, count: int = 1) -> None:
         self._done += count
@@ -72,15 +98,17 @@ def show_blocks(
         ["pending", pending, ""],
         ["total", total, ""],
     ]
-    rows += [["", name, error] for name, error in list(failed.items())[:limit]]
+    rows += [["quarantined", name, error] for name, error in list(failed.items())[:limit]]
     if len(failed) > limit:
-        rows.append(["", "…", f"{len(failed) - limit} more: see `dasnet status`"])
+        rows.append(["quarantined", "…", f"{len(failed) - limit} more: see `dasnet status`"])
     table = [dict(zip(("state", "blocks", "error"), row, strict=True)) for row in rows]
     create_table_artifact(key="blocks", table=table, description="Blocks of the run")
 
 
-def show_plan(markdown: str) -> None:
-    create_markdown_artifact(key="plan", markdown=markdown, description="What this run does")
+def show_plan(lines: Sequence[tuple[str, str]]) -> None:
+    """What a run will do: (what, how much)."""
+    rows = ["| plan | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]
+    create_markdown_artifact(key="plan", markdown="\n".join(rows), description="What this run does")
 
 
 def show_dashboard(address: str | None) -> None:
@@ -97,9 +125,14 @@ def show_quicklook(path: Path) -> None:
 
 
 def show_products(products: Sequence[tuple[str, Path, str]], summary: str) -> None:
-    """Links to the products: (what it is, path, SHA-256)."""
-    lines = [summary, "", "| product | file | SHA-256 |", "| --- | --- | --- |"]
-    lines += [f"| {what} | [{path}]({path.resolve().as_uri()}) | `{digest[:16]}…` |" for what, path, digest in products]
+    """The products, what each is for, and where they lie: (name, path, SHA-256)."""
+    folders = sorted({str(path.resolve().parent) for _, path, _ in products})
+    lines = [f"**{summary}**", "", *(f"In `{folder}`:" for folder in folders), ""]
+    lines += ["| file | what it is | size | SHA-256 |", "| --- | --- | ---: | --- |"]
+    lines += [
+        f"| [{path.name}]({path.resolve().as_uri()}) | {_PURPOSES.get(name, name)} | {_size(path)} | `{digest[:16]}…` |"
+        for name, path, digest in products
+    ]
     create_markdown_artifact(key="products", markdown="\n".join(lines), description="Products of the run")
 
 

@@ -18,6 +18,7 @@ from flows import artifacts
 from flows.cluster import connect, require_cluster
 from flows.console import current_reporter
 from flows.dataset_config import WeightsRequest
+from flows.endings import named_endings
 from storage.dataset_store import SPLITS, DatasetStore, open_dataset
 
 ATTRIBUTE = "class_frequencies"
@@ -86,6 +87,7 @@ def count_labels(store: DatasetStore, client: Client) -> dict[str, tuple[int, Cl
 
 
 @flow(name="compute-class-weights", flow_run_name="{request.dataset.name}", persist_result=False)
+@named_endings
 def compute_class_weights(request: WeightsRequest) -> ClassWeights:
     """P_U and P_C over the training split, w1 = 1/P_U and w2 = 1/P_C, kept in the dataset's attributes.
 

@@ -18,6 +18,7 @@ from flows import artifacts
 from flows.cluster import ClusterLayout, connect
 from flows.config import DetectRequest, InferenceRequest
 from flows.console import current_reporter
+from flows.endings import named_endings
 from flows.failures import FailedBlocksError
 from flows.fanout import (
     StageResult,
@@ -45,9 +46,7 @@ ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 def plan_run(request: DetectRequest) -> Job:
     """Open headers, find the grid, count the cost; refuse what cannot work."""
     job = resolve(request)
-    artifacts.show_plan(
-        "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in job.describe())])
-    )
+    artifacts.show_plan(job.describe())
     return job
 
 
@@ -241,6 +240,7 @@ def _show_blocks(ledger: Ledger, *, total: int) -> None:
 
 
 @flow(name="detect-changes", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def detect_changes(request: DetectRequest) -> Summary:
     """Two georeferenced mosaics in; one calibrated change-probability mosaic with its products out.
 

@@ -8,6 +8,7 @@ from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossE
 from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.prefect_server import PrefectServerError
+from flows.secret_files import SecretError
 from storage.errors import InputError, IntegrityError
 from tiling.execute import ClusterLostError
 from tiling.plan import RefusedPlanError
@@ -21,6 +22,7 @@ REFUSALS: tuple[type[Exception], ...] = (
     RefusedPlanError,
     ClusterError,
     PrefectServerError,
+    SecretError,
 )
 """Nothing was computed: exit code 2."""
 

@@ -14,6 +14,7 @@ from dasnet.bundle import load_bundle
 from flows import artifacts
 from flows.cluster import ClusterLayout, connect, require_cluster
 from flows.detect import detect_changes
+from flows.endings import named_endings
 from flows.evaluation_report import PEER_HEADER, peer_rows, write_evaluation
 from flows.method import require_a_bundle
 from flows.run_directory import RunDirectory
@@ -49,6 +50,7 @@ class EvaluationSummary:
 
 
 @flow(name="evaluate", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def evaluate(request: EvaluateRequest) -> EvaluationSummary:
     """A bundle and labelled imagery in; scores with their uncertainty, curves and the worst cases out.
 

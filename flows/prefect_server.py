@@ -45,15 +45,24 @@ def configured_api_url() -> str | None:
 
 
 def require_api(address: str) -> None:
-    """Whether the configured server answers, before anything is written.
+    """Whether the configured server answers and takes our login, before anything is written.
 
     Raises:
         PrefectServerError: it does not.
     """
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
 
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
+        if error is None:
+            try:
+                client.hello()
+            except PrefectHTTPStatusError as refusal:
+                raise PrefectServerError(
+                    f"the Prefect server at {address} refuses us ({refusal.response.status_code}): "
+                    "set PREFECT_API_AUTH_STRING to its login, user:password"
+                ) from refusal
     if error is not None:
         raise PrefectServerError(
             f"no Prefect server answers at {address} ({error}): "
@@ -85,14 +94,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a child process, before it runs: end when the parent ends."""
     # Linux only: a SIGKILL of the command must not leave its server behind
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
+def embedded_server(log: Path, *, patience_s: float = 120.0, log_level: str = "WARNING") -> Iterator[str]:
     """Run a Prefect server on a free loopback port and make it this process's API; yields the UI's address.
 
     Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by ``prefect server start``.
@@ -100,6 +110,7 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
     Args:
         log: file that takes what the server prints.
         patience_s: seconds until it must answer.
+        log_level: what of it; INFO has a line for every request.
 
     Raises:
         PrefectServerError: it ended or did not answer in time.
@@ -115,7 +126,7 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
         **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
         "DO_NOT_TRACK": "1",
     }
-    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", log_level]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *command],
@@ -124,10 +135,10 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
             stderr=output,
             env=environment,
             start_new_session=True,  # Ctrl-C is for the command, which needs the server to say how it ended
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     try:
-        _await_health(process, f"{address}/api/health", log, patience_s)
+        await_health(process, f"{address}/api/health", log, patience_s)
         with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
             yield address
     finally:
@@ -139,13 +150,18 @@ def embedded_server(log: Path, *, patience_s: float = 120.0) -> Iterator[str]:
             process.wait()
 
 
-def _await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
+def await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
+    """Return when a server answers.
+
+    Raises:
+        PrefectServerError: its process ended, or it did not answer in time.
+    """
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise PrefectServerError(f"the embedded Prefect server ended with code {process.returncode}: see {log}")
+            raise PrefectServerError(f"the Prefect server ended with code {process.returncode}: see {log}")
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
             if answer.status == 200:
                 return
         time.sleep(0.2)
-    raise PrefectServerError(f"the embedded Prefect server did not answer within {patience_s:.0f} s: see {log}")
+    raise PrefectServerError(f"the Prefect server did not answer within {patience_s:.0f} s: see {log}")

@@ -22,6 +22,7 @@ from flows.cluster import ClusterLayout, connect, require_cluster
 from flows.console import current_reporter
 from flows.dataset_config import PrepareRequest
 from flows.dataset_report import DatasetSummary, write_dataset_report
+from flows.endings import named_endings
 from flows.failures import FailedBlocksError
 from flows.fanout import StageResult, run_stage
 from flows.run_directory import RunDirectory
@@ -445,6 +446,7 @@ def finish(
 
 
 @flow(name="prepare-dataset", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def prepare_dataset(request: PrepareRequest) -> DatasetSummary:
     """Labelled imagery in; one dataset store, with a report of what is in it, out.
 

@@ -23,6 +23,7 @@ from flows.archive_work import CellWork, cell_work, read_name, work_of
 from flows.cluster import ClusterLayout, connect
 from flows.console import current_reporter
 from flows.detect import predictor_factory, summary_of_stage
+from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import describe_predictors, make_series_ingest_tool, make_series_tool, run_stage
 from flows.versions import versions
@@ -45,8 +46,7 @@ def plan_archive(request: ReprocessRequest) -> ArchiveJob:
     job = resolve_archive(request)
     work = work_of(job)
     work.require_disk()
-    lines = work.describe()
-    artifacts.show_plan("\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]))
+    artifacts.show_plan(work.describe())
     return job
 
 
@@ -252,6 +252,7 @@ def _show_cells(job: ArchiveJob, failed: dict[str, Exception]) -> None:
 
 
 @flow(name="reprocess-archive", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def reprocess_archive(request: ReprocessRequest) -> ArchiveSummary:
     """Every pair of dates of an archive, and only what is new since the last time.
 

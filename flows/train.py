@@ -26,6 +26,7 @@ from dasnet.training import HISTORY, Progress
 from flows import artifacts
 from flows.cluster import ClusterLayout, connect, require_cluster
 from flows.console import current_reporter
+from flows.endings import named_endings
 from flows.evaluation_report import PEER_HEADER, peer_rows
 from flows.failures import FailedBlocksError
 from flows.model_card import model_card
@@ -413,6 +414,7 @@ def finished(
 
 
 @flow(name="train", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def train(request: TrainRequest) -> TrainingSummary:
     """A dataset in; a calibrated bundle with its card, scores and report out.
 

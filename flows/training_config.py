@@ -23,13 +23,19 @@ else:
         __config__=ConfigDict(frozen=True, extra="forbid"),
         __doc__="What differs from the recipe of that name; empty fields do not.",
         **{
-            name: (Annotated[field.annotation, *field.metadata, Field(description=field.description)] | None, None)
+            name: (
+                Annotated[
+                    Annotated[field.annotation, Field(), *field.metadata] | None, Field(description=field.description)
+                ],
+                None,
+            )
             for name, field in Recipe.model_fields.items()
             if name not in ("name", "augmentation")
         },
         augmentation=(
-            Annotated[dict[str, float], Field(description="Strengths of the augmentation that differ, by name.")]
-            | None,
+            Annotated[
+                dict[str, float] | None, Field(description="Strengths of the augmentation that differ, by name.")
+            ],
             None,
         ),
     )

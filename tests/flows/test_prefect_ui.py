@@ -5,7 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +105,7 @@ def test_the_log_of_the_flow_run_has_one_line_a_stage(client: SyncPrefectClient,
         assert sum(message.startswith(f"{stage}: ") for message in messages) == 1, messages
 
 
-def test_a_run_with_quarantined_blocks_ends_failed_with_their_list(
+def test_a_run_with_quarantined_blocks_ends_incomplete_with_their_list(
     client: SyncPrefectClient, pair: SyntheticPair, tmp_path: Path
 ) -> None:
     request = request_for(pair, tmp_path / "run", retries=0)
@@ -108,7 +114,7 @@ def test_a_run_with_quarantined_blocks_ends_failed_with_their_list(
     Ledger(tmp_path / "run" / "ledger", "infer").append([failed])
     with pytest.raises(FailedBlocksError, match="r00001c00001: scripted"):
         detect_changes(request)
-    ended = flow_run(client, tmp_path / "run", "Failed")
+    ended = flow_run(client, tmp_path / "run", "Incomplete")
     assert ended.state is not None and ended.state.message is not None
     assert "1 of 12 blocks failed" in ended.state.message
     assert "r00001c00001: scripted" in ended.state.message
@@ -119,24 +125,98 @@ def test_a_run_with_quarantined_blocks_ends_failed_with_their_list(
     assert Ledger(tmp_path / "run" / "ledger", "infer").count("failed") == 0
 
 
-def test_a_person_finds_the_run_in_the_ui(browser: Any, prefect_ui: str, completed: FlowRun, tmp_path: Path) -> None:
+PATIENCE_MS = 240_000
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(PATIENCE_MS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert errors == []
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[Any, str], None]:
+    """Keep what a page shows: for the documentation too, where DASNET_PICTURES names its folder."""
+
+    def keep(page: Any, name: str) -> None:
+        folder = Path(os.environ.get("DASNET_PICTURES", tmp_path))
+        page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=75)
+
+    return keep
+
+
+def test_a_person_finds_the_run_in_the_ui(
+    page: Any, picture: Callable[[Any, str], None], prefect_ui: str, completed: FlowRun
+) -> None:
     page.goto(f"{prefect_ui}/runs/flow-run/{completed.id}")
-    page.get_by_text("detect-changes").first.wait_for(timeout=60_000)
-    page.get_by_text("Completed").first.wait_for(timeout=60_000)
+    page.get_by_text("detect-changes").first.wait_for()
+    page.get_by_text("Completed").first.wait_for()
+    page.wait_for_timeout(3000)
+    picture(page, "ui-run")
+    page.get_by_role("tab", name="Task Runs").first.click()
+    page.get_by_text("infer 1-", exact=False).first.wait_for()
     page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
-    page.get_by_text("Blocks of the run").wait_for(timeout=60_000)
+    page.get_by_text("Blocks of the run").wait_for()
     # what the tasks of the run made stands under what the run itself made, and is drawn once one scrolls there
-    picture = page.get_by_text("Before, after and change probability")
+    quicklook = page.get_by_text("Before, after and change probability")
     page.mouse.move(700, 800)
     for _ in range(120):
         page.mouse.wheel(0, 500)
         page.wait_for_timeout(500)
-        if picture.count():
+        if quicklook.count():
             break
-    page.screenshot(path=tmp_path / "ui.png")
-    assert picture.first.is_visible(), page.locator("body").inner_text()
-    assert errors == []
-    page.close()
+    assert quicklook.first.is_visible(), page.locator("body").inner_text()
+
+
+def test_the_products_are_a_page_to_read(
+    page: Any, picture: Callable[[Any, str], None], client: SyncPrefectClient, prefect_ui: str, completed: FlowRun
+) -> None:
+    products = artifacts(client, completed)["products"]
+    page.goto(f"{prefect_ui}/artifacts/artifact/{products.id}")
+    page.get_by_role("link", name="change_probability.tif").first.wait_for()
+    shown = page.locator("body").inner_text()
+    assert "changed in" in shown and "swipe between the dates" in shown and "GeoParquet polygons" in shown
+    picture(page, "ui-products")
+
+
+def test_progress_is_seen_in_the_middle_of_a_run(
+    page: Any,
+    picture: Callable[[Any, str], None],
+    client: SyncPrefectClient,
+    prefect_ui: str,
+    pair: SyntheticPair,
+    tmp_path: Path,
+) -> None:
+    command = ["detect", pair.before, pair.after, "--output", tmp_path / "run", "--block", 128, "--workers", 1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", *map(str, command)],
+        env={**os.environ, "PREFECT_API_URL": f"{prefect_ui}/api"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not (found := _in_the_middle(client, tmp_path / "run")):
+            assert process.poll() is None, "the run ended before its progress was seen"
+            time.sleep(0.2)
+        process.send_signal(signal.SIGSTOP)  # held there: the picture does not depend on how fast this machine is
+        page.goto(f"{prefect_ui}/artifacts/artifact/{found.id}")
+        page.get_by_text("infer:", exact=False).first.wait_for()
+        page.get_by_text("of 48 blocks", exact=False).first.wait_for()
+        picture(page, "ui-progress")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=1200) == 0
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+def _in_the_middle(client: SyncPrefectClient, output: Path) -> Any:
+    runs = [run for run in client.read_flow_runs() if str(output) in str(run.parameters.get("request"))]
+    infer = artifacts(client, runs[0]).get("infer") if runs else None
+    return infer if infer is not None and 10 < infer.data < 90 else None

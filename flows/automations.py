@@ -1,0 +1,154 @@
+"""Automations as code: what the server does by itself when a run ends badly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+
+from flows.endings import INCOMPLETE, REFUSED
+from storage.errors import InputError
+
+TAG = "dasnet"
+"""Of every deployment here, and so of its runs: automations leave other runs alone."""
+
+SILENCE_S = 120
+"""Without a sign of life until a run counts as dead: four heartbeats."""
+
+PAUSE_S = 60
+"""Before a second attempt. A worker reports a crash twice, the second time when it has put away the first attempt: a
+run that is scheduled again in between would be marked as crashed once more."""
+
+HEARTBEAT = "prefect.flow-run.heartbeat"
+_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", INCOMPLETE, REFUSED)}
+_DIED = {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
+_AGAIN = {f"prefect.flow-run.{state}" for state in ("AwaitingRetry", "Scheduled", "Pending", "Running")}
+_ENDED_BADLY = _DIED | {f"prefect.flow-run.{state}" for state in (INCOMPLETE, REFUSED)}
+
+_MESSAGE = """{{ flow.name }} / {{ flow_run.name }} ended {{ flow_run.state.name }}.
+
+{{ flow_run.state.message }}
+
+{{ flow_run | ui_url }}"""
+
+
+def _trigger(labels: Mapping[str, str] | None = None, **what: Any) -> EventTrigger:
+    return EventTrigger(
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", **(labels or {})}),
+        match_related=ResourceSpecification(
+            {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+        ),
+        for_each={"prefect.resource.id"},
+        threshold=1,
+        **what,
+    )
+
+
+def automations(notify: CallWebhook | SendNotification | None) -> list[AutomationCore]:
+    """What is registered with the deployments.
+
+    Args:
+        notify: whom to tell of a run that ended badly; None = nobody.
+    """
+    found = [
+        AutomationCore(
+            name="dasnet: no sign of life",
+            description=f"A run that has sent no heartbeat for {SILENCE_S} s is marked as crashed: its process, its "
+            "worker or its machine has died.",
+            trigger=_trigger(
+                posture=Posture.Proactive,
+                after={HEARTBEAT},
+                expect={HEARTBEAT, *_ENDS},
+                within=timedelta(seconds=SILENCE_S),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    name="Crashed",
+                    force=False,
+                    message=f"No sign of life for {SILENCE_S} s: the process, its worker or its machine has died.",
+                )
+            ],
+        ),
+        AutomationCore(
+            name="dasnet: once more",
+            description="A run that crashed or failed unexpectedly is run again, once; it goes on where it stopped. "
+            "Runs that were refused or have blocks in quarantine are not: they need a person.",
+            trigger=_trigger(
+                {"prefect.run-count": "1"},
+                posture=Posture.Proactive,
+                after=_DIED,
+                expect=_AGAIN,
+                within=timedelta(seconds=PAUSE_S),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.SCHEDULED,
+                    name="AwaitingRetry",
+                    force=False,
+                    message="Run again once; what is finished is kept.",
+                )
+            ],
+        ),
+    ]
+    if notify is not None:
+        found.append(
+            AutomationCore(
+                name="dasnet: tell somebody",
+                description="Sends a message when a run crashed, failed, was refused, or has blocks in quarantine.",
+                trigger=_trigger(posture=Posture.Reactive, expect=_ENDED_BADLY, within=timedelta(seconds=0)),
+                actions=[notify],
+            )
+        )
+    return found
+
+
+async def notification(client: PrefectClient, block: str) -> CallWebhook | SendNotification:
+    """What tells somebody, through a block ``type-slug/name`` of the server, which keeps its secrets.
+
+    Raises:
+        InputError: no such block.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    kind, separator, name = block.partition("/")
+    try:
+        if not separator:
+            raise ObjectNotFound(ValueError(block))
+        document = await client.read_block_document_by_name(name, block_type_slug=kind, include_secrets=False)
+    except ObjectNotFound as error:
+        raise InputError(
+            f"no block {block!r} on the server: make one in the UI under Blocks, for example a webhook called "
+            "failures, and name it as webhook/failures"
+        ) from error
+    identifier: UUID = document.id
+    if kind == "webhook":
+        return CallWebhook(block_document_id=identifier, payload=_MESSAGE)
+    return SendNotification(block_document_id=identifier, subject="DASNet: {{ flow_run.name }}", body=_MESSAGE)
+
+
+async def register_automations(client: PrefectClient, notify: CallWebhook | SendNotification | None) -> dict[str, str]:
+    """Create or update them by name; returns what was done with each. One that a person paused stays paused."""
+    done = {}
+    for wanted in automations(notify):
+        found = await client.read_automations_by_name(wanted.name)
+        if not found:
+            await client.create_automation(wanted)
+            done[wanted.name] = "made"
+        elif _content(found[0]) == _content(wanted):
+            done[wanted.name] = "there already"  # an update would forget the runs it is watching
+        else:
+            await client.update_automation(found[0].id, wanted.model_copy(update={"enabled": found[0].enabled}))
+            done[wanted.name] = "updated"
+    return done
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    return automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})

@@ -1,0 +1,99 @@
+"""``dasnet server`` and ``dasnet deploy``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.terminal import print_pairs, stderr
+
+
+def server(
+    host: Annotated[str, typer.Option(help="Address to listen at; anything but loopback opens it to others.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API and the UI.")] = 4200,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="postgresql+asyncpg://user@host/name, password from ~/.pgpass or PGPASSWORD; default: SQLite."
+        ),
+    ] = None,
+    auth_file: Annotated[
+        Path | None, typer.Option(help="File of mode 600 with user:password; default: one is made, once.")
+    ] = None,
+) -> None:
+    """Prefect's server and a worker for this machine, until Ctrl-C: UI, schedules, automations."""
+    from flows.deployments import default_file, is_registered, register
+    from flows.server import ServerOptions, Worker, is_loopback, login_file, running_server, serve_until_stopped
+
+    options = ServerOptions(host=host, port=port, database=database, auth_file=auth_file)
+    with running_server(options) as running, _speaking_to(f"{running.address}/api", running.secret):
+        place = auth_file or ("the environment" if "PREFECT_SERVER_API_AUTH_STRING" in os.environ else login_file())
+        print_pairs([("server", running.address), ("login", f"in {place}")])
+        if not is_loopback(host):
+            _warn(f"{host} is not loopback, and HTTP does not hide the login: put a proxy with TLS in front of it")
+        if not is_registered():
+            print_pairs(register(file=default_file()).lines())
+        with Worker(running) as worker:
+            print_pairs([("worker", f"started; logs in {worker.log.parent}"), ("stop", "Ctrl-C")])
+            serve_until_stopped(running, worker, warn=_warn)
+            stderr.print("stopping: runs in progress are stopped and taken up at the next start", soft_wrap=True)
+
+
+def _warn(message: str) -> None:
+    stderr.print(f"[yellow]warning[/yellow]: {message}", soft_wrap=True)
+
+
+def deploy(
+    file: Annotated[Path | None, typer.Option(help="The deployments; default: deploy/prefect.yaml.")] = None,
+    pool: Annotated[str, typer.Option(help="Where runs go: process | docker | kubernetes")] = "process",
+    notify: Annotated[
+        str | None, typer.Option(help="Block of the server that tells of bad ends, for example webhook/failures.")
+    ] = None,
+) -> None:
+    """Register the flows with a Prefect server: work pool, queues, deployments, automations. Safe to repeat."""
+    from flows.deployments import default_file, register
+    from flows.prefect_server import configured_api_url, require_api
+    from flows.server import ServerOptions
+
+    address = configured_api_url() or f"{ServerOptions().address}/api"
+    with _speaking_to(address, None):
+        require_api(address)
+        print_pairs(register(file=file or default_file(), pool_type=pool, notify=notify).lines())
+
+
+@contextmanager
+def _speaking_to(address: str, secret: str | None) -> Iterator[None]:
+    """Make a server this process's API, and that of `prefect` commands it starts.
+
+    Args:
+        secret: its login; None = the environment's, or on this machine the one that `dasnet server` made.
+    """
+    from urllib.parse import urlsplit
+
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from flows.server import is_loopback, login, login_file
+
+    if secret is None and PREFECT_API_AUTH_STRING.value() is None:
+        ours = is_loopback(urlsplit(address).hostname or "") and login_file().exists()
+        secret = login(login_file()) if ours else None
+    environment = {"PREFECT_API_URL": address} | ({} if secret is None else {"PREFECT_API_AUTH_STRING": secret})
+    settings = {PREFECT_API_URL: address} | ({} if secret is None else {PREFECT_API_AUTH_STRING: secret})
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        with temporary_settings(settings):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
