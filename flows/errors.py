@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 
 from dasnet.errors import BundleError, NonFiniteLossError, TrainingError
+from flows.certificates import CertificateError
 from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.prefect_server import PrefectServerError
 from storage.errors import InputError, IntegrityError
-from tiling.execute import ClusterLostError
+from tiling.execute import ClusterLostError, UnlikeWorkerError
 from tiling.plan import RefusedPlanError
 
 REFUSALS: tuple[type[Exception], ...] = (
@@ -18,6 +19,7 @@ REFUSALS: tuple[type[Exception], ...] = (
     TrainingError,
     RefusedPlanError,
     ClusterError,
+    CertificateError,
     PrefectServerError,
 )
 """Nothing was computed: exit code 2."""
@@ -26,6 +28,7 @@ UNFINISHED: tuple[type[Exception], ...] = (
     FailedBlocksError,
     FailedCellsError,
     ClusterLostError,
+    UnlikeWorkerError,
     IntegrityError,
     NonFiniteLossError,
 )

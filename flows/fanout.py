@@ -17,7 +17,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import LiveProgress
-from flows.cluster import ClusterLayout
+from flows.cluster import ClusterError, ClusterLayout
 from flows.console import Reporter
 from storage.ingest import ingest_block
 from storage.rasters import GridReader
@@ -155,7 +155,7 @@ def run_stage(
     in_flight: int,
     retries: int,
     reporter: Reporter,
-    on_ready: Callable[[Client], None] | None = None,
+    on_ready: Callable[[Client], Mapping[str, Any]] | None = None,
 ) -> StageResult:
     """Run what is pending of a stage and keep its ledger.
 
@@ -165,7 +165,8 @@ def run_stage(
         items: (name, item) of all blocks of the stage; those that the ledger has as done or failed are left out.
         total: how many `items` there are.
         in_flight: blocks submitted at a time for each lane.
-        on_ready: called when every worker has its tool, before the first block.
+        on_ready: called when every worker has its tool, before the first block; returns the arithmetic that a
+            worker which joins later must have as well.
     """
     began = ready = time.perf_counter()
     done_before = ledger.count("done")
@@ -176,8 +177,7 @@ def run_stage(
         client, layout = cluster()
         equipment = f"{stage}-{time.time_ns():x}"
         client.register_plugin(Equipment(equipment, make_tool(layout)), name=equipment)
-        if on_ready is not None:
-            on_ready(client)
+        arithmetic = None if on_ready is None else on_ready(client)
         ready = time.perf_counter()
         live = LiveProgress(stage, total, done=settled)
         runner = BoundedRunner(
@@ -185,7 +185,9 @@ def run_stage(
             equipment=equipment,
             items=((name, item) for name, item in items if ledger.state(name) == "pending"),
             in_flight=in_flight * layout.computing,
+            per_worker=in_flight * layout.lanes,
             retries=retries,
+            arithmetic=arithmetic,
         )
         step = partial(_drive, runner, ledger, reporter, live)
         batch = max(-(-pending // MAX_BATCHES), runner.in_flight)
@@ -225,19 +227,20 @@ def describe_predictors(client: Client) -> dict[str, Any]:
     """Arithmetic of the workers: device, precision, torch version. Every worker must say the same.
 
     Raises:
-        ValueError: they differ, so the result would depend on which worker computed which block.
+        ClusterError: they differ, so the result would depend on which worker computed which block.
     """
-    described = client.run(_describe_predictor)
+    described = client.run(_describe_equipment)
     distinct = {tuple(sorted(facts.items())) for facts in described.values()}
     if len(distinct) > 1:
         lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
-        raise ValueError(f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}")
+        raise ClusterError(
+            f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}"
+        )
     return dict(distinct.pop())
 
 
-def _describe_predictor(dask_worker: Worker) -> dict[str, Any]:
+def _describe_equipment(dask_worker: Worker) -> dict[str, Any]:
     for plugin in dask_worker.plugins.values():
-        tool = getattr(plugin, "tool", None)
-        if isinstance(tool, BlockInference | SeriesInference):
-            return dict(tool.predictor.describe())
+        if isinstance(plugin, Equipment) and (facts := plugin.describe()):
+            return facts
     return {}
