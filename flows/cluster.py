@@ -38,7 +38,7 @@ class ClusterLayout:
 
 # A predictor on CPU computes with one thread, so that its bits do not depend on the number of cores; the cores are
 # used by that many lanes. The libraries read these before they are imported, hence the environment.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -180,7 +180,7 @@ def closed_in_time(cluster: LocalCluster) -> Iterator[None]:
 
 def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     layout = local_layout(config)
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
         cluster = LocalCluster(
             n_workers=layout.workers,
             threads_per_worker=layout.lanes + 1,  # one more, to read and write while the lanes compute

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from distributed import Client, Worker
@@ -31,6 +31,11 @@ from tiling.worker import BlockInference, SeriesInference
 
 # The Prefect UI stays readable, and its API quiet, at a million blocks.
 MAX_BATCHES = 100
+
+_WORKERS_LOST = 3
+"""How often in a row a worker may vanish while all are asked something."""
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
@@ -176,7 +181,8 @@ def run_stage(
     if pending:
         client, layout = cluster()
         equipment = f"{stage}-{time.time_ns():x}"
-        client.register_plugin(Equipment(equipment, make_tool(layout)), name=equipment)
+        make = make_tool(layout)
+        with_all_workers(lambda: client.register_plugin(Equipment(equipment, make), name=equipment))
         arithmetic = None if on_ready is None else on_ready(client)
         ready = time.perf_counter()
         live = LiveProgress(stage, total, done=settled)
@@ -198,7 +204,7 @@ def run_stage(
         finally:
             runner.cancel()
             live.flush()
-        client.unregister_worker_plugin(equipment)
+        with_all_workers(lambda: client.unregister_worker_plugin(equipment))
     return StageResult(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
@@ -206,6 +212,20 @@ def run_stage(
         startup_s=ready - began,
         seconds=time.perf_counter() - ready,
     )
+
+
+def with_all_workers(call: Callable[[], T]) -> T:
+    """Ask something of every worker, again if one went silent meanwhile: the next time the scheduler knows it is gone.
+
+    Raises:
+        OSError: a worker was lost each time.
+    """
+    for _ in range(_WORKERS_LOST):
+        try:
+            return call()
+        except OSError:
+            time.sleep(1.0)
+    return call()
 
 
 def _drive(runner: BoundedRunner, ledger: Ledger, reporter: Reporter, live: LiveProgress, count: int) -> None:
@@ -229,7 +249,7 @@ def describe_predictors(client: Client) -> dict[str, Any]:
     Raises:
         ClusterError: they differ, so the result would depend on which worker computed which block.
     """
-    described = client.run(_describe_equipment)
+    described = with_all_workers(lambda: client.run(_describe_equipment))
     distinct = {tuple(sorted(facts.items())) for facts in described.values()}
     if len(distinct) > 1:
         lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
