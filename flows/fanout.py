@@ -32,6 +32,9 @@ from tiling.worker import BlockInference, SeriesInference
 # The Prefect UI stays readable, and its API quiet, at a million blocks.
 MAX_BATCHES = 100
 
+MIN_BATCH = 25
+"""Blocks: a task costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
+
 _WORKERS_LOST = 3
 """How often in a row a worker may vanish while all are asked something."""
 
@@ -196,7 +199,7 @@ def run_stage(
             arithmetic=arithmetic,
         )
         step = partial(_drive, runner, ledger, reporter, live)
-        batch = max(-(-pending // MAX_BATCHES), runner.in_flight)
+        batch = max(-(-pending // MAX_BATCHES), runner.in_flight, MIN_BATCH)
         try:
             for first in range(0, pending, batch):
                 last = min(first + batch, pending)

@@ -28,6 +28,8 @@ SHELL = [DEPLOY / "docker/with-secrets", DEPLOY / "slurm/dasnet.sbatch", ROOT / 
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 COMPOSE = DEPLOY / "compose.yaml"
 KUBERNETES_VERSION = "1.34"
+# a busy machine takes minutes for what takes seconds
+pytestmark = pytest.mark.timeout(900)
 SECRET_WORDS = re.compile(r"PASSWORD|AUTH_STRING|TOKEN|SECRET")
 
 
@@ -52,14 +54,14 @@ def tool(name: str) -> str:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_hadolint_finds_nothing(path: Path) -> None:
-    ended = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_hadolint_would_find_something(tmp_path: Path) -> None:
     bad = tmp_path / "Dockerfile"
     bad.write_text("FROM python:latest\nRUN cd /tmp\nUSER root\n")
-    ended = subprocess.run([tool("hadolint"), str(bad)], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([tool("hadolint"), str(bad)], capture_output=True, text=True, timeout=600)
     assert ended.returncode != 0
     assert {"DL3007", "DL3003", "DL3002"} <= set(re.findall(r"DL\d+", ended.stdout))
 
@@ -93,7 +95,7 @@ def test_what_images_are_made_of_is_let_into_the_build() -> None:
 
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(path: Path) -> None:
-    ended = subprocess.run([tool("shellcheck"), str(path)], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([tool("shellcheck"), str(path)], capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout
     assert os.access(path, os.X_OK)
 
@@ -188,7 +190,7 @@ def built() -> list[dict[str, Any]]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed (Debian: kubernetes-client): the kustomization is not built")
     ended = subprocess.run(
-        ["kubectl", "kustomize", str(DEPLOY / "kubernetes")], capture_output=True, text=True, timeout=120
+        ["kubectl", "kustomize", str(DEPLOY / "kubernetes")], capture_output=True, text=True, timeout=600
     )
     assert ended.returncode == 0, ended.stderr
     return validated(ended.stdout)
@@ -329,7 +331,7 @@ def test_programs_know_the_options_they_are_given(built: list[dict[str, Any]]) -
                     [sys.executable, "-m", "prefect", group, "start", "--help"],
                     capture_output=True,
                     text=True,
-                    timeout=240,
+                    timeout=600,
                     env={**os.environ, "COLUMNS": "200"},
                 )
                 for option in (option for option in options if option.startswith("--")):
