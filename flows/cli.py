@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from flows.cli_archive import reprocess
+from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, certs, cluster_of
 from flows.cli_server import deploy, server
 from flows.cli_training import add_training_commands
 from flows.terminal import (
@@ -35,6 +36,7 @@ add_training_commands(app)
 app.command()(reprocess)
 app.command()(server)
 app.command()(deploy)
+app.command()(certs)
 
 
 def main() -> None:
@@ -97,9 +99,11 @@ def detect(
     resampling: Annotated[
         str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")
     ] = "bilinear",
-    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Blocks that compute at a time in one worker.")] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
     precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
     block: Annotated[int, typer.Option(help="Side of a block, in pixels.")] = 2048,
     window: Annotated[int | None, typer.Option(help="Side of a window, in pixels; default: the bundle's.")] = None,
@@ -126,7 +130,9 @@ def detect(
             "after_date": after_date,
             "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
             "resampling": resampling,
-            "cluster": {"kind": cluster, "workers": workers, "lanes": lanes},
+            "cluster": cluster_of(
+                cluster, workers=workers, lanes=lanes, certificates=certificates, settings=cluster_set
+            ),
             "precision": precision,
             "block": block,
             "window": window,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
 from flows.terminal import numbers, print_pairs, run_flow, stderr
 
 
@@ -32,9 +33,11 @@ def reprocess(
         str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")
     ] = "bilinear",
     cell: Annotated[int, typer.Option(help="Side in pixels of a part that is a run of its own.")] = 102_400,
-    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Blocks that compute at a time in one worker.")] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
     precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
     block: Annotated[int, typer.Option(help="Side of a block, in pixels.")] = 2048,
     window: Annotated[int | None, typer.Option(help="Side of a window, in pixels; default: the bundle's.")] = None,
@@ -62,7 +65,9 @@ def reprocess(
             "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
             "resampling": resampling,
             "cell": cell,
-            "cluster": {"kind": cluster, "workers": workers, "lanes": lanes},
+            "cluster": cluster_of(
+                cluster, workers=workers, lanes=lanes, certificates=certificates, settings=cluster_set
+            ),
             "precision": precision,
             "block": block,
             "window": window,

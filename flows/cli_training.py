@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
 from flows.terminal import numbers, prefect, print_pairs, run_flow, terminal
 
 
@@ -38,8 +39,10 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     max_nodata: Annotated[float, typer.Option(help="Largest share of unknown pixels in a sample.")] = 0.5,
     shard: Annotated[int, typer.Option(help="Samples in one shard.")] = 64,
-    cluster: Annotated[str, typer.Option(help="local | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined shards.")] = False,
 ) -> None:
     """Labelled imagery in, one dataset store out, with a report of what is in it."""
@@ -66,7 +69,7 @@ def prepare(
             "seed": seed,
             "max_nodata": max_nodata,
             "shard": shard,
-            "cluster": {"kind": cluster, "workers": workers},
+            "cluster": cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set),
             "retry_failed": retry_failed,
         }
     )
@@ -81,13 +84,20 @@ def prepare(
 
 def weights(
     dataset: Annotated[Path, typer.Argument(help="Dataset directory.")],
-    cluster: Annotated[str, typer.Option(help="local | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
 ) -> None:
     """Class frequencies of a dataset, and the weights that make up for them."""
     from flows.dataset_config import WeightsRequest
 
-    request = WeightsRequest.model_validate({"dataset": dataset, "cluster": {"kind": cluster, "workers": workers}})
+    request = WeightsRequest.model_validate(
+        {
+            "dataset": dataset,
+            "cluster": cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set),
+        }
+    )
     with prefect(), terminal():
         from flows.class_weights import compute_class_weights
 
@@ -110,8 +120,10 @@ def train(
     backbone_weights: Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors, .pth).")] = None,
     about: Annotated[Path | None, typer.Option(help="Text file for the model card: the data and their terms.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the bundle; default: the output directory's.")] = None,
-    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Ranks, one a worker; default: 1, or one a GPU.")] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
 ) -> None:
     """A dataset in, a calibrated bundle with its card, scores and report out."""
     from flows.training_config import TrainRequest, chosen_recipe, parsed_changes
@@ -131,7 +143,12 @@ def train(
             "backbone_weights": backbone_weights,
             "about": text,
             "name": name,
-            "cluster": {"kind": cluster, "workers": workers or (1 if cluster == "local" else None)},
+            "cluster": cluster_of(
+                cluster,
+                workers=workers or (1 if cluster == "local" else None),
+                certificates=certificates,
+                settings=cluster_set,
+            ),
         }
     )
 
@@ -155,13 +172,15 @@ def evaluate(
     resolution: Annotated[float | None, typer.Option(help="Pixel size to detect at, in units of its CRS.")] = None,
     bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 1,2,3.")] = None,
     precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "float32",
-    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
 ) -> None:
     """Scores of a bundle on labelled samples, on a whole labelled mosaic, or both."""
     from flows.training_config import EvaluateRequest
 
-    where = {"kind": cluster, "workers": workers}
+    where = cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set)
     mosaic = None
     if before is not None or after is not None:
         mosaic = {

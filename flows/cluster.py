@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 
+from flows.certificates import CertificateError, Certificates, configured_security
 from flows.config import ClusterConfig
 
 
@@ -33,7 +38,7 @@ class ClusterLayout:
 
 # A predictor on CPU computes with one thread, so that its bits do not depend on the number of cores; the cores are
 # used by that many lanes. The libraries read these before they are imported, hence the environment.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -45,12 +50,19 @@ _WORKER_ENVIRONMENT = {
 _PATIENCE = "20s"
 """Until a scheduler must answer."""
 
+_WORKERS_PATIENCE_S = 300.0
+"""Until a running scheduler must have the workers that are waited for."""
+
 _CLOSING_S = 30.0
 """For the workers to end by themselves; what is left then ends with this process."""
 
-_SETTINGS = {
+SETTINGS = {
     # one death of a worker is bad luck; a block in whose company two died is a suspect (tiling.execute)
     "distributed.scheduler.allowed-failures": 1,
+    # A host that is cut off answers no keepalive probe: after `tcp` its connections are dead and its blocks go to
+    # others. A host that answers while its worker does not is given up after `worker-ttl`.
+    "distributed.comm.timeouts.tcp": "30s",
+    "distributed.comm.timeouts.connect": "30s",
     "distributed.scheduler.worker-ttl": "5 minutes",
     # blocks are big and few: let a worker take one more than it has lanes, never hoard
     "distributed.scheduler.worker-saturation": 1.0,
@@ -66,6 +78,7 @@ _SETTINGS = {
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
 }
+"""Dask's settings for a run. Schedulers and workers that others start have them from ``deploy/dask/dasnet.yaml``."""
 
 
 def cores() -> int:
@@ -89,44 +102,70 @@ def require_cluster(config: ClusterConfig) -> None:
     """Whether the cluster can be had, before anything is written.
 
     Raises:
-        ClusterError: no such scheduler, no GPU, or dask-cuda is not installed.
+        ClusterError: no such scheduler, no GPU, dask-cuda or what it was asked for is not installed.
+        CertificateError: a ``tls://`` address without certificates that hold.
     """
     if config.kind == "cuda":
-        try:
-            from dask_cuda.utils import get_n_gpus
-        except ImportError as error:
-            raise ClusterError(
-                f"--cluster cuda needs dask-cuda, which is not installed ({error}): "
-                "pip install -r requirements-cuda.lock"
-            ) from error
-        try:
-            found = get_n_gpus()
-        except Exception as error:  # pynvml raises many types where there is no driver or no device
-            raise ClusterError(
-                f"--cluster cuda found no usable GPU ({type(error).__name__}: {error}): use --cluster local"
-            ) from error
-        if not found:
-            raise ClusterError("--cluster cuda found no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES): use --cluster local")
-    elif config.kind != "local":
-        _client(config.kind).close()
+        _require_gpus(config)
+    elif config.is_running:
+        _client(config).close()
+
+
+def _require_gpus(config: ClusterConfig) -> None:
+    try:
+        from dask_cuda.utils import get_n_gpus
+    except ImportError as error:
+        raise ClusterError(
+            f"--cluster cuda needs dask-cuda, which is not installed ({error}): pip install -r requirements-cuda.lock"
+        ) from error
+    for asked, module, package in (
+        (config.protocol == "ucx", "distributed_ucxx", "distributed-ucxx-cu13"),
+        (config.rmm_pool is not None, "rmm", "rmm-cu13"),
+    ):
+        if asked and find_spec(module) is None:
+            raise ClusterError(f"{module} is not installed, which this cluster was asked to use: pip install {package}")
+    try:
+        found = get_n_gpus()
+    except Exception as error:  # pynvml raises many types where there is no driver or no device
+        raise ClusterError(
+            f"--cluster cuda found no usable GPU ({type(error).__name__}: {error}): use --cluster local"
+        ) from error
+    if not found:
+        raise ClusterError("--cluster cuda found no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES): use --cluster local")
+    if config.workers is not None and config.workers > found:
+        raise ClusterError(f"--workers {config.workers}, one a GPU, but this machine shows {found}")
 
 
 @contextmanager
-def connect(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
+def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tuple[Client, ClusterLayout]]:
     """Start or join the cluster; leave it, and stop what was started, at the end.
 
+    Args:
+        workers_stay: do not replace workers after ``worker_hours``: a task is as long as the flow.
+
     Raises:
-        ClusterError: no such scheduler, or it has no worker.
+        ClusterError: no such scheduler, or it has too few workers.
+        CertificateError: a ``tls://`` address without certificates that hold.
     """
     for noisy in ("distributed.nanny", "distributed.core", "distributed.scheduler", "distributed.worker.memory"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    with dask.config.set(_SETTINGS):
+    settings = {**SETTINGS, **({} if workers_stay else _lifetime(config))}
+    with dask.config.set(settings):
         if config.kind == "local":
             yield from _local(config)
         elif config.kind == "cuda":
             yield from _cuda(config)
         else:
-            yield from _existing(config)
+            yield from _running(config)
+
+
+def _lifetime(config: ClusterConfig) -> dict[str, str]:
+    seconds = 3600 * config.worker_hours
+    return {
+        "distributed.worker.lifetime.duration": f"{seconds}s",
+        # not all at once
+        "distributed.worker.lifetime.stagger": f"{seconds / 10}s",
+    }
 
 
 @contextmanager
@@ -141,11 +180,12 @@ def closed_in_time(cluster: LocalCluster) -> Iterator[None]:
 
 def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     layout = local_layout(config)
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
         cluster = LocalCluster(
             n_workers=layout.workers,
             threads_per_worker=layout.lanes + 1,  # one more, to read and write while the lanes compute
             processes=True,
+            memory_limit=config.memory_limit or "auto",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
         )
@@ -157,29 +197,75 @@ def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     from dask_cuda import LocalCUDACluster
 
     lanes = config.lanes or 1
-    cluster = LocalCUDACluster(
-        n_workers=config.workers,
-        threads_per_worker=lanes + 2,  # reading the next block and writing the last one beside the device's
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    )
+    cluster = LocalCUDACluster(**cuda_options(config), host="127.0.0.1", dashboard_address="127.0.0.1:0")
     with closed_in_time(cluster), Client(cluster) as client:
         yield client, ClusterLayout(workers=len(client.scheduler_info(n_workers=-1)["workers"]), lanes=lanes)
 
 
-def _client(address: str) -> Client:
+def cuda_options(config: ClusterConfig) -> dict[str, Any]:
+    """What dask-cuda's cluster is told."""
+    return {
+        "n_workers": config.workers,
+        "threads_per_worker": (config.lanes or 1) + 2,  # the next block is read, the last one written meanwhile
+        "memory_limit": config.memory_limit or "auto",
+        "protocol": config.protocol,
+        "rmm_pool_size": config.rmm_pool,
+        # without it torch would allocate beside the pool, from what the pool has left
+        "rmm_allocator_external_lib_list": None if config.rmm_pool is None else ["torch"],
+    }
+
+
+def _client(config: ClusterConfig) -> Client:
+    address = scheduler_address(config.kind)
+    security = None if config.certificates is None else Certificates(config.certificates).security("client")
+    security = security or configured_security()
+    if address.startswith("tls://") and security is None:
+        raise CertificateError(
+            f"{address} needs certificates: give --certificates DIR, a folder with ca.pem, client.pem and "
+            "client-key.pem of `dasnet certs`"
+        )
+    if security is not None and not address.startswith("tls://"):
+        raise CertificateError(
+            f"certificates are given, but the scheduler is at {address}, which is open to read: start it with them, "
+            "and give its tls:// address"
+        )
     try:
-        return Client(address, timeout=_PATIENCE)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        return Client(address, timeout=_PATIENCE, security=security)
+    except (OSError, TimeoutError, ValueError, RuntimeError, FutureWarning) as error:
         raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
-def _existing(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
-    with _client(config.kind) as client:
+def scheduler_address(kind: str) -> str:
+    """The address itself, or what a scheduler's file says.
+
+    Raises:
+        ClusterError: no such file, or it is none of a scheduler's.
+    """
+    if "://" in kind:
+        return kind
+    try:
+        address = json.loads(Path(kind).read_text())["address"]
+    except OSError as error:
+        raise ClusterError(
+            f"{kind} cannot be read ({error.strerror}): a scheduler that was started with --scheduler-file writes it, "
+            "and takes it away when it ends"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClusterError(f"{kind} was not written by a Dask scheduler ({error!r})") from error
+    return str(address)
+
+
+def _running(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
+    wanted = config.workers or 1
+    with _client(config) as client:
         try:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(wanted, timeout=_WORKERS_PATIENCE_S)
         except TimeoutError as error:
-            raise ClusterError(f"the Dask scheduler at {config.kind} has no worker") from error
+            found = len(client.scheduler_info(n_workers=-1)["workers"])
+            raise ClusterError(
+                f"the Dask scheduler at {scheduler_address(config.kind)} has {found} of {wanted} workers after "
+                f"{_WORKERS_PATIENCE_S:.0f} s"
+            ) from error
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         threads = min(worker["nthreads"] for worker in workers)
         lanes = config.lanes or max(1, threads - 1)

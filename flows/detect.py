@@ -122,7 +122,7 @@ def infer(
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.refuse_changed_execution(describe_predictors(client)),
+        on_ready=lambda client: directory.require_execution(describe_predictors(client)),
     )
     directory.add_seconds("infer", result.seconds)
     current_reporter().end(summary_of_stage(result, pixels=job.plan.pixels))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 
 from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
+from flows.certificates import CertificateError
 from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.prefect_server import PrefectServerError
 from flows.secret_files import SecretError
 from storage.errors import InputError, IntegrityError
-from tiling.execute import ClusterLostError
+from tiling.execute import ClusterLostError, UnlikeWorkerError
 from tiling.plan import RefusedPlanError
 
 REFUSALS: tuple[type[Exception], ...] = (
@@ -21,6 +22,7 @@ REFUSALS: tuple[type[Exception], ...] = (
     TrainingError,
     RefusedPlanError,
     ClusterError,
+    CertificateError,
     PrefectServerError,
     SecretError,
 )
@@ -30,6 +32,7 @@ UNFINISHED: tuple[type[Exception], ...] = (
     FailedBlocksError,
     FailedCellsError,
     ClusterLostError,
+    UnlikeWorkerError,
     IntegrityError,
     NonFiniteLossError,
 )

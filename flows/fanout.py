@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from distributed import Client, Worker
@@ -17,7 +17,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import LiveProgress
-from flows.cluster import ClusterLayout
+from flows.cluster import ClusterError, ClusterLayout
 from flows.console import Reporter
 from storage.ingest import ingest_block
 from storage.rasters import GridReader
@@ -31,6 +31,14 @@ from tiling.worker import BlockInference, SeriesInference
 
 # The Prefect UI stays readable, and its API quiet, at a million blocks.
 MAX_BATCHES = 100
+
+MIN_BATCH = 25
+"""Blocks: a task costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
+
+_WORKERS_LOST = 3
+"""How often in a row a worker may vanish while all are asked something."""
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
@@ -155,7 +163,7 @@ def run_stage(
     in_flight: int,
     retries: int,
     reporter: Reporter,
-    on_ready: Callable[[Client], None] | None = None,
+    on_ready: Callable[[Client], Mapping[str, Any]] | None = None,
     max_batches: int = MAX_BATCHES,
 ) -> StageResult:
     """Run what is pending of a stage and keep its ledger.
@@ -166,7 +174,8 @@ def run_stage(
         items: (name, item) of all blocks of the stage; those that the ledger has as done or failed are left out.
         total: how many `items` there are.
         in_flight: blocks submitted at a time for each lane.
-        on_ready: called when every worker has its tool, before the first block.
+        on_ready: called when every worker has its tool, before the first block; returns the arithmetic that a
+            worker which joins later must have as well.
         max_batches: Prefect tasks of the stage.
     """
     began = ready = time.perf_counter()
@@ -177,9 +186,9 @@ def run_stage(
     if pending:
         client, layout = cluster()
         equipment = f"{stage}-{time.time_ns():x}"
-        client.register_plugin(Equipment(equipment, make_tool(layout)), name=equipment)
-        if on_ready is not None:
-            on_ready(client)
+        make = make_tool(layout)
+        with_all_workers(lambda: client.register_plugin(Equipment(equipment, make), name=equipment))
+        arithmetic = None if on_ready is None else on_ready(client)
         ready = time.perf_counter()
         live = LiveProgress(stage, total, done=settled)
         runner = BoundedRunner(
@@ -187,10 +196,12 @@ def run_stage(
             equipment=equipment,
             items=((name, item) for name, item in items if ledger.state(name) == "pending"),
             in_flight=in_flight * layout.computing,
+            per_worker=in_flight * layout.lanes,
             retries=retries,
+            arithmetic=arithmetic,
         )
         step = partial(_drive, runner, ledger, reporter, live)
-        batch = max(-(-pending // max_batches), runner.in_flight)
+        batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)
         try:
             for first in range(0, pending, batch):
                 last = min(first + batch, pending)
@@ -198,7 +209,7 @@ def run_stage(
         finally:
             runner.cancel()
             live.flush()
-        client.unregister_worker_plugin(equipment)
+        with_all_workers(lambda: client.unregister_worker_plugin(equipment))
     return StageResult(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
@@ -206,6 +217,20 @@ def run_stage(
         startup_s=ready - began,
         seconds=time.perf_counter() - ready,
     )
+
+
+def with_all_workers(call: Callable[[], T]) -> T:
+    """Ask something of every worker, again if one went silent meanwhile: the next time the scheduler knows it is gone.
+
+    Raises:
+        OSError: a worker was lost each time.
+    """
+    for _ in range(_WORKERS_LOST):
+        try:
+            return call()
+        except OSError:
+            time.sleep(1.0)
+    return call()
 
 
 def _drive(runner: BoundedRunner, ledger: Ledger, reporter: Reporter, live: LiveProgress, count: int) -> None:
@@ -227,21 +252,20 @@ def describe_predictors(client: Client) -> dict[str, Any]:
     """Arithmetic of the workers: device, precision, torch version. Every worker must say the same.
 
     Raises:
-        ValueError: they differ, so the result would depend on which worker computed which block.
+        ClusterError: they differ, so the result would depend on which worker computed which block.
     """
-    described = client.run(_describe_predictor)
+    described = with_all_workers(lambda: client.run(_describe_equipment))
     distinct = {tuple(sorted(facts.items())) for facts in described.values()}
     if len(distinct) > 1:
         lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
-        raise ValueError(f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}")
+        raise ClusterError(
+            f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}"
+        )
     return dict(distinct.pop())
 
 
-def _describe_predictor(dask_worker: Worker) -> dict[str, Any]:
+def _describe_equipment(dask_worker: Worker) -> dict[str, Any]:
     for plugin in dask_worker.plugins.values():
-        tool = getattr(plugin, "tool", None)
-        # what computes describes itself: a predictor inside its tool, or the tool of statistics
-        computing = getattr(tool, "predictor", tool)
-        if computing is not None and hasattr(computing, "describe"):
-            return dict(computing.describe())
+        if isinstance(plugin, Equipment) and (facts := plugin.describe()):
+            return facts
     return {}

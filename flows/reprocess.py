@@ -137,7 +137,7 @@ def infer(
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.version.refuse_changed_execution(describe_predictors(client)),
+        on_ready=lambda client: directory.version.require_execution(describe_predictors(client)),
     )
     directory.version.add_seconds("infer", result.seconds)
     current_reporter().end(summary_of_stage(result, pixels=work.embeddings * job.blocks.size**2, share=1.0))

@@ -134,8 +134,11 @@ class RunDirectory:
         taken = dict((self.describe() or {}).get("seconds", {}))
         self.update(seconds={**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)})
 
-    def refuse_changed_execution(self, execution: Mapping[str, Any]) -> None:
+    def require_execution(self, execution: Mapping[str, Any]) -> Mapping[str, Any]:
         """Refuse to go on with other arithmetic than the run began with: its bytes would not be the same.
+
+        Returns:
+            `execution`, which a worker that joins later must have as well.
 
         Raises:
             DifferentRunError: naming what changed.
@@ -150,6 +153,7 @@ class RunDirectory:
                 + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
                 + "\nFinish it as it began, or choose another --output."
             )
+        return execution
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

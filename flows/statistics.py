@@ -115,7 +115,7 @@ def _count(
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.refuse_changed_execution(describe_predictors(client)),
+        on_ready=lambda client: directory.require_execution(describe_predictors(client)),
         max_batches=_BATCHES,
     )
     if result.failed:

@@ -436,7 +436,7 @@ def train(request: TrainRequest) -> TrainingSummary:
             request=request.model_dump(mode="json"),
             versions=versions(),
         )
-        cluster = until_end.enter_context(connect(_one_task_a_worker(request)))
+        cluster = until_end.enter_context(connect(_one_task_a_worker(request), workers_stay=True))
         artifacts.show_dashboard(cluster[0].dashboard_link)
         ended = train_ranks(request, store, directory, cluster)
         trained = bundle_task(request, store, directory, cluster)

@@ -7,6 +7,7 @@ not grow with the number of blocks.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 from collections import deque
@@ -18,9 +19,16 @@ from distributed import Client, Future, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
+_COUNTING_S = 5.0
+"""Seconds between two looks at how many workers there are."""
+
 
 class ClusterLostError(RuntimeError):
     """The cluster is gone: the scheduler closed the connection, or no worker has come back in time."""
+
+
+class UnlikeWorkerError(RuntimeError):
+    """A worker computes otherwise than those that began the run, so its blocks would not fit theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +62,25 @@ class Equipment(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         self.tool = None
 
+    def describe(self) -> dict[str, Any]:
+        """What the tool says of its arithmetic; nothing, if it has none."""
+        describe = getattr(self.tool, "describe", dict)
+        return dict(describe())
 
-def use_equipment(equipment: str, item: Any) -> Mapping[str, Any]:
-    """Run on a worker: give `item` to the tool that `equipment` made there."""
-    plugin = get_worker().plugins[equipment]
+
+def use_equipment(equipment: str, item: Any, arithmetic: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Run on a worker: give `item` to the tool that `equipment` made there.
+
+    Raises:
+        UnlikeWorkerError: the tool here describes another arithmetic than `arithmetic`.
+    """
+    worker = get_worker()
+    plugin = worker.plugins[equipment]
     assert isinstance(plugin, Equipment) and plugin.tool is not None
+    if arithmetic is not None and (found := plugin.describe()) != arithmetic:
+        raise UnlikeWorkerError(
+            f"worker {worker.address} joined, but computes otherwise than those before it: {found}, not {arithmetic}"
+        )
     try:
         return plugin.tool(item)
     except Exception as error:
@@ -88,7 +110,9 @@ class BoundedRunner:
         client: a connected client.
         equipment: name of an :class:`Equipment` registered with the client.
         items: (name, item) pairs; consumed lazily.
-        in_flight: items submitted at a time.
+        in_flight: items submitted at a time, at least.
+        per_worker: the same for each worker of the moment, for clusters that grow while they work.
+        arithmetic: what every worker's tool must say of itself; None = they are not asked.
         retries: further attempts after the first.
         patience_s: seconds without any worker after which :class:`ClusterLostError` is raised.
     """
@@ -97,13 +121,17 @@ class BoundedRunner:
     equipment: str
     items: Iterable[tuple[str, Any]]
     in_flight: int
+    per_worker: int = 0
     retries: int = 2
     patience_s: float = 300.0
+    arithmetic: Mapping[str, Any] | None = None
     _waiting: Iterator[tuple[str, Any]] = field(init=False)
     _again: deque[_Job] = field(init=False, default_factory=deque)
     _suspects: deque[_Job] = field(init=False, default_factory=deque)
     _running: dict[str, tuple[_Job, Future]] = field(init=False, default_factory=dict)
     _finished: queue.SimpleQueue[str] = field(init=False, default_factory=queue.SimpleQueue)
+    _workers: int = field(init=False, default=0)
+    _counted: float = field(init=False, default=-math.inf)
 
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.retries < 0:
@@ -138,6 +166,8 @@ class BoundedRunner:
             if future.status == "finished":
                 return Outcome(name=job.name, result=future.result(), error=None, attempts=job.attempts)
             error = self._error_of(future)
+            if isinstance(error, UnlikeWorkerError):
+                raise error
             killer = isinstance(error, KilledWorker)
             convicted = killer and job.suspected
             job.suspected = killer
@@ -156,14 +186,20 @@ class BoundedRunner:
         return ClusterLostError(f"the task was {future.status}")
 
     def _fill(self) -> None:
-        while len(self._running) < self.in_flight:
+        while len(self._running) < max(self.in_flight, self.per_worker * self._count_workers()):
             job = self._next_job()
             if job is None:
                 return
             key = f"{self.equipment}-{job.name}-{job.attempts}"
-            future = self.client.submit(use_equipment, self.equipment, job.item, key=key, pure=False)
+            future = self.client.submit(use_equipment, self.equipment, job.item, self.arithmetic, key=key, pure=False)
             self._running[key] = (job, future)
             future.add_done_callback(lambda done: self._finished.put(done.key))
+
+    def _count_workers(self, *, now: bool = False) -> int:
+        if now or (self.per_worker and time.monotonic() - self._counted > _COUNTING_S):
+            self._workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+            self._counted = time.monotonic()
+        return self._workers
 
     def _next_job(self) -> _Job | None:
         fresh = next(self._waiting, None)
@@ -183,7 +219,7 @@ class BoundedRunner:
             except queue.Empty:
                 if self.client.status != "running":
                     raise ClusterLostError("the connection to the Dask scheduler is closed") from None
-                if self.client.scheduler_info(n_workers=-1)["workers"]:
+                if self._count_workers(now=True):
                     alone_since = None
                     continue
                 alone_since = alone_since or time.monotonic()

@@ -40,6 +40,10 @@ class BlockInference:
         self._blocks = blocks
         self._work = _Work(predictor=predictor, lattice=lattice, device=threading.Semaphore(lanes))
 
+    def describe(self) -> Mapping[str, Any]:
+        """The predictor's arithmetic."""
+        return self.predictor.describe()
+
     def __call__(self, index: int) -> Mapping[str, Any]:
         """Compute block `index`.
 
@@ -89,6 +93,10 @@ class SeriesInference:
         self._sink = sink
         self._blocks = blocks
         self._work = _Work(predictor=predictor, lattice=lattice, device=threading.Semaphore(lanes))
+
+    def describe(self) -> Mapping[str, Any]:
+        """The predictor's arithmetic."""
+        return self.predictor.describe()
 
     def __call__(self, wanted: SeriesTask) -> Mapping[str, Any]:
         """Compute the pairs of a block; facts as of :class:`BlockInference`, but ``digests``: SHA-256 by pair."""

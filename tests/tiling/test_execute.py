@@ -12,7 +12,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from flows.cluster import closed_in_time
-from tiling.execute import BoundedRunner, ClusterLostError, Equipment, Outcome
+from tiling import execute
+from tiling.execute import BoundedRunner, ClusterLostError, Equipment, Outcome, UnlikeWorkerError
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,56 @@ def test_an_item_that_kills_workers_is_quarantined_alone(client: Client, tmp_pat
     outcomes = run(client, tmp_path, [(number, "kill" if number == 3 else "") for number in range(12)])
     assert [name for name, outcome in outcomes.items() if outcome.error] == ["3"]
     assert "KilledWorker" in str(outcomes["3"].error)
+
+
+class Calculator:
+    """A tool that says how it computes."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def __call__(self, item: int) -> dict[str, Any]:
+        return {"device": self._device}
+
+    def describe(self) -> dict[str, Any]:
+        return {"device": self._device}
+
+
+def test_a_worker_that_computes_otherwise_ends_the_run_and_its_block_is_not_taken(client: Client) -> None:
+    client.register_plugin(Equipment("calculator", lambda: Calculator("cuda")), name="calculator")
+    items = [(str(number), number) for number in range(3)]
+    alike = BoundedRunner(
+        client=client, equipment="calculator", items=items, in_flight=2, arithmetic={"device": "cuda"}
+    )
+    assert [outcome.result for outcome in alike.advance(3)] == [{"device": "cuda"}] * 3
+    unlike = BoundedRunner(
+        client=client, equipment="calculator", items=items, in_flight=2, arithmetic={"device": "cpu"}
+    )
+    with pytest.raises(UnlikeWorkerError, match=r"joined, but computes otherwise .*'cuda'.*, not .*'cpu'"):
+        list(unlike.advance(3))
+    unlike.cancel()
+    client.unregister_worker_plugin("calculator")
+
+
+def test_a_cluster_that_grows_is_given_more_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_COUNTING_S", 0.0)
+    taken: list[int] = []
+
+    def items() -> Iterator[tuple[str, tuple[int, str]]]:
+        for number in range(60):
+            taken.append(number)
+            yield str(number), (number, "")
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as growing:
+        growing.register_plugin(Equipment("growing", lambda: Square(tmp_path)), name="growing")
+        runner = BoundedRunner(client=growing, equipment="growing", items=items(), in_flight=3, per_worker=3)
+        list(runner.advance(5))
+        assert len(taken) <= 5 + 3
+        cluster.scale(2)
+        growing.wait_for_workers(2, timeout=120)
+        list(runner.advance(5))
+        assert 10 + 3 < len(taken) <= 10 + 6
+        assert len(list(runner.advance(100))) == 50
 
 
 def test_a_cluster_without_workers_is_lost_not_waited_for(tmp_path: Path) -> None:
