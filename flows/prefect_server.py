@@ -102,7 +102,7 @@ def die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def embedded_server(log: Path, *, patience_s: float = 120.0, log_level: str = "WARNING") -> Iterator[str]:
+def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "WARNING") -> Iterator[str]:
     """Run a Prefect server on a free loopback port and make it this process's API; yields the UI's address.
 
     Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by ``prefect server start``.
