@@ -15,3 +15,7 @@ class TrainingError(ValueError):
 
 class NonFiniteLossError(ArithmeticError):
     """A loss or gradient is NaN or infinite; the weights are still those of the step before."""
+
+
+class DegenerateStatisticsError(ValueError):
+    """Statistics of a pair of mosaics that say nothing: a constant band, a singular covariance, a single cluster."""

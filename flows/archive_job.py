@@ -22,6 +22,7 @@ from dasnet.bundle import Bundle, load_bundle
 from flows.archive_config import ReprocessRequest
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
+from flows.method import require_a_bundle
 from flows.run_directory import RunDirectory
 from storage.archives import DatedFiles, archive_name, read_archive
 from storage.digests import DigestCache, MosaicDigest
@@ -254,6 +255,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
     """
     require_cluster(request.cluster)
+    require_a_bundle(request.bundle, flow="reprocess")
     bundle = load_bundle(request.bundle)
     outline = None if request.grid.region is None else region_geometry(request.grid.region)
     found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=outline)

@@ -12,6 +12,7 @@ import torch
 from dasnet.inference import DasnetPredictor
 from flows.archive_job import ArchiveJob
 from flows.job import Job
+from flows.method import MethodModel
 
 _CALLS = 2
 _WINDOWS = 4
@@ -23,9 +24,10 @@ J = TypeVar("J", Job, ArchiveJob)
 def calibrated(job: J) -> J:
     """The job with the seconds of one window in its plan, measured on one CPU thread of this machine.
 
-    For another cluster than the local one nothing is measured: its devices are not here.
+    For another cluster than the local one nothing is measured: its devices are not here. Nor for a method without
+    training: reading is what takes its time.
     """
-    if job.request.cluster.kind != "local":
+    if job.request.cluster.kind != "local" or isinstance(job.bundle, MethodModel):
         return job
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

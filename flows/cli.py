@@ -74,8 +74,17 @@ def detect(
     before: Annotated[str, typer.Argument(help="Mosaic of the first date: file, URL, folder, glob, .txt list, Zarr.")],
     after: Annotated[str, typer.Argument(help="Mosaic of the second date.")],
     output: Annotated[Path, typer.Option(help="Run directory: new, or of the same run, which then goes on.")],
-    bundle: Annotated[str, typer.Option(help="Model: name of a shipped bundle, or a path.")] = "synthetic",
+    bundle: Annotated[
+        str,
+        typer.Option(
+            help="Model: name of a shipped bundle, or a path; or a method without training: cva, pca-kmeans, irmad, "
+            "sfa, isfa."
+        ),
+    ] = "synthetic",
     bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 4,1,2.")] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help="Of a method without training: otsu, or chi2 (irmad, sfa, isfa).")
+    ] = None,
     before_date: Annotated[str | None, typer.Option(help="Date of the first mosaic (ISO 8601).")] = None,
     after_date: Annotated[str | None, typer.Option(help="Date of the second mosaic (ISO 8601).")] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of the result; default: the first mosaic's.")] = None,
@@ -109,6 +118,7 @@ def detect(
             "output": output,
             "bundle": bundle,
             "bands": numbers(bands, "--bands", int),
+            "threshold": threshold,
             "before_date": before_date,
             "after_date": after_date,
             "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
@@ -180,10 +190,17 @@ def synthesize(
 
 
 @app.command("bundle")
-def show_bundle(bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle, or a path.")]) -> None:
+def show_bundle(
+    bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle or of a method without training, or a path.")],
+) -> None:
     """Show what a model bundle is: its card and what it needs."""
+    from dasnet.baselines.methods import METHODS
     from dasnet.bundle import load_bundle
+    from flows.method import method_card
 
+    if bundle in METHODS:
+        stdout.print(method_card(METHODS[bundle]), markup=False, highlight=False)
+        return
     loaded = load_bundle(bundle)
     print_pairs(
         [

@@ -84,10 +84,19 @@ class GridRequest(Frozen):
 class InferenceRequest(Frozen):
     """How change is computed, whatever it is computed from."""
 
-    bundle: Annotated[str, Field(description="Model: the name of a shipped bundle or a path.")] = "synthetic"
+    bundle: Annotated[
+        str,
+        Field(
+            description="Model: the name of a shipped bundle or a path; to detect also a method without training: cva, "
+            "pca-kmeans, irmad, sfa, isfa."
+        ),
+    ] = "synthetic"
     bands: Annotated[
         list[int] | None,
-        Field(description="Band numbers (from 1) that the bundle's bands are, in its order; empty: by name."),
+        Field(
+            description="Band numbers (from 1) that the bundle's bands are, in its order; empty: by name. For a method "
+            "without training: the bands to compare; empty: all that both dates have."
+        ),
     ] = None
     grid: GridRequest = GridRequest()
     resampling: Annotated[
@@ -127,6 +136,13 @@ class DetectRequest(InferenceRequest):
 
     before: Annotated[MosaicSpec, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")]
     after: Annotated[MosaicSpec, Field(description="Mosaic of the second date.")]
+    threshold: Annotated[
+        Literal["otsu", "chi2"] | None,
+        Field(
+            description="Of a method without training: `otsu`, or `chi2` (irmad, sfa, isfa: what one in a hundred "
+            "unchanged pixels exceeds); empty: the method's usual one."
+        ),
+    ] = None
     output: Annotated[Path, Field(description="Run directory: new, empty, or of the same run, which then goes on.")]
     before_date: Annotated[datetime | None, Field(description="Date of the first mosaic; empty: from the file.")] = None
     after_date: Annotated[datetime | None, Field(description="Date of the second mosaic; empty: from the file.")] = None

@@ -1,4 +1,4 @@
-"""detect-changes: plan → ingest → infer → mosaic → products."""
+"""detect-changes: plan → ingest → (statistics, for a method without training) → infer → mosaic → products."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from flows.fanout import (
 )
 from flows.job import Job, resolve
 from flows.make_products import Summary, make_products
+from flows.method import MethodModel
 from flows.run_directory import RunDirectory
+from flows.statistics import make_method_predictor, make_statistics
 from flows.versions import versions
 from storage.digests import digest_mosaic
 from storage.errors import InputError
@@ -132,7 +134,8 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
     """The stages of the flow `detect-changes`; call it inside a flow run.
 
     Args:
-        make_predictor: makes the predictor on each worker; None = DASNet from the request's bundle.
+        make_predictor: makes the predictor on each worker; None = from the request's bundle, or from the statistics of
+            its method.
     """
     job = plan_run(request)
     for warning in job.warnings:
@@ -150,6 +153,12 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             return connected[0]
 
         ingested = ingest(job, directory, cluster)
+        if make_predictor is None and isinstance(job.bundle, MethodModel):
+            if ingested.failed:
+                # the statistics of what could be read are not those of the mosaic
+                total = len(job.mosaics) * len(job.blocks)
+                raise FailedBlocksError(ingested.failed, total=total, directory=directory.path)
+            make_predictor = partial(make_method_predictor, make_statistics(job, job.bundle, directory, cluster))
         inferred = infer(job, directory, cluster, make_predictor or predictor_factory(request))
         until_products.close()
         _show_blocks(directory.ledger("infer"), total=len(job.blocks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from dasnet.errors import BundleError, NonFiniteLossError, TrainingError
+from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
 from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.prefect_server import PrefectServerError
@@ -15,6 +15,8 @@ from tiling.plan import RefusedPlanError
 REFUSALS: tuple[type[Exception], ...] = (
     InputError,
     BundleError,
+    DegenerateStatisticsError,
+    PredictorError,
     TrainingError,
     RefusedPlanError,
     ClusterError,

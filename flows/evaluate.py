@@ -15,6 +15,7 @@ from flows import artifacts
 from flows.cluster import ClusterLayout, connect, require_cluster
 from flows.detect import detect_changes
 from flows.evaluation_report import PEER_HEADER, peer_rows, write_evaluation
+from flows.method import require_a_bundle
 from flows.run_directory import RunDirectory
 from flows.score import Score, require_fit, score
 from flows.score_mosaic import MosaicScore, score_mosaic
@@ -54,6 +55,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationSummary:
     The threshold is the bundle's own, frozen on its validation data; nothing is chosen on what is scored here.
     """
     require_cluster(request.cluster)
+    require_a_bundle(request.bundle, flow="evaluate")
     bundle = load_bundle(request.bundle)
     store = None if request.dataset is None else open_dataset(request.dataset)
     if store is not None:

@@ -156,6 +156,7 @@ def run_stage(
     retries: int,
     reporter: Reporter,
     on_ready: Callable[[Client], None] | None = None,
+    max_batches: int = MAX_BATCHES,
 ) -> StageResult:
     """Run what is pending of a stage and keep its ledger.
 
@@ -166,6 +167,7 @@ def run_stage(
         total: how many `items` there are.
         in_flight: blocks submitted at a time for each lane.
         on_ready: called when every worker has its tool, before the first block.
+        max_batches: Prefect tasks of the stage.
     """
     began = ready = time.perf_counter()
     done_before = ledger.count("done")
@@ -188,7 +190,7 @@ def run_stage(
             retries=retries,
         )
         step = partial(_drive, runner, ledger, reporter, live)
-        batch = max(-(-pending // MAX_BATCHES), runner.in_flight)
+        batch = max(-(-pending // max_batches), runner.in_flight)
         try:
             for first in range(0, pending, batch):
                 last = min(first + batch, pending)
@@ -238,6 +240,8 @@ def describe_predictors(client: Client) -> dict[str, Any]:
 def _describe_predictor(dask_worker: Worker) -> dict[str, Any]:
     for plugin in dask_worker.plugins.values():
         tool = getattr(plugin, "tool", None)
-        if isinstance(tool, BlockInference | SeriesInference):
-            return dict(tool.predictor.describe())
+        # what computes describes itself: a predictor inside its tool, or the tool of statistics
+        computing = getattr(tool, "predictor", tool)
+        if computing is not None and hasattr(computing, "describe"):
+            return dict(computing.describe())
     return {}

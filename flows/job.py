@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from dasnet.bundle import Bundle, load_bundle
 from flows.cluster import local_layout, require_cluster
 from flows.config import DetectRequest, InferenceRequest
+from flows.method import MethodModel, choose_method, is_method
 from storage.errors import InputError
 from storage.grids import common_grid, needs_resampling, select_bands
 from storage.mosaics import Mosaic, open_mosaic
@@ -33,6 +34,7 @@ class Job:
     Attributes:
         mosaics: one for each date, in time order.
         readers: the same, on `grid`, with the bundle's bands.
+        bundle: or a method without training in its place.
         times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
         plan: geometry and cost.
         warnings: what the user should know before the run.
@@ -41,7 +43,7 @@ class Job:
     request: DetectRequest
     mosaics: tuple[Mosaic, ...]
     readers: tuple[GridReader, ...]
-    bundle: Bundle
+    bundle: Bundle | MethodModel
     grid: GeoBox
     times: tuple[datetime, ...]
     dates_known: bool
@@ -58,15 +60,17 @@ class Job:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """What the probability depends on beside inputs, grid and bundle."""
+        """What the probability depends on beside inputs, grid and bundle; a method's own parameters too."""
+        method = self.bundle if isinstance(self.bundle, MethodModel) else None
         return {
             "bands": [list(reader.bands) for reader in self.readers],
             "resampling": self.request.resampling,
             "block": self.blocks.size,
             "window": self.lattice.window,
             "overlap": self.lattice.overlap,
-            "precision": self.request.precision,
+            "precision": self.request.precision if method is None else "float64",
             "dates": [time.isoformat() for time in self.times],
+            **({} if method is None else {"method": method.identity}),
         }
 
     def identity(self, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -105,7 +109,10 @@ class Job:
                 f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
             ),
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
-            ("bundle", f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}"),
+            (
+                "method" if isinstance(self.bundle, MethodModel) else "bundle",
+                f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}",
+            ),
             ("blocks", f"{len(plan.blocks):,} of {plan.blocks.size} px"),
             (
                 "windows",
@@ -131,19 +138,15 @@ def resolve(request: DetectRequest) -> Job:
         InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
     """
     require_cluster(request.cluster)
-    bundle = load_bundle(request.bundle)
-    mosaics = (open_mosaic(request.before), open_mosaic(request.after))
     warnings: list[str] = []
-    for mosaic in mosaics:
-        require_dtype(mosaic, bundle, request.bundle)
-    if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
-        raise InputError(
-            f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
-            f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
-            f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
-        )
-    wanted = [band.name for band in bundle.bands]
-    bands = [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
+    bundle: Bundle | MethodModel
+    if is_method(request.bundle):
+        mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+        bundle, bands = choose_method(request, mosaics, warnings)
+    else:
+        bundle = load_bundle(request.bundle)
+        mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+        bands = _bands_for(bundle, request, mosaics)
     asked = request.grid
     grid = common_grid(mosaics, crs=asked.crs, resolution=asked.resolution, bbox=asked.bbox, region=asked.region)
     readers = tuple(
@@ -171,6 +174,24 @@ def resolve(request: DetectRequest) -> Job:
         plan=plan,
         warnings=tuple(warnings),
     )
+
+
+def _bands_for(bundle: Bundle, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
+    if request.threshold is not None:
+        raise InputError(
+            f"--threshold {request.threshold} is for a method without training: {request.bundle} has its own, "
+            f"{bundle.threshold:.4g}, from its validation"
+        )
+    for mosaic in mosaics:
+        require_dtype(mosaic, bundle, request.bundle)
+    if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
+        raise InputError(
+            f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
+            f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
+            f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
+        )
+    wanted = [band.name for band in bundle.bands]
+    return [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
 
 
 def _times(
@@ -207,7 +228,7 @@ def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
         )
 
 
-def compare_resolution(grid: GeoBox, bundle: Bundle, warnings: list[str]) -> None:
+def compare_resolution(grid: GeoBox, bundle: Bundle | MethodModel, warnings: list[str]) -> None:
     """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
     if bundle.resolution is None:
         return
@@ -222,10 +243,11 @@ def compare_resolution(grid: GeoBox, bundle: Bundle, warnings: list[str]) -> Non
         )
 
 
-def plan_of(request: InferenceRequest, bundle: Bundle, grid: GeoBox, *, dates: int) -> Plan:
+def plan_of(request: InferenceRequest, bundle: Bundle | MethodModel, grid: GeoBox, *, dates: int) -> Plan:
     """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
     window = request.window or bundle.window
-    overlap = window // 4 if request.overlap is None else request.overlap
+    usual = bundle.overlap if isinstance(bundle, MethodModel) else window // 4
+    overlap = usual if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
     layout = local_layout(request.cluster)

@@ -15,13 +15,15 @@ from prefect.cache_policies import NO_CACHE
 from flows import artifacts
 from flows.console import current_reporter
 from flows.job import Job
+from flows.method import MethodModel
 from flows.products import BlockStatistics, BlockVerifier, ProductLedger
 from flows.run_directory import RunDirectory
+from flows.statistics_progress import read_progress
 from flows.versions import versions
 from storage.cog import write_cog
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
-from storage.stac import ItemAsset, write_item
+from storage.stac import DASNET, ItemAsset, write_item
 from storage.store import NODATA, RunStore
 from storage.vector import changed_levels, write_changes
 
@@ -153,14 +155,13 @@ def _report_data(
 ) -> ReportData:
     described = directory.describe() or {}
     seconds = described.get("seconds", {})
-    mean, high = summary.disagreement
     rate = job.plan.pixels / seconds["infer"] / 1e6 if seconds.get("infer") else 0.0
     key = described["key"]
     total = max(sum(statistics.seconds.values()), 1e-9)
     return ReportData(
         title=f"Change from {_dated(job, 0)} to {_dated(job, 1)}",
         subtitle=f"Run {key[:12]}, {job.grid.width:,} × {job.grid.height:,} px in {job.grid.crs}, "
-        f"bundle {job.request.bundle}",
+        f"{_kind(job)} {job.request.bundle}",
         looks=looks,
         before_label=_dated(job, 0),
         after_label=_dated(job, 1),
@@ -168,7 +169,7 @@ def _report_data(
             ("Changed area", area(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
             ("Places", f"{summary.polygons:,}", f"polygons at a probability of {job.bundle.threshold:.3f} or more"),
             ("Nodata", f"{summary.nodata_share:.2%}", "of all pixels, where an input has none"),
-            ("Windows disagree by", f"{mean:.3f}", f"standard deviation where they overlap; 95 % below {high:.3f}"),
+            _how_sure(job, directory, summary),
             ("Blocks", f"{len(job.blocks):,}", f"{statistics.skipped_blocks:,} of them without a valid pixel"),
             ("Infer", f"{rate:.2f} Mpx/s", f"{statistics.windows:,} windows of {job.lattice.window} px"),
         ],
@@ -185,8 +186,9 @@ def _report_data(
                 ),
             ],
             "Parameters": [(name, str(value)) for name, value in job.parameters.items()],
+            **({"Statistics": _statistics(directory)} if isinstance(job.bundle, MethodModel) else {}),
             "Arithmetic": [(name, str(value)) for name, value in described.get("execution", {}).items()],
-            "Bundle": [
+            _kind(job).capitalize(): [
                 ("name", job.request.bundle),
                 ("SHA-256", job.bundle.digest),
                 ("threshold", f"{job.bundle.threshold:.4f}"),
@@ -198,6 +200,26 @@ def _report_data(
         threshold=job.bundle.threshold,
         card=job.bundle.card,
     )
+
+
+def _kind(job: Job) -> str:
+    return "method" if isinstance(job.bundle, MethodModel) else "bundle"
+
+
+def _how_sure(job: Job, directory: RunDirectory, summary: Summary) -> tuple[str, str, str]:
+    if isinstance(job.bundle, MethodModel):
+        figure, _, origin = read_progress(directory).threshold.partition(", ")
+        return "Threshold", figure, origin
+    mean, high = summary.disagreement
+    return "Windows disagree by", f"{mean:.3f}", f"standard deviation where they overlap; 95 % below {high:.3f}"
+
+
+def _statistics(directory: RunDirectory) -> list[tuple[str, str]]:
+    known = read_progress(directory)
+    return [
+        *((f"pass {number}", note) for number, note in enumerate(known.state.notes, start=1)),
+        ("threshold of the statistic", known.threshold),
+    ]
 
 
 def _write_item(path: Path, job: Job, directory: RunDirectory, products: ProductLedger) -> None:
@@ -230,9 +252,11 @@ def _write_item(path: Path, job: Job, directory: RunDirectory, products: Product
             "inputs": described["files"],
             "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
             "threshold": job.bundle.threshold,
+            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, MethodModel) else {}),
             "parameters": job.parameters,
             "execution": described.get("execution", {}),
             "dates_known": job.dates_known,
         },
         software=versions(),
+        made_by=job.bundle.method.source if isinstance(job.bundle, MethodModel) else DASNET,
     )

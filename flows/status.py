@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.products import PRODUCTS
 from flows.run_directory import RunDirectory
+from flows.statistics_progress import pass_name, read_progress, sheets_of
 from storage.errors import InputError
 from tiling.grid import BlockGrid
 
@@ -35,9 +36,10 @@ class RunStatus:
 
     Attributes:
         key: the run key.
-        stages: ingest and infer.
+        stages: ingest, infer, and the pass that a method without training is making between them.
         failed: error of each quarantined block, by its name.
         products: which of the products stand there.
+        passes: of a method without training over the mosaics, that are done.
     """
 
     key: str
@@ -45,6 +47,7 @@ class RunStatus:
     stages: dict[str, StageState]
     failed: dict[str, str]
     products: tuple[str, ...]
+    passes: int = 0
 
     @property
     def word(self) -> str:
@@ -59,6 +62,7 @@ class RunStatus:
             ("run", f"{self.key[:16]}… of {self.created}"),
             ("state", self.word),
             *((name, str(stage)) for name, stage in self.stages.items()),
+            *([("statistics", f"{self.passes} passes done")] if self.passes else []),
             ("products", ", ".join(self.products) or "none yet"),
         ]
 
@@ -135,7 +139,11 @@ def _run_status(path: Path, directory: RunDirectory, description: dict[str, Any]
     dates = len(description["identity"]["inputs"])
     stages: dict[str, StageState] = {}
     failed: dict[str, str] = {}
-    for stage, total in (("ingest", dates * len(blocks)), ("infer", len(blocks))):
+    totals = {"ingest": dates * len(blocks)}
+    state = read_progress(directory).state
+    if "method" in description["identity"]["parameters"] and not state.finished:
+        totals[pass_name(state.passes + 1)] = len(sheets_of(height=shape[0], width=shape[1]))
+    for stage, total in {**totals, "infer": len(blocks)}.items():
         ledger = directory.ledger(stage)
         stages[stage] = StageState(total=total, done=ledger.count("done"), failed=ledger.count("failed"))
         failed |= {entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")}
@@ -145,4 +153,5 @@ def _run_status(path: Path, directory: RunDirectory, description: dict[str, Any]
         stages=stages,
         failed=failed,
         products=tuple(name for name in PRODUCTS.values() if (path / name).exists()),
+        passes=state.passes,
     )

@@ -49,6 +49,37 @@ def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] 
     raise InputError(f"{has}, {needs}: say with --bands which ones they are, in this order")
 
 
+def common_bands(
+    first: Mosaic, second: Mosaic, explicit: Sequence[int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers (from 1, without alpha) of the bands that both mosaics have, in the first one's order.
+
+    By the user's numbers; else those whose names both have; else by position, where the counts are equal.
+
+    Raises:
+        InputError: saying what both sides have.
+    """
+    if explicit is not None:
+        twice = sorted({number for number in explicit if list(explicit).count(number) > 1})
+        if twice or not explicit:
+            raise InputError(f"--bands {','.join(map(str, explicit))} must name bands, each of them once")
+        wanted = [f"band {number}" for number in explicit]
+        return select_bands(first, wanted, explicit), select_bands(second, wanted, explicit)
+    if first.bands_are_named and second.bands_are_named:
+        shared = [name for name in first.bands if first.bands.count(name) == 1 and second.bands.count(name) == 1]
+        if shared:
+            here, there = (tuple(mosaic.bands.index(name) + 1 for name in shared) for mosaic in (first, second))
+            return here, there
+    if len(first.bands) != len(second.bands):
+        raise InputError(
+            f"the two dates have different bands: {first.label} has {len(first.bands)} ({', '.join(first.bands)}), "
+            f"{second.label} has {len(second.bands)} ({', '.join(second.bands)}); say with --bands which ones to use "
+            "of both"
+        )
+    numbers = tuple(range(1, len(first.bands) + 1))
+    return numbers, numbers
+
+
 def common_grid(
     mosaics: Sequence[Mosaic],
     *,

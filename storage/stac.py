@@ -22,6 +22,9 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 )
 
+DASNET = "DASNet, a Siamese network with dual attention"
+"""What made a probability, as an item's lineage says it."""
+
 _SHA256_MULTIHASH = "1220"
 """The file extension wants multihashes: the code of SHA-256, and its length of 32 bytes."""
 
@@ -50,6 +53,7 @@ def write_item(
     software: Mapping[str, str],
     collection: tuple[str, str] | None = None,
     derived_from: Sequence[str] = (),
+    made_by: str = DASNET,
 ) -> None:
     """Write a STAC item beside its assets.
 
@@ -59,6 +63,7 @@ def write_item(
         start, end: naive UTC datetimes of the two dates.
         provenance: goes into the properties under ``dasnet:…``: inputs with digests, bundle, parameters, run key.
         software: names and versions (processing extension).
+        made_by: what the probability comes from.
     """
     footprint = grid.geographic_extent
     item = pystac.Item(
@@ -72,7 +77,7 @@ def write_item(
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "title": "Change probability between two dates",
             "processing:software": dict(software),
-            "processing:lineage": "Change probability by DASNet, a Siamese network with dual attention",
+            "processing:lineage": f"Change probability by {made_by}",
             **{f"dasnet:{name}": value for name, value in provenance.items()},
             **_projection(grid),
         },

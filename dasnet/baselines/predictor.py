@@ -1,0 +1,78 @@
+"""A detector behind the protocol of predictors: a block of a series in, its change probability out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
+
+from dasnet.baselines.detector import Detector, levels
+from dasnet.blending import DISAGREEMENT_BINS, NODATA
+from dasnet.errors import PredictorError
+from dasnet.inference import BlockPrediction
+
+
+def arithmetic() -> dict[str, Any]:
+    """What the bits of statistics depend on: equal descriptions promise equal bytes."""
+    kernels = {found["architecture"] for found in threadpool_info() if found.get("internal_api") == "openblas"}
+    return {
+        "device": f"CPU, BLAS for {', '.join(sorted(kernels)) or 'any'}",
+        "precision": "float64",
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+class MethodPredictor:
+    """A method without training, its statistics known; a tiling.protocols.Predictor.
+
+    Windows have no part in the result: a pixel is computed once, whatever windows cover it, so they never disagree.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def describe(self) -> Mapping[str, Any]:
+        """The arithmetic."""
+        return arithmetic()
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        *,
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        crop: tuple[slice, slice],
+        pairs: Sequence[tuple[int, int]] | None = None,
+    ) -> BlockPrediction:
+        """Change probability of one block; arguments as of tiling.protocols.Predictor.
+
+        Raises:
+            PredictorError: a pair of other dates than those whose statistics these are.
+            ArithmeticError: a valid pixel has no finite statistic.
+        """
+        if len(images) != 2 or (pairs is not None and list(pairs) != [(0, 1)]):
+            raise PredictorError(f"statistics of one pair do not serve {len(images)} dates, pairs {pairs}")
+        both = valid[0] & valid[1]
+        size = len(taper)
+        computed = sum(bool(both[y : y + size, x : x + size].any()) for y, x in origins)
+        rows, cols = crop
+        top, left = (max(span.start - self._detector.halo, 0) for span in crop)
+        wide = (slice(top, rows.stop + self._detector.halo), slice(left, cols.stop + self._detector.halo))
+        inner = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
+        there = both[rows, cols]
+        probability = np.full(there.shape, NODATA, dtype=np.uint8)
+        if there.any():
+            statistic = self._detector.statistic(images[0][:, *wide], images[1][:, *wide], both[wide])[inner]
+            probability[there] = levels(statistic[there], self._detector.threshold)
+        return BlockPrediction(
+            probability=probability[None],
+            windows_computed=computed,
+            windows_skipped=len(origins) - computed,
+            disagreement=np.zeros(DISAGREEMENT_BINS, dtype=np.int64),
+        )
