@@ -258,5 +258,5 @@ def _write_item(path: Path, job: Job, directory: RunDirectory, products: Product
             "dates_known": job.dates_known,
         },
         software=versions(),
-        made_by=job.bundle.method.source if isinstance(job.bundle, MethodModel) else DASNET,
+        made_by=f"{job.request.bundle}: {job.bundle.method.source}" if isinstance(job.bundle, MethodModel) else DASNET,
     )

@@ -38,7 +38,7 @@ def mad(moments: Moments, names: Names, among: str = "") -> Fit:
 
 IRMAD = ChiSquared(
     name="irmad",
-    source="Nielsen (2007), the regularized iteratively reweighted MAD method",
+    source="Nielsen (2007), iteratively reweighted multivariate alteration detection",
     fit=mad,
     spectrum_name="canonical correlations",
     most_fits=50,

@@ -108,7 +108,7 @@ class ChiSquared:
         moved = np.inf
         if state.passes:
             moved = float(np.abs(found.spectrum - state.values["spectrum"]).max())
-            note += f", moved by {moved:.2g}; {moments.weight:,.0f} pixels' weight is unchanged"
+            note += f", moved by {moved:.2g}; weighs {moments.weight:,.0f} pixels as unchanged"
         settled = moved <= self.tolerance or state.passes + 1 == self.most_fits
         return State(
             finished=settled and self.threshold == "chi2",

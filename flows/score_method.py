@@ -1,0 +1,88 @@
+"""Scores of a method without training on a split of a dataset: its statistics are those of the split as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from dasnet.baselines.detector import probability
+from dasnet.baselines.methods import Sheet, fit, method_named
+from dasnet.baselines.reweighted import Threshold
+from dasnet.baselines.statistics import Names
+from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
+from storage.dataset_store import DatasetStore
+
+BINS = 4096
+"""Of probabilities over [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodScore:
+    """What a method without training reaches on a split.
+
+    Attributes:
+        confusion: totals at the method's own threshold.
+        per_sample: of each sample; `indices`: which ones.
+        sweep: labelled pixels by probability, from which the highest F1 that any threshold reaches comes.
+        passes: over the samples; `threshold`: of the statistic, for a person.
+    """
+
+    confusion: Confusion
+    per_sample: Sequence[Confusion]
+    indices: NDArray[np.int64]
+    sweep: ThresholdSweep
+    passes: int
+    threshold: str
+
+
+def score_method(name: str, store: DatasetStore, split: str, *, threshold: Threshold | None = None) -> MethodScore:
+    """Fit a method to all samples of a split, labelled or not, and score it on what is labelled, in this process.
+
+    The labels have no part in the fit. One sample at a time is in memory.
+
+    Args:
+        name: of :data:`dasnet.baselines.methods.METHODS`.
+        threshold: another than the method's usual one.
+
+    Raises:
+        KeyError: no such method.
+        InputError: the split has no sample.
+        PredictorError: a threshold that the method cannot take.
+        DegenerateStatisticsError: the statistics of the split say nothing.
+    """
+    method = method_named(name, threshold=threshold)
+    indices = store.indices(split)
+
+    def sheets() -> Iterator[Sheet]:
+        for index in indices:
+            sample = store.read([int(index)])
+            yield sample.before[0], sample.after[0], sample.valid[0].all(axis=0)
+
+    where = f"{store.path}, split {split}"
+    names = Names(
+        before=f"before in {where}", after=f"after in {where}", bands_before=store.bands, bands_after=store.bands
+    )
+    state = fit(method, sheets, names)
+    detector = method.detector(state)
+    sweep = ThresholdSweep(low=0.0, high=1.0, bins=BINS)
+    per_sample = []
+    with threadpool_limits(limits=1, user_api="blas"):
+        for index in indices:
+            sample = store.read([int(index)])
+            valid = sample.valid[0].all(axis=0)
+            label = np.where(valid, sample.label[0], np.uint8(IGNORED))
+            statistic = np.where(valid, detector.statistic(sample.before[0], sample.after[0], valid), 0)
+            sweep.add(probability(statistic, detector.threshold), label)
+            per_sample.append(Confusion.count(statistic >= detector.threshold, label))
+    return MethodScore(
+        confusion=sum(per_sample, Confusion()),
+        per_sample=per_sample,
+        indices=indices,
+        sweep=sweep,
+        passes=state.passes,
+        threshold=detector.describe(),
+    )
