@@ -112,6 +112,14 @@ def require_cluster(config: ClusterConfig) -> None:
 
 
 @contextmanager
+def several_at_a_time() -> Iterator[None]:
+    """Let flows in threads each have a local cluster: Dask's settings are the process's, and whoever ends first puts
+    back what it found, which must be what the others need."""
+    with dask.config.set({**_SETTINGS, "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}):
+        yield
+
+
+@contextmanager
 def connect(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     """Start or join the cluster; leave it, and stop what was started, at the end.
 

@@ -6,7 +6,7 @@ import errno
 
 from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
 from flows.cluster import ClusterError
-from flows.failures import FailedBlocksError, FailedCellsError
+from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
 from flows.prefect_server import PrefectServerError
 from storage.errors import InputError, IntegrityError
 from tiling.execute import ClusterLostError
@@ -27,6 +27,7 @@ REFUSALS: tuple[type[Exception], ...] = (
 UNFINISHED: tuple[type[Exception], ...] = (
     FailedBlocksError,
     FailedCellsError,
+    FailedMethodsError,
     ClusterLostError,
     IntegrityError,
     NonFiniteLossError,

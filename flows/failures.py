@@ -43,3 +43,20 @@ class FailedBlocksError(RuntimeError):
             + "\n".join(lines)
             + "\nMend the cause and run the same command with --retry-failed."
         )
+
+
+class FailedMethodsError(RuntimeError):
+    """Some runs of a comparison failed; the message lists them, and the others are in its tables.
+
+    Attributes:
+        failed: why, by run.
+    """
+
+    def __init__(self, failed: Mapping[str, str], *, report: Path) -> None:
+        self.failed = dict(failed)
+        lines = [f"  {name}: {reason}" for name, reason in list(failed.items())[:_SHOWN]]
+        if len(failed) > _SHOWN:
+            lines.append(f"  … and {len(failed) - _SHOWN} more")
+        super().__init__(
+            f"{len(failed)} of the runs failed; what the others found is in {report}:\n" + "\n".join(lines)
+        )
