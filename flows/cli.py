@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from flows.cli_archive import reprocess
-from flows.cli_bench import compare
+from flows.cli_bench import compare, figures
 from flows.cli_training import add_training_commands
 from flows.terminal import (
     EXIT_FAILED_BLOCKS,
@@ -34,6 +34,7 @@ app = typer.Typer(
 add_training_commands(app)
 app.command()(reprocess)
 app.command()(compare)
+app.command()(figures)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`dasnet compare`: methods beside each other on one dataset."""
+"""`dasnet compare | figures`: methods beside each other on one dataset, and what one of them sees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import print_pairs, run_flow
+from flows.terminal import numbers, print_pairs, run_flow
 
 
 def compare(
@@ -62,3 +62,37 @@ def compare(
         return compare_methods(request)
 
     print_pairs(run_flow(output, flow, kept="finished trainings and the last checkpoint of others are kept").lines())
+
+
+def figures(
+    source: Annotated[str, typer.Argument(help="Training directory, path of a bundle, or name of a shipped one.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset directory; its test split is shown.")],
+    output: Annotated[Path, typer.Option(help="Directory of the figures.")],
+    beside: Annotated[
+        str | None, typer.Option(help="Another training or bundle in the t-SNE, for example one without attention.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Test samples with change that are shown.")] = 3,
+    pixel: Annotated[
+        str | None, typer.Option(help="row,column whose attention is shown; default: where it changed.")
+    ] = None,
+) -> None:
+    """Distances by layer, Grad-CAM, a pixel's attention, t-SNE, and η and γ by epoch, as PNG and one page."""
+    from flows.figures import FiguresRequest
+
+    request = FiguresRequest.model_validate(
+        {
+            "source": source,
+            "dataset": dataset,
+            "output": output,
+            "beside": beside,
+            "samples": samples,
+            "pixel": numbers(pixel, "--pixel", int),
+        }
+    )
+
+    def flow() -> Any:
+        from flows.figures import figures as figures_flow
+
+        return figures_flow(request)
+
+    print_pairs(run_flow(output, flow, kept="finished figures are kept").lines())

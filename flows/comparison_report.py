@@ -38,11 +38,12 @@ def write_comparison(
     curves: Curves | None,
 ) -> Path:
     """Write tables as Markdown and CSV, and the page; show them in Prefect. Returns the page's path."""
+    pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
     explained = (
-        f"Test split of {store.path.parent.name}, {len(store.indices('test')):,} pairs of {store.window} px. F1, "
+        f"Test split of {store.path.parent.name}, {pairs}. F1, "
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
-        f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the standard "
-        "deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full resolution in "
+        f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
+        "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full resolution in "
         f"float32, on {machine()}, {device()}; of methods without training their statistics and scores together."
     )
     pictures = {f"{name}-f1": dots(_points(rows), x_label="F1 on the test split") for name, rows in tables.items()}
