@@ -43,8 +43,8 @@ def write_comparison(
         f"Test split of {store.path.parent.name}, {pairs}. F1, "
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
         f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
-        "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full resolution in "
-        f"float32, on {machine()}, {device()}; of methods without training their statistics and scores together."
+        "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full "
+        f"resolution in float32, on {machine()}, {device()}; of methods without training their statistics and scores together."
     )
     pictures = {f"{name}-f1": dots(_points(rows), x_label="F1 on the test split") for name, rows in tables.items()}
     captions = {f"{name}-f1": "F1 of every seed (dots) and their mean (bar)" for name in tables}

@@ -264,8 +264,8 @@ def _grad_cam(shown: _Shown) -> tuple[bytes, str]:
     ]
     picture = grid_of_maps(rows, side=shown.side, scale="share of the highest", high=1.0, row_titles=shown.titles)
     return picture, (
-        "What in each date makes the changed pixels distant: Grad-CAM with the mean distance over the changed pixels as "
-        "its score, one map a date"
+        "What in each date makes the changed pixels distant: Grad-CAM with the mean distance over the changed pixels "
+        "as its score, one map a date"
     )
 
 
