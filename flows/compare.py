@@ -16,13 +16,13 @@ from dasnet.bundle import load_bundle
 from dasnet.metrics import Confusion
 from flows import artifacts
 from flows.cluster import local_layout, require_cluster, several_at_a_time
-from flows.comparison_config import CompareRequest, Run, TableName, Variant
+from flows.comparison_config import CompareRequest, TableName, Training, Variant
 from flows.comparison_cost import cost_of
 from flows.comparison_report import write_comparison
 from flows.comparison_results import Cost, Result, Row
 from flows.config import ClusterConfig
 from flows.console import current_reporter, reporting_to_log
-from flows.failures import FailedMethodsError
+from flows.failures import FailedMethodsError, reason_of
 from flows.robustness import robustness_curves
 from flows.run_directory import RunDirectory
 from flows.stopping import StoppedError, stopped_by
@@ -34,7 +34,7 @@ from storage.errors import InputError
 
 
 class ComparisonDirectory(RunDirectory):
-    """``DIR/report.html``, ``tables.md``, ``tables.csv``, ``runs.csv``; beside them all trainings."""
+    """``DIR/report.html``, ``tables.md``, ``tables.csv``, ``results.csv``; beside them all trainings."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -78,7 +78,7 @@ def plan(request: CompareRequest) -> DatasetStore:
         "comparison-plan",
         ("table", "row", "trainings"),
         [
-            [name, variant.name, ", ".join(run.key for run in request.runs(variant)) or "none"]
+            [name, variant.name, ", ".join(one.key for one in request.trainings(variant)) or "none"]
             for name, table in request.contents.items()
             for variant in table.variants
         ],
@@ -89,30 +89,25 @@ def plan(request: CompareRequest) -> DatasetStore:
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE, persist_result=False)
 def train_all(request: CompareRequest, store: DatasetStore) -> tuple[dict[str, str], int, int]:
-    """Run what is not trained yet; returns why some failed, by run, and how many were trained now and before."""
+    """Run what is not trained yet; returns why some failed, and how many were trained now and before."""
     # a seed of every method before the next seed of any: what is interrupted has something of all
-    by_seed = sorted(
-        {
-            run.key: (seed, run) for variant in request.variants for seed, run in enumerate(request.runs(variant))
-        }.values(),
-        key=lambda pair: pair[0],
-    )
-    runs = [run for _, run in by_seed]
-    pending = [run for run in runs if not _is_finished(run, store)]
+    rows = [request.trainings(variant) for variant in request.variants if variant.is_trained]
+    trainings = list({one.key: one for seed in zip(*rows, strict=True) for one in seed}.values())
+    pending = [training for training in trainings if not _is_finished(training, store)]
     at_a_time, cluster = _placement(request.cluster)
     reporter = current_reporter()
-    reporter.begin("train", len(runs), done=len(runs) - len(pending), unit="trainings")
-    live = artifacts.LiveProgress("trainings", len(runs), done=len(runs) - len(pending), unit="trainings")
+    reporter.begin("train", len(trainings), done=len(trainings) - len(pending), unit="trainings")
+    live = artifacts.LiveProgress("trainings", len(trainings), done=len(trainings) - len(pending), unit="trainings")
     failed: dict[str, str] = {}
     stop = threading.Event()
     with several_at_a_time(), ThreadPoolExecutor(at_a_time) as pool:
-        futures = {pool.submit(copy_context().run, _train_one, run, cluster, stop): run for run in pending}
+        futures = {pool.submit(copy_context().run, _train_one, one, cluster, stop): one for one in pending}
         try:
             for future in as_completed(futures):
-                error, run = future.exception(), futures[future]
+                error, training = future.exception(), futures[future]
                 if error is not None:
-                    failed[run.key] = f"{error}" if isinstance(error, ValueError | ArithmeticError) else _named(error)
-                    reporter.warn(f"{run.key} failed: {failed[run.key]}")
+                    failed[training.key] = reason_of(error)
+                    reporter.warn(f"{training.key} failed: {failed[training.key]}")
                 reporter.advance()
                 live.advance()
         except BaseException:
@@ -122,48 +117,44 @@ def train_all(request: CompareRequest, store: DatasetStore) -> tuple[dict[str, s
         finally:
             live.flush()
     done = len(pending) - len(failed)
-    reporter.end(f"{done} now, {len(runs) - len(pending)} kept from before, {len(failed)} failed")
-    return failed, done, len(runs) - len(pending)
+    reporter.end(f"{done} now, {len(trainings) - len(pending)} kept from before, {len(failed)} failed")
+    return failed, done, len(trainings) - len(pending)
 
 
-def _train_one(run: Run, cluster: ClusterConfig, stop: threading.Event) -> None:
+def _train_one(training: Training, cluster: ClusterConfig, stop: threading.Event) -> None:
     if stop.is_set():
         raise StoppedError("asked to stop")
     with stopped_by(stop), reporting_to_log():
-        train(run.request.model_copy(update={"cluster": cluster}))
+        train(training.request.model_copy(update={"cluster": cluster}))
 
 
 def _placement(cluster: ClusterConfig) -> tuple[int, ClusterConfig]:
-    """How many trainings run at a time, and the cluster of each."""
+    """How many trainings there are at a time, and the cluster of each."""
     if cluster.kind != "local":
         return 1, cluster
     layout = local_layout(cluster)
     return layout.workers, cluster.model_copy(update={"workers": 1, "lanes": layout.lanes})
 
 
-def _is_finished(run: Run, store: DatasetStore) -> bool:
+def _is_finished(training: Training, store: DatasetStore) -> bool:
     """Whether a directory holds this very training; what it holds otherwise is for `train` to judge."""
-    directory = TrainingDirectory(run.request.output)
+    directory = TrainingDirectory(training.request.output)
     described = directory.describe()
     if described is None or described.get("state") != "finished" or not directory.bundle.exists():
         return False
     return described["identity"]["dataset"] == store.digest
 
 
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def result_of(run: Run, seed: int) -> Result:
+def result_of(training: Training, seed: int) -> Result:
     """What a finished training's bundle says of itself: as `evaluate` finds it, at the frozen threshold.
 
     Raises:
         BundleError: no finished bundle.
     """
-    metrics = load_bundle(TrainingDirectory(run.request.output).bundle).metrics
+    metrics = load_bundle(TrainingDirectory(training.request.output).bundle).metrics
     test = metrics["test"]
     return Result(
-        name=run.key,
+        name=training.key,
         seed=seed,
         confusion=Confusion(**{kind: int(test[kind]) for kind in ("tp", "fp", "fn", "tn")}),
         highest_f1=test["highest_f1_of_any_threshold"],
@@ -186,7 +177,7 @@ def score_all(
             found[name] = untrained(name, store, directory.untrained / f"{name}.json")
         except Exception as error:
             # whatever ends one method, the others have their rows
-            reasons[name] = f"{error}" if isinstance(error, ValueError | ArithmeticError) else _named(error)
+            reasons[name] = reason_of(error)
             reporter.warn(f"{name} failed: {reasons[name]}")
         reporter.advance()
     tables = {
@@ -214,16 +205,16 @@ def _row(
             results=(one.result,),
             cost=Cost(parameters=0, flops=None, pairs_per_s=one.pairs_per_s),
         )
-    runs = list(enumerate(request.runs(variant)))
-    good = [(seed, run) for seed, run in runs if run.key not in reasons]
+    trainings = list(enumerate(request.trainings(variant)))
+    good = [(seed, one) for seed, one in trainings if one.key not in reasons]
     cost = None
     if good:
         bundle = load_bundle(TrainingDirectory(good[0][1].request.output).bundle)
         cost = cost_of(bundle, store, directory.costs)
     return Row(
         name=variant.name,
-        results=tuple(result_of(run, seed) for seed, run in good),
-        failed=tuple((run.key, reasons[run.key]) for _, run in runs if run.key in reasons),
+        results=tuple(result_of(one, seed) for seed, one in good),
+        failed=tuple((one.key, reasons[one.key]) for _, one in trainings if one.key in reasons),
         cost=cost,
     )
 
@@ -235,7 +226,7 @@ def compare_methods(request: CompareRequest) -> ComparisonSummary:
     Run it again after any interruption, or with more methods, tables or seeds: what is trained is kept.
 
     Raises:
-        FailedMethodsError: some runs failed; tables and report of the others are written.
+        FailedMethodsError: some of them failed; tables and report of the others are written.
     """
     store = plan(request)
     directory = ComparisonDirectory(request.output)
@@ -248,7 +239,7 @@ def compare_methods(request: CompareRequest) -> ComparisonSummary:
         report = write_comparison(
             directory.path, request=request, store=store, tables=tables, untrained=scored, curves=curves
         )
-        missing = {run: reason for rows in tables.values() for row in rows for run, reason in row.failed}
+        missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
         directory.update(state="failed" if missing else "finished")
     if missing:
         raise FailedMethodsError(missing, report=report)

@@ -131,7 +131,7 @@ ABLATIONS: dict[TableName, Table] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Training:
     """One training of a comparison; tables that hold the same recipe share it.
 
     Attributes:
@@ -199,7 +199,7 @@ class CompareRequest(Frozen):
             raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
         for table in self.contents.values():
             for variant in table.variants:
-                self.runs(variant)  # refuses what does not fit together
+                self.trainings(variant)  # refuses what does not fit together
         return self
 
     @cached_property
@@ -224,7 +224,7 @@ class CompareRequest(Frozen):
         """All rows of all tables."""
         return [variant for table in self.contents.values() for variant in table.variants]
 
-    def runs(self, variant: Variant) -> list[Run]:
+    def trainings(self, variant: Variant) -> list[Training]:
         """Its trainings, one a seed; none for a method without training.
 
         Raises:
@@ -236,7 +236,7 @@ class CompareRequest(Frozen):
         changes = {**self._settings(variant.method), **variant.changes}
         if "seed" in changes:
             raise ValueError("a comparison has seeds 0, 1, …: leave seed out, and say how many by --seeds")
-        runs = []
+        trainings = []
         for seed in range(self.seeds):
             request = {"dataset": self.dataset, "recipe": recipe, "changes": {**changes, "seed": seed}}
             try:
@@ -249,8 +249,8 @@ class CompareRequest(Frozen):
             facts = drafted.effective.model_dump(mode="json")
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
             key = f"{variant.method}-seed{seed}-{digest[:10]}"
-            runs.append(Run(request=drafted.model_copy(update={"output": self.output / "trainings" / key})))
-        return runs
+            trainings.append(Training(request=drafted.model_copy(update={"output": self.output / "trainings" / key})))
+        return trainings
 
     def _settings(self, method: str) -> dict[str, Any]:
         """Those for all methods, and over them those for this one."""

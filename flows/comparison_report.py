@@ -15,8 +15,8 @@ from dasnet.pseudo_changes import AXES
 from flows import artifacts
 from flows.comparison_config import CompareRequest, TableName, Variant
 from flows.comparison_cost import device, machine
-from flows.comparison_results import HEADER, HIGHEST, Row, runs_csv, shown, tables_csv
-from flows.robustness import Curves, robustness_csv
+from flows.comparison_results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
+from flows.robustness import StrengthCurves, robustness_csv
 from flows.train import TrainingDirectory
 from flows.untrained import UntrainedScore
 from storage.charts import dots, heat, lines
@@ -35,7 +35,7 @@ def write_comparison(
     store: DatasetStore,
     tables: Mapping[TableName, Sequence[Row]],
     untrained: Mapping[str, UntrainedScore],
-    curves: Curves | None,
+    curves: StrengthCurves | None,
 ) -> Path:
     """Write tables as Markdown and CSV, and the page; show them in Prefect. Returns the page's path."""
     pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
@@ -44,7 +44,7 @@ def write_comparison(
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
         f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
         "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full "
-        f"resolution in float32, on {machine()}, {device()}; of methods without training their statistics and scores together."
+        f"resolution in float32, on {machine()}, {device()}; of methods without training all passes."
     )
     pictures = {f"{name}-f1": dots(_points(rows), x_label="F1 on the test split") for name, rows in tables.items()}
     captions = {f"{name}-f1": "F1 of every seed (dots) and their mean (bar)" for name in tables}
@@ -76,13 +76,13 @@ def write_comparison(
             Section(heading="Robustness", text=text, pictures=[(pictures["robustness"], captions["robustness"])])
         )
     sections.append(_settings(request))
-    failed = {run: reason for rows in tables.values() for row in rows for run, reason in row.failed}
+    failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
     best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
     cards = [] if best is None else [("best F1", f"{best.figures['f1'][0]:.3f}", best.name)]
     cards += [
         ("rows", f"{sum(map(len, tables.values()))}", f"in {len(tables)} tables"),
         ("seeds", f"{request.seeds}", "of each trained method"),
-        ("failed", f"{len(failed)}", "runs, named above" if failed else "runs"),
+        ("failed", f"{len(failed)}", "named above" if failed else "none"),
     ]
     report = folder / "report.html"
     write_page(
@@ -91,7 +91,7 @@ def write_comparison(
             title=f"Methods compared on {store.path.parent.name}",
             subtitle=f"dataset SHA-256 {store.digest}. {explained}",
             cards=cards,
-            warnings=[f"{run} failed: {reason}" for run, reason in failed.items()],
+            warnings=[f"{what} failed: {reason}" for what, reason in failed.items()],
             sections=sections,
         ),
     )
@@ -99,10 +99,12 @@ def write_comparison(
         f"### {_heading(request, name)}\n\n{markdown_table(HEADER, [row.cells() for row in rows])}"
         for name, rows in tables.items()
     )
-    reasons = "".join(f"\n- {run} failed: {reason}" for run, reason in failed.items())
+    reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
     _write(folder / "tables.md", f"{explained}\n\n{markdown}\n{reasons}\n")
     _write(folder / "tables.csv", tables_csv(dict(tables)))
-    _write(folder / "runs.csv", runs_csv([one for rows in tables.values() for row in rows for one in row.results]))
+    _write(
+        folder / "results.csv", results_csv([one for rows in tables.values() for row in rows for one in row.results])
+    )
     for name, rows in tables.items():
         header = ("row", *HEADER[1:])
         artifacts.show_table(f"comparison-{name}", header, [row.cells() for row in rows], _heading(request, name))
@@ -164,9 +166,9 @@ def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:
 def _settings(request: CompareRequest) -> Section:
     described = []
     for variant in request.contents[next(iter(request.contents))].variants:
-        runs = request.runs(variant)
-        if runs:
-            settings = {name: value for name, value in runs[0].recipe.settings().items() if name != "seed"}
+        trainings = request.trainings(variant)
+        if trainings:
+            settings = {name: value for name, value in trainings[0].recipe.settings().items() if name != "seed"}
             described.append(f"{variant.name}: {json.dumps(settings)}")
     return Section(heading="Recipes", preformatted="\n\n".join(described)) if described else Section(heading="Recipes")
 
@@ -204,9 +206,9 @@ def _side_by_side(
 
 
 def _called(
-    request: CompareRequest, variant: Variant, run: str, store: DatasetStore, chosen: Sequence[int]
+    request: CompareRequest, variant: Variant, training: str, store: DatasetStore, chosen: Sequence[int]
 ) -> Sequence[np.ndarray]:
-    (output,) = (one.request.output for one in request.runs(variant) if one.key == run)
+    (output,) = (one.request.output for one in request.trainings(variant) if one.key == training)
     bundle = load_bundle(TrainingDirectory(output).bundle)
     samples = store.read(chosen)
     predictor = DasnetPredictor(bundle, device="auto", precision="float32")

@@ -1,4 +1,4 @@
-"""What a comparison found: figures of every run, and over seeds their mean and spread, as tables and CSV."""
+"""What a comparison found: figures of every training, and over seeds their mean and spread, as tables and CSV."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Result:
     """One method on the test split, with one seed.
 
     Attributes:
-        name: of the run: a directory of trainings, or a method without training.
+        name: of the training's directory, or of a method without training.
         seed: None = nothing is drawn.
         confusion: totals at the threshold that validation chose.
         highest_f1: of any threshold, chosen on the test split itself.
@@ -77,7 +77,7 @@ class Row:
     """One variant over all of its seeds.
 
     Attributes:
-        failed: why, of each run that gave no result.
+        failed: why, of each training or method that gave no result.
         cost: None where nothing of it could be had.
     """
 
@@ -132,22 +132,22 @@ def tables_csv(tables: dict[str, Sequence[Row]]) -> str:
         for row in rows:
             values = [value for name in names for value in row.figures.get(name, (None, None))]
             cost = row.cost or Cost(parameters=0, flops=None, pairs_per_s=None)
-            reasons = "; ".join(f"{run}: {reason}" for run, reason in row.failed)
+            reasons = "; ".join(f"{what}: {reason}" for what, reason in row.failed)
             lines.append(
                 [table, row.name, len(row.results), *values, cost.parameters, cost.flops, cost.pairs_per_s, reasons]
             )
-    return _csv(["table", "row", "runs", *columns, "parameters", "flops", "pairs_per_s", "failed"], lines)
+    return _csv(["table", "row", "results", *columns, "parameters", "flops", "pairs_per_s", "failed"], lines)
 
 
-def runs_csv(results: Sequence[Result]) -> str:
-    """A line a run, with its totals of pixels."""
+def results_csv(results: Sequence[Result]) -> str:
+    """A line a result, with its totals of pixels."""
     lines = []
     for result in {result.name: result for result in results}.values():
         figures, c = result.figures(), result.confusion
         names = (*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold")
         lines.append([result.name, result.seed, *(figures.get(name) for name in names), c.tp, c.fp, c.fn, c.tn])
     columns = [*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold"]
-    return _csv(["run", "seed", *columns, "tp", "fp", "fn", "tn"], lines)
+    return _csv(["result", "seed", *columns, "tp", "fp", "fn", "tn"], lines)
 
 
 def _csv(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:

@@ -20,7 +20,7 @@ from dasnet.inference import DasnetPredictor
 from dasnet.metrics import Confusion
 from dasnet.pseudo_changes import STRENGTHS, pseudo_changed
 from flows.cluster import ClusterLayout, connect
-from flows.comparison_config import CompareRequest, Run
+from flows.comparison_config import CompareRequest, Training
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
 from flows.fanout import run_stage
@@ -30,8 +30,8 @@ from storage.dataset_store import DatasetStore
 
 _CHUNK = 16
 
-Curves = Mapping[str, Mapping[str, tuple[list[float], list[float]]]]
-"""Operation → method → strengths and F1."""
+StrengthCurves = Mapping[str, Mapping[str, tuple[list[float], list[float]]]]
+"""Pseudo-change → method → strengths and F1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,11 @@ def make_robustness_tool(store: DatasetStore, bundle: Path, device: str, peak: f
 
 def robustness_curves(
     request: CompareRequest, store: DatasetStore, directory: RunDirectory, failed: Mapping[str, str]
-) -> Curves:
+) -> StrengthCurves:
     """F1 of the first seed of each trained row of the first table at each strength; what is scored is kept.
 
     Args:
-        failed: runs without a bundle.
+        failed: trainings without a bundle.
 
     Raises:
         FailedBlocksError: samples that could not be scored.
@@ -97,10 +97,10 @@ def robustness_curves(
             return connected[0]
 
         for variant in first.variants:
-            runs = [run for run in request.runs(variant) if run.key not in failed]
-            if not runs:
+            trainings = [one for one in request.trainings(variant) if one.key not in failed]
+            if not trainings:
                 continue
-            totals = _scored(runs[0], store, directory, cluster, request)
+            totals = _scored(trainings[0], store, directory, cluster, request)
             for operation, strengths in STRENGTHS.items():
                 f1 = [totals[operation if strength else "none", strength].f1 for strength in strengths]
                 found[operation][variant.name] = (list(strengths), f1)
@@ -108,7 +108,7 @@ def robustness_curves(
 
 
 def _scored(
-    run: Run, store: DatasetStore, directory: RunDirectory, cluster: Any, request: CompareRequest
+    training: Training, store: DatasetStore, directory: RunDirectory, cluster: Any, request: CompareRequest
 ) -> dict[tuple[str, float], Confusion]:
     indices = [int(index) for index in store.indices("test")]
     chunks = [tuple(indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
@@ -121,16 +121,16 @@ def _scored(
         for operation, strength in tried
         for number, chunk in enumerate(chunks)
     }
-    ledger = directory.ledger(f"robustness-{run.key}")
+    ledger = directory.ledger(f"robustness-{training.key}")
     result = run_stage(
-        f"robustness {run.key}",
+        f"robustness {training.key}",
         cluster=cluster,
         make_tool=lambda layout: partial(
             make_robustness_tool,
             store,
-            TrainingDirectory(run.request.output).bundle.resolve(),
+            TrainingDirectory(training.request.output).bundle.resolve(),
             "cuda" if request.cluster.kind == "cuda" else "auto",
-            run.recipe.augmentation.peak,
+            training.recipe.augmentation.peak,
         ),
         items=items.items(),
         total=len(items),
@@ -149,7 +149,7 @@ def _scored(
     return totals
 
 
-def robustness_csv(curves: Curves) -> str:
+def robustness_csv(curves: StrengthCurves) -> str:
     """A line a method, pseudo-change and strength."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -91,16 +91,16 @@ def test_every_figure_is_that_of_evaluate(
 ) -> None:
     output, summary = compared
     assert summary.trained == 4 and summary.kept == 0
-    runs = {line["run"]: line for line in lines(output / "runs.csv")}
-    assert len(runs) == 5
-    (name,) = [run for run in runs if run.startswith("dasnet-seed1")]
+    results = {line["result"]: line for line in lines(output / "results.csv")}
+    assert len(results) == 5
+    (name,) = [one for one in results if one.startswith("dasnet-seed1")]
     bundle = output / "trainings" / name / "bundle.safetensors"
     found = evaluate(EvaluateRequest(bundle=str(bundle), dataset=dataset, output=tmp_path / "e")).samples
     assert found is not None
     for score, interval in found.intervals.items():
-        assert float(runs[name][score]) == interval.value
-    assert float(runs[name]["highest_f1"]) == found.highest[1].f1
-    assert [int(runs[name][kind]) for kind in ("tp", "fp", "fn", "tn")] == [
+        assert float(results[name][score]) == interval.value
+    assert float(results[name]["highest_f1"]) == found.highest[1].f1
+    assert [int(results[name][kind]) for kind in ("tp", "fp", "fn", "tn")] == [
         getattr(found.confusion, kind) for kind in ("tp", "fp", "fn", "tn")
     ]
     assert load_bundle(bundle).provenance["recipe"]["seed"] == 1
@@ -108,16 +108,16 @@ def test_every_figure_is_that_of_evaluate(
 
 def test_means_and_spreads_are_those_of_the_runs(compared: tuple[Path, ComparisonSummary]) -> None:
     output, _ = compared
-    runs = lines(output / "runs.csv")
+    results = lines(output / "results.csv")
     rows = {line["row"]: line for line in lines(output / "tables.csv")}
     for method in ("dasnet", "fc-siam-diff"):
-        f1 = [float(run["f1"]) for run in runs if run["run"].startswith(method)]
+        f1 = [float(one["f1"]) for one in results if one["result"].startswith(method)]
         assert len(f1) == 2
         assert float(rows[method]["f1"]) == pytest.approx(sum(f1) / 2)
         assert float(rows[method]["f1_spread"]) == pytest.approx(abs(f1[0] - f1[1]) / 2**0.5)
         assert int(rows[method]["parameters"]) > 0 and int(rows[method]["flops"]) > 0
         assert float(rows[method]["pairs_per_s"]) > 0
-    assert rows["cva"]["f1_spread"] == "" and rows["cva"]["runs"] == "1"
+    assert rows["cva"]["f1_spread"] == "" and rows["cva"]["results"] == "1"
     table = (output / "tables.md").read_text()
     assert f"{float(rows['dasnet']['f1']):.3f} ± {float(rows['dasnet']['f1_spread']):.3f}" in table
 
@@ -154,9 +154,9 @@ def test_what_a_person_sees(compared: tuple[Path, ComparisonSummary]) -> None:
         assert words in page
     curves = lines(output / "robustness.csv")
     assert {line["pseudo_change"] for line in curves} == {"season", "haze", "shift", "gain"}
-    runs = lines(output / "runs.csv")
+    results = lines(output / "results.csv")
     for method in ("dasnet", "fc-siam-diff"):
-        (first,) = [float(run["f1"]) for run in runs if run["run"].startswith(f"{method}-seed0")]
+        (first,) = [float(one["f1"]) for one in results if one["result"].startswith(f"{method}-seed0")]
         of_method = [line for line in curves if line["method"] == method]
         assert {float(line["f1"]) for line in of_method if float(line["strength"]) == 0} == {first}
         assert len(of_method) == 20
@@ -184,12 +184,12 @@ def test_a_method_that_fails_stops_no_other_and_what_was_begun_goes_on(
     (one / "bundle.safetensors").unlink()
     steps = (one / "training/history.jsonl").read_bytes()
     broken = {**SETTINGS, "fc-siam-diff": {"width": 4, "rate": 1e30}}
-    with pytest.raises(FailedMethodsError, match=r"1 runs failed.*\n  fc-siam-diff-seed0-.*(loss|gradient)") as raised:
+    with pytest.raises(FailedMethodsError, match=r"1 failed.*\n  fc-siam-diff-seed0-.*(loss|gradient)") as raised:
         compare_methods(request(dataset, output, changes=broken, seeds=1))
     assert len(raised.value.failed) == 1
     assert (one / "bundle.safetensors").exists() and (one / "training/history.jsonl").read_bytes() == steps
     rows = {line["row"]: line for line in lines(output / "tables.csv")}
-    assert rows["fc-siam-diff"]["runs"] == "0" and "loss" in rows["fc-siam-diff"]["failed"]
+    assert rows["fc-siam-diff"]["results"] == "0" and "loss" in rows["fc-siam-diff"]["failed"]
     assert float(rows["dasnet"]["f1"]) >= 0 and rows["dasnet"]["failed"] == ""
     page = (output / "report.html").read_text()
     assert "fc-siam-diff-seed0" in page and "failed" in page
@@ -232,9 +232,9 @@ def test_tables_share_trainings(tmp_path: Path) -> None:
         seeds=1,
         tables=("methods", "losses", "attention", "lambda", "decoder", "margins"),
     )
-    keys = [run.key for variant in asked.variants for run in asked.runs(variant)]
+    keys = [one.key for variant in asked.variants for one in asked.trainings(variant)]
     assert len(keys) == 2 + 6 + 4 + 3 + 3 + 9
-    assert keys.count(asked.runs(asked.variants[0])[0].key) == 6
+    assert keys.count(asked.trainings(asked.variants[0])[0].key) == 6
     assert len(set(keys)) == 2 + 4 + 2 + 2 + 2 + 8
 
 
