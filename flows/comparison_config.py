@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dasnet.baselines.methods import METHODS as UNTRAINED
 from dasnet.methods import PEERS
@@ -241,9 +241,10 @@ class CompareRequest(Frozen):
             request = {"dataset": self.dataset, "recipe": recipe, "changes": {**changes, "seed": seed}}
             try:
                 drafted = TrainRequest.model_validate({**request, "output": self.output})
-            except ValueError as error:
+            except ValidationError as error:
+                wrong = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
                 raise ValueError(
-                    f"{variant.name}: {error}. A setting of one method alone is written with its name, for example "
+                    f"{variant.name}: {wrong}. A setting of one method alone is written with its name, for example "
                     f"--set {variant.method}.epochs=5"
                 ) from error
             facts = drafted.effective.model_dump(mode="json")

@@ -75,7 +75,7 @@ def write_comparison(
         sections.append(
             Section(heading="Robustness", text=text, pictures=[(pictures["robustness"], captions["robustness"])])
         )
-    sections.append(_settings(request))
+    sections += _settings(request)
     failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
     best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
     cards = [] if best is None else [("best F1", f"{best.figures['f1'][0]:.3f}", best.name)]
@@ -163,14 +163,14 @@ def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:
     return heat(values, x=low, y=high, x_label="m1, unchanged", y_label="m2, changed", scale_label="F1")
 
 
-def _settings(request: CompareRequest) -> Section:
+def _settings(request: CompareRequest) -> list[Section]:
     described = []
     for variant in request.contents[next(iter(request.contents))].variants:
         trainings = request.trainings(variant)
         if trainings:
             settings = {name: value for name, value in trainings[0].recipe.settings().items() if name != "seed"}
             described.append(f"{variant.name}: {json.dumps(settings)}")
-    return Section(heading="Recipes", preformatted="\n\n".join(described)) if described else Section(heading="Recipes")
+    return [Section(heading="Recipes", preformatted="\n\n".join(described))] if described else []
 
 
 def _side_by_side(

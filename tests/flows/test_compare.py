@@ -32,6 +32,7 @@ from flows.config import ClusterConfig
 from flows.dataset_config import PrepareRequest
 from flows.evaluate import evaluate
 from flows.failures import FailedMethodsError
+from flows.figures import FiguresRequest, figures
 from flows.prepare import prepare_dataset
 from flows.training_config import EvaluateRequest
 from storage.dataset_store import open_dataset
@@ -41,7 +42,7 @@ from tests.flows.test_train import squares
 
 SIDE = 64
 SETTINGS: dict[str, Any] = {
-    "epochs": 2,
+    "epochs": 6,
     "batch": 4,
     "augmentation": {"crop": 64},
     "dasnet": {"head_channels": 16, "augmentation": {"haze": 0.0, "season": 0.0, "shift": 0.0, "blur": 0.0}},
@@ -95,7 +96,9 @@ def test_every_figure_is_that_of_evaluate(
     assert len(results) == 5
     (name,) = [one for one in results if one.startswith("dasnet-seed1")]
     bundle = output / "trainings" / name / "bundle.safetensors"
-    found = evaluate(EvaluateRequest(bundle=str(bundle), dataset=dataset, output=tmp_path / "e")).samples
+    one = ClusterConfig(workers=1)
+    asked = EvaluateRequest(bundle=str(bundle), dataset=dataset, output=tmp_path / "e", cluster=one)
+    found = evaluate(asked).samples
     assert found is not None
     for score, interval in found.intervals.items():
         assert float(results[name][score]) == interval.value
@@ -162,15 +165,39 @@ def test_what_a_person_sees(compared: tuple[Path, ComparisonSummary]) -> None:
         assert len(of_method) == 20
 
 
+def test_figures_of_a_training_and_of_a_bundle(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, tmp_path: Path
+) -> None:
+    output, _ = compared
+    (one,), (other,) = (list(output.glob(f"trainings/{name}-seed0-*")) for name in ("dasnet", "fc-siam-diff"))
+    bundle = str(other / "bundle.safetensors")
+    of_dasnet = figures(
+        FiguresRequest(source=str(one), dataset=dataset, output=tmp_path / "f", beside=bundle, samples=2)
+    )
+    assert {path.stem for path in of_dasnet.figures} == {"distances", "grad-cam", "attention", "t-sne", "scales"}
+    assert not of_dasnet.left_out
+    for path in of_dasnet.figures:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200 and len(picture.convert("L").getcolors() or ()) > 50
+    page = of_dasnet.page.read_text()
+    assert page.count("<img") == 5 and "as Figure 11" in page
+    of_other = figures(FiguresRequest(source=bundle, dataset=dataset, output=tmp_path / "g", samples=1))
+    assert {path.stem for path in of_other.figures} == {"distances", "grad-cam", "t-sne"}
+    assert "no spatial attention" in of_other.left_out[0] and "training directory" in of_other.left_out[1]
+    with pytest.raises(InputError, match=r"pixel \(64, 0\) lies outside samples of 64 × 64 px"):
+        figures(FiguresRequest(source=bundle, dataset=dataset, output=tmp_path / "h", pixel=(64, 0)))
+    assert not (tmp_path / "h").exists()
+
+
 def test_again_trains_nothing_and_more_is_added(compared: tuple[Path, ComparisonSummary], dataset: Path) -> None:
     output, before = compared
     histories = {path: path.stat().st_mtime_ns for path in output.rglob("history.jsonl")}
     assert len(histories) == 4
-    again = compare_methods(request(dataset, output, methods=("fc-siam-diff", "cva", "irmad"), seeds=1))
+    again = compare_methods(request(dataset, output, methods=("fc-siam-diff", "cva", "pca-kmeans"), seeds=1))
     assert (again.trained, again.kept) == (0, 1)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("history.jsonl")} == histories
     one, two = ({row.name: row.results[0] for row in summary.tables["methods"]} for summary in (before, again))
-    assert one["fc-siam-diff"] == two["fc-siam-diff"] and one["cva"] == two["cva"] and "irmad" in two
+    assert one["fc-siam-diff"] == two["fc-siam-diff"] and one["cva"] == two["cva"] and "pca-kmeans" in two
 
 
 def test_a_method_that_fails_stops_no_other_and_what_was_begun_goes_on(
@@ -184,12 +211,12 @@ def test_a_method_that_fails_stops_no_other_and_what_was_begun_goes_on(
     (one / "bundle.safetensors").unlink()
     steps = (one / "training/history.jsonl").read_bytes()
     broken = {**SETTINGS, "fc-siam-diff": {"width": 4, "rate": 1e30}}
-    with pytest.raises(FailedMethodsError, match=r"1 failed.*\n  fc-siam-diff-seed0-.*(loss|gradient)") as raised:
+    with pytest.raises(FailedMethodsError, match=r"1 failed.*\n  fc-siam-diff-seed0-.*training stopped") as raised:
         compare_methods(request(dataset, output, changes=broken, seeds=1))
     assert len(raised.value.failed) == 1
     assert (one / "bundle.safetensors").exists() and (one / "training/history.jsonl").read_bytes() == steps
     rows = {line["row"]: line for line in lines(output / "tables.csv")}
-    assert rows["fc-siam-diff"]["results"] == "0" and "loss" in rows["fc-siam-diff"]["failed"]
+    assert rows["fc-siam-diff"]["results"] == "0" and "training stopped" in rows["fc-siam-diff"]["failed"]
     assert float(rows["dasnet"]["f1"]) >= 0 and rows["dasnet"]["failed"] == ""
     page = (output / "report.html").read_text()
     assert "fc-siam-diff-seed0" in page and "failed" in page
