@@ -40,7 +40,8 @@ class UntrainedScore:
     def called(self, samples: Samples) -> Sequence[NDArray[np.bool_]]:
         """Of each sample of the test split (s, s), True = called changed at the threshold of validation."""
         found = []
-        for before, after, valid in zip(samples.before, samples.after, samples.valid.all(axis=1), strict=True):
+        for before, after, both in zip(samples.before, samples.after, samples.valid, strict=True):
+            valid = both.all(axis=0)
             statistic = np.where(valid, self.detector.statistic(before, after, valid), 0)
             found.append(probability(statistic, self.detector.threshold) >= self.threshold)
         return found
