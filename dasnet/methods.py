@@ -35,6 +35,13 @@ def build_network(architecture: AnyArchitecture) -> ChangeNetwork:
     return PEERS[architecture.method](architecture)
 
 
+def title_of(architecture: AnyArchitecture) -> str:
+    """The method's name for people, with its paper where that is not DASNet's."""
+    if isinstance(architecture, Architecture):
+        return "DASNet, a Siamese network with dual attention"
+    return PEERS[architecture.method].title
+
+
 def architecture_from_dict(values: Mapping[str, Any]) -> AnyArchitecture:
     """What an architecture's ``to_dict`` gave.
 

@@ -1,7 +1,7 @@
 """DASNet: one encoder for both dates, dual attention, three embeddings, a distance for every position.
 
 Legend of shapes: B images, C bands or channels, (H, W) pixels, (h, w) positions of the features, eight pixels apart;
-with a decoder the fused embedding's are two pixels apart.
+with a decoder the fused embedding's are two pixels apart, or one.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet import decoder
 from dasnet.attention import ChannelAttention, SpatialAttention, fits_attention
 from dasnet.backbones import BACKBONES, STRIDE
 from dasnet.change_network import ChangeNetwork
-from dasnet.decoder import LightDecoder, enlarge
+from dasnet.decoder import STRIDES, Decoder, PyramidDecoder, enlarge
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
 Attention = Literal["none", "spatial", "channel", "both"]
 Distance = Literal["l2", "cosine"]
-Decoder = Literal["none", "light"]
 
 _DROPOUT = 0.1
 
@@ -40,8 +38,8 @@ class Architecture:
         distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2].
         head_channels: channels of branches and embeddings, a multiple of 8 up to 256 or of 256 up to 2048; None = the
             backbone's default, which for the paper's two is a quarter of the backbone's channels.
-        decoder: "none", as in the paper, or "light": the fused embedding at positions two pixels apart
-            (:mod:`dasnet.decoder`), with half as many channels.
+        decoder: "none", as in the paper, or the resolution of the fused embedding: "half" of the image's, with half
+            as many channels, or "full", with a quarter of them (:mod:`dasnet.decoder`).
     """
 
     backbone: BackboneName
@@ -77,7 +75,7 @@ class Architecture:
     @property
     def strides(self) -> tuple[int, int, int]:
         """Pixels between two positions of the spatial, the channel and the fused embedding."""
-        return (STRIDE, STRIDE, STRIDE if self.decoder == "none" else decoder.STRIDE)
+        return (STRIDE, STRIDE, STRIDES.get(self.decoder, STRIDE))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -147,16 +145,23 @@ class DASNet(ChangeNetwork):
         backbone = BACKBONES[architecture.backbone]
         self.backbone = backbone(architecture.in_bands)
         channels = architecture.head_channels
-        fused_channels = channels if architecture.decoder == "none" else channels // 2
+        self.decoder = (
+            None
+            if architecture.decoder == "none"
+            else PyramidDecoder(
+                architecture.decoder,
+                in_bands=architecture.in_bands,
+                pyramid_channels=backbone.pyramid_channels,
+                attended_channels=channels,
+            )
+        )
         self.head = DualAttentionHead(
             backbone.channels,
             channels,
             attention=architecture.attention,
             norm=architecture.backbone != "vgg16",  # plain VGG16 has none, and neither has the authors' head on it
-            fused_channels=fused_channels,
+            fused_channels=channels if self.decoder is None else self.decoder.channels,
         )
-        if architecture.decoder == "light":
-            self.decoder = LightDecoder(backbone.pyramid_channels, channels, fused_channels)
 
     @property
     def stride(self) -> int:
@@ -181,7 +186,7 @@ class DASNet(ChangeNetwork):
         pyramid = self.backbone.pyramid(images)
         spatial, channel = self.head.branches(pyramid.last)
         attended = spatial + channel
-        return spatial, channel, attended if self.architecture.decoder == "none" else self.decoder(pyramid, attended)
+        return spatial, channel, attended if self.decoder is None else self.decoder(images, pyramid, attended)
 
     features = embed_fused
 

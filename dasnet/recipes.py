@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dasnet.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.class_frequency import ClassFrequency
+from dasnet.decoder import Decoder
 from dasnet.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost
 from dasnet.methods import PEERS, AnyArchitecture, Method
-from dasnet.model import Architecture, Attention, BackboneName, Decoder, Distance
+from dasnet.model import Architecture, Attention, BackboneName, Distance
 from dasnet.networks.peer import PeerArchitecture
 
 LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
@@ -43,7 +44,7 @@ class Recipe(BaseModel):
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
     head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None
     decoder: Annotated[
-        Decoder, Field(description="none, as in the paper, or light: embeddings two pixels apart instead of eight.")
+        Decoder, Field(description="none, as in the paper; or embeddings at half, or full, resolution.")
     ] = "none"
     dropout: Annotated[
         float, Field(ge=0, lt=1, description="Share that dropout drops in training, wherever the network has it.")
@@ -98,13 +99,16 @@ class Recipe(BaseModel):
             raise ValueError(f"a batch of {self.batch} cannot be made of {self.accumulate} equal passes")
         losses = ("wdmc", "contrastive") if self.method == "dasnet" else PEERS[self.method].losses
         if self.loss not in losses:
-            raise ValueError(f"method {self.method} is trained by {' or '.join(losses)}, not by {self.loss}")
+            raise ValueError(
+                f"method {self.method} is trained by {' or '.join(losses)}, not by {self.loss}: start from its recipe, "
+                f"{recipe_of_method(self.method)}"
+            )
         fields = type(self).model_fields
         foreign = [name for name in self._without_meaning() if getattr(self, name) != fields[name].default]
         if foreign:
             raise ValueError(
-                f"method {self.method} trained by {self.loss} has no {', '.join(foreign)}: leave it out, or start "
-                "from a recipe of that method"
+                f"method {self.method} trained by {self.loss} has no {', '.join(foreign)}: leave that out, or start "
+                f"from the method's recipe, {recipe_of_method(self.method)}"
             )
         DoubleMarginLoss(
             margin_unchanged=0.0 if self.loss == "contrastive" else self.margin_unchanged,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from dasnet.methods import title_of
 from flows import artifacts
 from flows.archive_job import ArchiveDirectory, ArchiveJob, Pair, finished_pairs
 from flows.console import current_reporter
@@ -241,6 +242,7 @@ def _write_item(
             "execution": (directory.version.describe() or {}).get("execution", {}),
         },
         software=versions(),
+        made_by=title_of(job.bundle.architecture),
         collection=(_collection_id(job), os.path.relpath(directory.version.path / "collection.json", path.parent)),
         derived_from=[
             source.href if "://" in source.href else os.path.relpath(source.href, path.parent)
@@ -336,8 +338,8 @@ def _write_collection(job: ArchiveJob, directory: ArchiveDirectory, cells: Mappi
         place / "collection.json",
         collection_id=_collection_id(job),
         title=f"Changes of {job.request.output.name}",
-        description=f"Change probability of {len(job.pairs)} pairs of {len(job.images)} dates, by DASNet "
-        f"({job.request.bundle}), pairing rule {job.request.pairing}",
+        description=f"Change probability of {len(job.pairs)} pairs of {len(job.images)} dates, by "
+        f"{title_of(job.bundle.architecture)} ({job.request.bundle}), pairing rule {job.request.pairing}",
         grid=job.grid,
         span=(job.images[0].files.time, job.images[-1].files.time),
         items=[

@@ -99,10 +99,10 @@ def train(
     dataset: Annotated[Path, typer.Argument(help="Dataset directory, of `dasnet prepare`.")],
     output: Annotated[Path, typer.Option(help="Training directory: new, or of the same training, which then goes on.")],
     model: Annotated[
-        str, typer.Option(help="dasnet | fc-ef | fc-siam-conc | fc-siam-diff; another recipe says more.")
-    ] = "dasnet",
+        str | None, typer.Option(help="dasnet | fc-ef | fc-siam-conc | fc-siam-diff | cdnet | bidatenet | dscn | sccn")
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Default: the model's, cpu_small for dasnet; or paper_cdd | paper_bcdd.")
+        str | None, typer.Option(help="Default: the model's own, cpu_small for dasnet; or paper_cdd | paper_bcdd.")
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="name=value of the recipe, e.g. epochs=5, augmentation.haze=0.4.")
@@ -114,11 +114,10 @@ def train(
     workers: Annotated[int | None, typer.Option(help="Ranks, one a worker; default: 1, or one a GPU.")] = None,
 ) -> None:
     """A dataset in, a calibrated bundle with its card, scores and report out."""
-    from dasnet.recipes import recipe_of_method
-    from flows.training_config import TrainRequest, parsed_changes
+    from flows.training_config import TrainRequest, chosen_recipe, parsed_changes
 
     try:
-        usual = recipe_of_method(model)
+        chosen = chosen_recipe(model=model, recipe=recipe)
         parsed = parsed_changes(changes or [])
         text = about.read_text().strip() if about is not None else ""
     except (ValueError, OSError) as error:
@@ -127,7 +126,7 @@ def train(
         {
             "dataset": dataset,
             "output": output,
-            "recipe": recipe or usual,
+            "recipe": chosen,
             "changes": parsed,
             "backbone_weights": backbone_weights,
             "about": text,

@@ -12,6 +12,7 @@ import pystac
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from dasnet.methods import title_of
 from flows import artifacts
 from flows.console import current_reporter
 from flows.job import Job
@@ -23,7 +24,7 @@ from flows.versions import versions
 from storage.cog import write_cog
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
-from storage.stac import DASNET, ItemAsset, write_item
+from storage.stac import ItemAsset, write_item
 from storage.store import NODATA, RunStore
 from storage.vector import changed_levels, write_changes
 
@@ -258,5 +259,7 @@ def _write_item(path: Path, job: Job, directory: RunDirectory, products: Product
             "dates_known": job.dates_known,
         },
         software=versions(),
-        made_by=f"{job.request.bundle}: {job.bundle.method.source}" if isinstance(job.bundle, MethodModel) else DASNET,
+        made_by=f"{job.request.bundle}: {job.bundle.method.source}"
+        if isinstance(job.bundle, MethodModel)
+        else title_of(job.bundle.architecture),
     )

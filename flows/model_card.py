@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from dasnet.bundle import Bundle
-from dasnet.methods import PEERS
+from dasnet.methods import title_of
 from dasnet.networks.peer import PeerArchitecture
 from dasnet.recipes import Recipe
 from dasnet.trained_bundle import TrainedBundle
@@ -97,8 +97,9 @@ def _network(bundle: Bundle, recipe: Recipe) -> str:
 
 def _described(recipe: Recipe, bundle: Bundle) -> str:
     if isinstance(bundle.architecture, PeerArchitecture):
-        return f"{PEERS[bundle.architecture.method].title}, {bundle.architecture.width} channels at full resolution"
+        return f"{title_of(bundle.architecture)}, {bundle.architecture.width} channels at full resolution"
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
         recipe.attention, f"{recipe.attention} attention"
     )
-    return f"DASNet with the backbone {recipe.backbone}, {attention}, {recipe.distance} distance"
+    decoder = "" if recipe.decoder == "none" else f"decoded to {recipe.decoder} resolution, "
+    return f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance"

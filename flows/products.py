@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.job import Job
 from flows.run_directory import RunDirectory
 from storage.errors import IntegrityError
 from storage.publish import write_json_atomically
 from tiling.ledger import Ledger
+
+if TYPE_CHECKING:  # `dasnet status` reads this module, and has no time for torch
+    from flows.job import Job
 
 PRODUCTS = {
     "probability": "change_probability.tif",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from dasnet.augment import Augmentation
-from dasnet.recipes import RECIPES, Recipe, RecipeName
+from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
 from flows.config import ClusterConfig, DetectRequest, Frozen
 
 if TYPE_CHECKING:
@@ -100,6 +100,20 @@ class EvaluateRequest(Frozen):
         if (self.mosaic is None) != (self.label is None):
             raise ValueError("a mosaic needs a label, and a label its mosaic")
         return self
+
+
+def chosen_recipe(*, model: str | None, recipe: str | None) -> str:
+    """The name of the recipe that is meant by a method's name, a recipe's, both or neither.
+
+    Raises:
+        ValueError: no such method, or a recipe of another one.
+    """
+    usual = recipe_of_method(model or "dasnet")
+    if model is None or recipe is None:
+        return recipe or usual
+    if recipe in RECIPES and RECIPES[recipe]().method != model:
+        raise ValueError(f"the recipe {recipe} is of {RECIPES[recipe]().method}, not of {model}")
+    return recipe
 
 
 def parsed_changes(assignments: list[str]) -> dict[str, Any]:

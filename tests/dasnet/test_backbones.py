@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from dasnet._torchvision import models
 from dasnet.backbones import BACKBONES, STRIDE, ResNet50
-from dasnet.decoder import LightDecoder
+from dasnet.decoder import PyramidDecoder
 
 NAMES = sorted(BACKBONES)
 
@@ -58,20 +59,23 @@ def test_position_i_is_centred_on_pixel_stride_times_i(name: str, level: str, st
     assert centre == pytest.approx(512, abs=1e-3)
 
 
+@pytest.mark.parametrize(("resolution", "stride"), [("half", 2), ("full", 1)])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_decoder_puts_position_i_on_pixel_2i(name: str) -> None:
+def test_a_decoder_puts_position_i_on_pixel_stride_times_i(name: str, resolution: Any, stride: int) -> None:
     backbone = BACKBONES[name](1).eval()
-    decoder = LightDecoder(backbone.pyramid_channels, backbone.channels, 8).eval()
+    decoder = PyramidDecoder(
+        resolution, in_bands=1, pyramid_channels=backbone.pyramid_channels, attended_channels=backbone.channels
+    ).eval()
     made_linear(backbone)
     made_linear(decoder)
     image = torch.ones(1, 1, 1024, 8, requires_grad=True)
     pyramid = backbone.pyramid(image)
-    for half in (256, 257):
-        position = decoder(pyramid, pyramid.last)[0, :, half, 0].sum()
+    for pixel in (512, 514):
+        position = decoder(image, pyramid, pyramid.last)[0, :, pixel // stride, 0].sum()
         (influence,) = torch.autograd.grad(position, image, retain_graph=True)
         along = influence[0, 0].double().sum(dim=1)
         assert along[0] == along[-1] == 0
-        assert float((along * torch.arange(1024)).sum() / along.sum()) == pytest.approx(2 * half, abs=1e-3)
+        assert float((along * torch.arange(1024)).sum() / along.sum()) == pytest.approx(pixel, abs=1e-3)
 
 
 def test_imagenet_weights_fit_by_name() -> None:

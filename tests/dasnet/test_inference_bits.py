@@ -21,7 +21,7 @@ from tests.dasnet.blocks import BUNDLE, LATTICE, by_blocks, made, scene, whole
 from tiling.grid import Box
 
 
-@pytest.mark.parametrize("decoder", ["none", "light"])
+@pytest.mark.parametrize("decoder", ["none", "half", "full"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_same_bytes_whichever_way_the_grid_is_cut(precision: Any, decoder: Any) -> None:
     images, valid = scene(3)

@@ -56,7 +56,7 @@ def test_eight_real_windows_are_learnt_by_heart(shared: Path, tmp_path: Path) ->
             samples_per_epoch=80,
             epochs=8,
             seed=1,
-            decoder="light",  # positions 8 px apart end at 0.905, whatever the steps: outlines are interpolated
+            decoder="half",  # positions 8 px apart end at 0.905, whatever the steps: outlines are interpolated
         ),
         data=TrainingData(
             bands=tuple(

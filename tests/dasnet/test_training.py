@@ -23,7 +23,7 @@ from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.recipes import RECIPES, Recipe, paper_bcdd, paper_cdd
 from dasnet.trained_bundle import bundle_of
 from dasnet.training import CHECKPOINT, HISTORY
-from tests.dasnet.training_data import Squares, recipe, run_of
+from tests.dasnet.training_data import Squares, recipe, run_of, run_two_ranks
 
 
 def steps(directory: Path) -> list[dict[str, Any]]:
@@ -91,19 +91,6 @@ def test_kill_nine_at_any_moment_and_the_curve_is_the_same_to_the_bit(tmp_path: 
     assert steps(tmp_path / "killed") == steps(tmp_path / "whole")
 
 
-RANK = """
-import sys
-from pathlib import Path
-import torch.distributed as dist
-from dasnet.parallel import Ranks
-from tests.dasnet.training_data import run_of
-rank, port, directory, options = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), eval(sys.argv[4])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-run_of(directory, ranks=Ranks(rank=rank, world=2), **options).run()
-dist.destroy_process_group()
-"""
-
-
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2, "clip": 0.5, "ema": 0.5}], ids=["plain", "accumulated"])
 def test_two_ranks_have_the_loss_of_one_process_with_the_same_global_batch(
     tmp_path: Path, options: dict[str, Any]
@@ -111,16 +98,7 @@ def test_two_ranks_have_the_loss_of_one_process_with_the_same_global_batch(
     """Normalisation, dropout and the mean over labelled pixels are those of the whole batch."""
     options = {**options, "epochs": 2, "batch": 8}
     run_of(tmp_path / "one", **options).run()
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(port), str(tmp_path / "two"), repr(options)])
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=200) for process in ranks] == [0, 0]
+    run_two_ranks(tmp_path / "two", **options)
     one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
     assert len(one) == len(two) == 4
     # the first loss differs by rounding alone; what rounding makes of the weights grows from step to step

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +73,31 @@ def recipe(**changes: Any) -> Recipe:
         "augmentation": Augmentation(crop=32, haze=0.2, season=0.1),
     }
     return Recipe(**{**usual, **changes})
+
+
+_RANK = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from dasnet.parallel import Ranks
+from tests.dasnet.training_data import run_of
+rank, port, directory, options = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), eval(sys.argv[4])
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+run_of(directory, ranks=Ranks(rank=rank, world=2), **options).run()
+dist.destroy_process_group()
+"""
+
+
+def run_two_ranks(directory: Path, **options: Any) -> None:
+    """:func:`run_of` with these options, by two processes that train one network."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", _RANK, str(rank), str(port), str(directory), repr(options)])
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=200) for process in ranks] == [0, 0]
 
 
 def run_of(

@@ -29,7 +29,7 @@ from flows.dataset_config import PrepareRequest
 from flows.evaluate import evaluate
 from flows.prepare import prepare_dataset
 from flows.train import TrainingSummary, train
-from flows.training_config import EvaluateRequest, TrainRequest, parsed_changes
+from flows.training_config import EvaluateRequest, TrainRequest, chosen_recipe, parsed_changes
 from storage.dataset_store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Finished
@@ -191,6 +191,45 @@ def test_a_mosaic_is_scored_through_detect_and_tile_by_tile(trained: Path, prefe
     assert "The whole mosaic" in (tmp_path / "e/report.html").read_text()
 
 
+def test_another_network_goes_the_same_way(dataset: Path, tmp_path: Path) -> None:
+    changes = {"width": 4, "epochs": 3, "batch": 4, "rate": 1e-2, "augmentation": {"crop": 64}}
+    summary = train(request(dataset, tmp_path / "t", recipe="fc_siam_diff", changes=changes))
+    assert summary.test is not None and summary.test.confusion.f1 > 0.3
+    bundle = load_bundle(summary.bundle)
+    assert bundle.architecture.to_dict() == {"method": "fc-siam-diff", "in_bands": 3, "width": 4}
+    recipe = bundle.provenance["recipe"]
+    assert recipe["loss"] == "cross-entropy" and not {"backbone", "margin_changed"} & set(recipe)
+    assert "FC-Siam-diff (Daudt et al. 2018), 4 channels" in bundle.card and "px apart" not in bundle.card
+    assert "loss cross-entropy." in bundle.card
+    page = (tmp_path / "t/report.html").read_text()
+    assert "Loss and its parts" in page and "Attention" not in page
+    random = np.random.default_rng(6)
+    for name, pixels in zip(("before", "after", "label"), squares(random, 100, 110, 2), strict=True):
+        planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+        place = {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
+        shape = {"height": 100, "width": 110, "count": len(planes), "dtype": "uint8"}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **shape, **place) as file:
+            file.write(planes)
+    scored = evaluate(
+        EvaluateRequest(
+            bundle=str(summary.bundle),
+            output=tmp_path / "e",
+            mosaic=DetectRequest(
+                before=str(tmp_path / "before.tif"),
+                after=str(tmp_path / "after.tif"),
+                output=tmp_path / "x",
+                block=64,
+                cluster=ClusterConfig(workers=1),
+            ),
+            label=tmp_path / "label.tif",
+            cluster=ClusterConfig(workers=1),
+        )
+    )
+    assert scored.mosaic is not None and scored.mosaic.mosaic.f1 > 0.3
+    item = json.loads((tmp_path / "e/run/item.json").read_text())
+    assert item["properties"]["processing:lineage"] == "Change probability by FC-Siam-diff (Daudt et al. 2018)"
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_bits(trained: Path, dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
@@ -295,10 +334,27 @@ def test_settings_from_the_command_line() -> None:
         parsed_changes(["epochs"])
 
 
+def test_a_model_stands_for_its_recipe() -> None:
+    assert chosen_recipe(model=None, recipe=None) == chosen_recipe(model="dasnet", recipe=None) == "cpu_small"
+    assert chosen_recipe(model="dasnet", recipe="paper_cdd") == chosen_recipe(model=None, recipe="paper_cdd")
+    assert chosen_recipe(model="fc-siam-diff", recipe=None) == "fc_siam_diff"
+    with pytest.raises(ValueError, match="the recipe paper_cdd is of dasnet, not of fc-ef"):
+        chosen_recipe(model="fc-ef", recipe="paper_cdd")
+    with pytest.raises(ValueError, match="no method that is trained is called 'unet': there are dasnet, fc-ef, "):
+        chosen_recipe(model="unet", recipe=None)
+    paths = {"dataset": "data", "output": "out"}
+    with pytest.raises(ValueError, match=r"method fc-ef is trained by cross-entropy.* start from its recipe, fc_ef"):
+        TrainRequest.model_validate({**paths, "changes": {"method": "fc-ef"}})
+    with pytest.raises(ValueError, match=r"method fc-ef has no backbone that w\.pth could be loaded into"):
+        TrainRequest.model_validate({**paths, "recipe": "fc_ef", "backbone_weights": "w.pth"})
+
+
 def test_the_command_refuses_without_a_traceback(
     dasnet: Callable[..., Finished], dataset: Path, tmp_path: Path
 ) -> None:
     ended = dasnet("train", dataset, "--output", tmp_path / "t", "--set", "rate=-1")
     assert ended.code == 2 and "changes.rate" in ended.err and "Traceback" not in ended.err
+    ended = dasnet("train", dataset, "--output", tmp_path / "t", "--model", "fc-ef", "--set", "attention=spatial")
+    assert ended.code == 2 and "has no attention" in ended.err and "Traceback" not in ended.err
     ended = dasnet("evaluate", "synthetic", "--output", tmp_path / "e")
     assert ended.code == 2 and "give a dataset, a mosaic with its label, or both" in ended.err

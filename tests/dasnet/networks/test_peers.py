@@ -27,7 +27,7 @@ from dasnet.recipes import RECIPES, Recipe, recipe_of_method
 from dasnet.trained_bundle import bundle_of
 from dasnet.training import CHECKPOINT, HISTORY
 from tests.dasnet.blocks import SIZE, by_blocks, scene, whole
-from tests.dasnet.training_data import Squares, run_of
+from tests.dasnet.training_data import Squares, run_of, run_two_ranks
 
 METHODS = sorted(PEERS)
 QUICK = ("fc-siam-diff", "sccn")
@@ -168,6 +168,19 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(method: str, tmp_p
     one, other = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "stopped"))
     assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["bidatenet", "fc-siam-diff", "sccn"])
+def test_two_ranks_have_the_loss_of_one_process(method: str, tmp_path: Path) -> None:
+    """With single values dropped, with whole channels dropped, and with weights that a step leaves alone."""
+    options = small(method, epochs=2, batch=8)
+    run_of(tmp_path / "one", **options).run()
+    run_two_ranks(tmp_path / "two", **options)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 4
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
+    assert [step["loss"] for step in two] == pytest.approx([step["loss"] for step in one], rel=5e-2, abs=1e-3)
 
 
 @pytest.mark.parametrize("method", quick_first(METHODS))
