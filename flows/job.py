@@ -259,4 +259,5 @@ def plan_of(request: InferenceRequest, bundle: Bundle | MethodModel, grid: GeoBo
         itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
         workers=layout.workers,
         lanes=layout.lanes,
+        model_bytes=bundle.lane_bytes if isinstance(bundle, MethodModel) else 0,
     )

@@ -53,6 +53,11 @@ class MethodModel:
         return 4 * self.method.halo
 
     @property
+    def lane_bytes(self) -> int:
+        """Of one sheet while it is counted: both dates' values as float64, centred and weighted."""
+        return 4 * SHEET * SHEET * 2 * len(self.bands) * 8
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on beside the pixels; JSON."""
         method = self.method

@@ -27,6 +27,9 @@ def arithmetic() -> dict[str, Any]:
     }
 
 
+_STRIP = 1 << 18  # pixels at a time, so that float64 temporaries stay small beside the block
+
+
 class MethodPredictor:
     """A method without training, its statistics known; a tiling.protocols.Predictor.
 
@@ -62,17 +65,28 @@ class MethodPredictor:
         size = len(taper)
         computed = sum(bool(both[y : y + size, x : x + size].any()) for y, x in origins)
         rows, cols = crop
-        top, left = (max(span.start - self._detector.halo, 0) for span in crop)
-        wide = (slice(top, rows.stop + self._detector.halo), slice(left, cols.stop + self._detector.halo))
-        inner = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
-        there = both[rows, cols]
-        probability = np.full(there.shape, NODATA, dtype=np.uint8)
-        if there.any():
-            statistic = self._detector.statistic(images[0][:, *wide], images[1][:, *wide], both[wide])[inner]
-            probability[there] = levels(statistic[there], self._detector.threshold)
+        probability = np.full(both[rows, cols].shape, NODATA, dtype=np.uint8)
+        step = max(_STRIP // max(cols.stop - cols.start, 1), 1)
+        for first in range(rows.start, rows.stop, step):
+            strip = slice(first, min(first + step, rows.stop))
+            there = both[strip, cols]
+            if there.any():
+                statistic = self._statistic(images, both, strip, cols)
+                done = probability[strip.start - rows.start : strip.stop - rows.start]
+                done[there] = levels(statistic[there], self._detector.threshold)
         return BlockPrediction(
             probability=probability[None],
             windows_computed=computed,
             windows_skipped=len(origins) - computed,
             disagreement=np.zeros(DISAGREEMENT_BINS, dtype=np.int64),
         )
+
+    def _statistic(
+        self, images: NDArray[Any], both: NDArray[np.bool_], rows: slice, cols: slice
+    ) -> NDArray[np.float64]:
+        """Of a part of the block, from it and its halo."""
+        halo = self._detector.halo
+        top, left = max(rows.start - halo, 0), max(cols.start - halo, 0)
+        wide = (slice(top, rows.stop + halo), slice(left, cols.stop + halo))
+        found = self._detector.statistic(images[0][:, *wide], images[1][:, *wide], both[wide])
+        return found[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dasnet.baselines.methods import METHODS, fit, method_named
@@ -53,6 +53,7 @@ def test_a_tally_survives_json_to_the_last_bit() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=6)
 @given(rows=st.sets(st.sampled_from([4, 16, 20, 32, 48])), cols=st.sets(st.sampled_from([8, 24, 40])))
 def test_statistics_of_sheets_are_those_of_the_whole_pair(name: str, rows: set[int], cols: set[int]) -> None:
     before, after, _ = two_dates(height=60, width=72)
