@@ -36,6 +36,22 @@ def scene(folder: Path, *, height: int, width: int, seed: int = 11) -> tuple[Pat
     return place / "before.tif", place / "after.tif"
 
 
+def dated_copies(folder: Path, *, count: int, side: int) -> list[Path]:
+    """Dates of one synthetic scene, a year apart, by turns its earlier and its later state; no two the same bytes."""
+    import shutil
+
+    import rasterio
+
+    states = scene(folder, height=side, width=side)
+    paths = []
+    for number in range(count):
+        path = Path(shutil.copy(states[number % 2], folder / f"{2010 + number}0615.tif"))
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=f"{2010 + number}-06-15T10:30:00")
+        paths.append(path)
+    return paths
+
+
 @contextmanager
 def prefect() -> Iterator[None]:
     """Prefect's API for flows called inside."""

@@ -27,7 +27,11 @@ class ReprocessRequest(InferenceRequest):
     ]
     output: Annotated[Path, Field(description="Archive directory: new, empty, or of the same archive.")]
     asset: Annotated[
-        str | None, Field(description="Key of the STAC asset with the imagery; empty: the only raster asset.")
+        str | None,
+        Field(
+            description="Key of the STAC asset with the imagery, or keys of those with its bands (`red,green,blue`); "
+            "empty: the only raster asset."
+        ),
     ] = None
     start: Annotated[date | None, Field(description="First day wanted; empty: the archive's first.")] = None
     end: Annotated[date | None, Field(description="Last day wanted; empty: the archive's last.")] = None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -17,6 +15,7 @@ import psutil
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry, box
 
 from dasnet.bundle import Bundle, load_bundle
 from flows.archive_config import ReprocessRequest
@@ -40,10 +39,8 @@ from storage.rasters import GridReader
 from storage.series import ImagesByDate, PairView, ProbabilitiesByPair
 from storage.store import RunStore
 from tiling.grid import BlockGrid, Cell, WindowLattice, cells_of
-from tiling.ledger import Ledger
 from tiling.pairing import PairingError, pairs_of
 from tiling.plan import Plan
-from tiling.worker import SeriesTask
 
 PAIRS_AT_ONCE = 16
 """Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
@@ -89,6 +86,7 @@ class ArchiveJob:
         images: one a date, ascending.
         pairs: what is compared, by later date.
         left_out: days without a pixel on the grid, and why.
+        resampled: names of the images that do not lie on the grid's pixels.
         cache: digests of the inputs, to be kept when the directory is this archive's.
     """
 
@@ -98,6 +96,7 @@ class ArchiveJob:
     images: tuple[DatedImage, ...]
     pairs: tuple[Pair, ...]
     left_out: Mapping[date, str]
+    resampled: frozenset[str]
     plan: Plan
     warnings: tuple[str, ...]
     cache: DigestCache
@@ -184,70 +183,6 @@ class ArchiveDirectory:
         return ProbabilitiesByPair(stores={pair.name: self.pair_store(pair) for pair in self.job.pairs})
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellWork:
-    """What is still to be computed in a cell.
-
-    Attributes:
-        to_read: (date, block index) of images that are not ingested yet, halo included.
-        tasks: by name; each a block with the pairs that are missing of it.
-    """
-
-    to_read: tuple[tuple[DatedImage, int], ...]
-    tasks: Mapping[str, SeriesTask]
-
-    @property
-    def embeddings(self) -> int:
-        """Blocks embedded, counted by date."""
-        return sum(len(task.dates) for task in self.tasks.values())
-
-
-def read_name(image: DatedImage, block: str) -> str:
-    """Name of an image's block in the ingest ledger."""
-    return f"{image.name}/{block}"
-
-
-def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
-    """What the ledgers leave to do in a cell."""
-    digests = finished_pairs(inferred)
-    tasks: dict[str, SeriesTask] = {}
-    needed: dict[tuple[str, int], DatedImage] = {}
-    for index in cell.blocks:
-        block = job.blocks[index]
-        known = digests.get(block.name, {})
-        missing = [pair for pair in job.pairs if pair.name not in known]
-        for first in range(0, len(missing), PAIRS_AT_ONCE):
-            task = _task(index, missing[first : first + PAIRS_AT_ONCE])
-            tasks[f"{block.name}/{_short([name for *_, name in task.pairs], 8)}"] = task
-        if missing:
-            halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
-            for image in {image.name: image for pair in missing for image in (pair.earlier, pair.later)}.values():
-                needed |= dict.fromkeys(((image.name, other) for other in halo), image)
-    to_read = [
-        (image, index)
-        for (_, index), image in needed.items()
-        if ingested.state(read_name(image, job.blocks[index].name)) != "done"
-    ]
-    return CellWork(to_read=tuple(to_read), tasks=tasks)
-
-
-def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
-    images = sorted({image.name for pair in pairs for image in (pair.earlier, pair.later)})
-    return SeriesTask(
-        block=index,
-        dates=tuple(images),
-        pairs=tuple((images.index(pair.earlier.name), images.index(pair.later.name), pair.name) for pair in pairs),
-    )
-
-
-def finished_pairs(ledger: Ledger) -> dict[str, dict[str, str]]:
-    """Block → pair → digest of what is finished of a cell."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for entry in ledger.entries("done"):
-        found[entry.block.partition("/")[0]] |= entry.facts["digests"]
-    return found
-
-
 def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     """Read the archive, open headers, find or recall the grid, digest what is new, count the cost.
 
@@ -257,7 +192,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     require_cluster(request.cluster)
     require_a_bundle(request.bundle, flow="reprocess")
     bundle = load_bundle(request.bundle)
-    outline = None if request.grid.region is None else region_geometry(request.grid.region)
+    outline = _outline(request)
     found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=outline)
     opened = [(files, files.open()) for files in found]
     root = RunDirectory(request.output)
@@ -282,11 +217,10 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         gone = f"; left out: {', '.join(map(str, left_out))} (no pixel on the grid)" if left_out else ""
         raise InputError(f"archive {archive_name(request.archive)}: {error}{gone}") from error
     warnings: list[str] = [f"{day}: left out, {why}" for day, why in left_out.items()]
-    resampled = [str(image.day) for image in images if needs_resampling(image.reader.mosaic, grid)]
-    if resampled:
-        warnings.append(f"resampled onto the common grid: {', '.join(resampled)}")
     compare_resolution(grid, bundle, warnings)
-    plan = replace(plan_of(request, bundle, grid, dates=len(images)), dates_at_once=min(len(images), PAIRS_AT_ONCE + 1))
+    # pairs of the same season share no date with their neighbours
+    together = 2 * PAIRS_AT_ONCE if request.pairing == "same-season" else PAIRS_AT_ONCE + 1
+    plan = replace(plan_of(request, bundle, grid, dates=len(images)), dates_at_once=min(len(images), together))
     job = ArchiveJob(
         request=request,
         bundle=bundle,
@@ -294,16 +228,25 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         images=images,
         pairs=pairs,
         left_out=left_out,
+        resampled=frozenset(image.name for image in images if needs_resampling(image.reader.mosaic, grid)),
         plan=plan,
         warnings=tuple(warnings),
         cache=cache,
     )
-    place = next(parent for parent in (root.path.resolve(), *root.path.resolve().parents) if parent.exists())
-    plan.require(
-        free_disk=shutil.disk_usage(place).free + _held(root.path),
-        memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
-    )
+    # the disk is another matter: what is there already needs no place
+    plan.require(free_disk=None, memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None)
+    root.refuse_another(job.identity)
     return job
+
+
+def _outline(request: ReprocessRequest) -> Geometry | None:
+    """Where STAC items are wanted, in EPSG:4326; None = anywhere, also for a box whose CRS only the imagery tells."""
+    asked = request.grid
+    if asked.region is not None:
+        return region_geometry(asked.region)
+    if asked.bbox is None or asked.crs is None:
+        return None
+    return box(*asked.bbox, asked.crs).to_crs("EPSG:4326")
 
 
 def asked_grid(request: ReprocessRequest) -> dict[str, Any]:
@@ -362,14 +305,6 @@ def _image(
         ),
         digest=digest,
     )
-
-
-def _held(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path)) if path.is_dir() else 0
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file())
 
 
 def _short(facts: object, digits: int) -> str:

@@ -159,9 +159,9 @@ def detect(
 
 @app.command()
 def status(
-    directory: Annotated[Path, typer.Argument(help="Directory of a run, a dataset, a training or an evaluation.")],
+    directory: Annotated[Path, typer.Argument(help="Directory of a run, archive, dataset, training or evaluation.")],
 ) -> None:
-    """Show how far a run, a dataset, a training or an evaluation has come, without running it."""
+    """Show how far a run, an archive, a dataset, a training or an evaluation has come, without running it."""
     from flows.status import directory_status
 
     state = directory_status(directory)

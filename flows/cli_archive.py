@@ -20,7 +20,9 @@ def reprocess(
     pairing: Annotated[str, typer.Option(help="consecutive | baseline:YYYY-MM-DD | same-season")] = "consecutive",
     start: Annotated[str | None, typer.Option(help="First day wanted (YYYY-MM-DD).")] = None,
     end: Annotated[str | None, typer.Option(help="Last day wanted (YYYY-MM-DD).")] = None,
-    asset: Annotated[str | None, typer.Option(help="Key of the STAC asset with the imagery.")] = None,
+    asset: Annotated[
+        str | None, typer.Option(help="Key of the STAC asset with the imagery, or red,green,blue.")
+    ] = None,
     bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 4,1,2.")] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of the result; default: the first date's.")] = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the result, in units of its CRS.")] = None,
@@ -73,11 +75,12 @@ def reprocess(
         }
     )
     from flows.archive_job import resolve_archive
+    from flows.archive_work import work_of
 
     job = resolve_archive(request)
+    work_of(job).require_disk()
     if dry_run:
         from flows.calibrate import calibrated
-        from flows.reprocess import work_of
 
         print_pairs(work_of(calibrated(job)).describe())
         for warning in job.warnings:

@@ -26,7 +26,7 @@ _DASNET: dict[str, dict[str, Any]] = {
     "dasnet-resnet50": {"backbone": "resnet50"},
     "dasnet-vgg16": {"backbone": "vgg16"},
     "dasnet-mobilenet": {"backbone": "mobilenet_v3"},
-    "dasnet-decoder": {"decoder": "light"},
+    "dasnet-decoder": {"decoder": "full"},
 }
 CHOICES = (*_DASNET, *PEERS, *UNTRAINED)
 """Names of all that can be compared."""
@@ -106,13 +106,13 @@ ABLATIONS: dict[TableName, Table] = {
         ),
     ),
     "decoder": Table(
-        title="A light decoder to full resolution",
+        title="Resolution that a decoder brings the embedding to, and distance",
         paper="not in the paper",
         variants=_variants(
             {
-                "none, L2": {"decoder": "none", "distance": "l2"},
-                "light, L2": {"decoder": "light", "distance": "l2"},
-                "light, cosine": {"decoder": "light", "distance": "cosine"},
+                f"{decoder}, {name}": {"decoder": decoder, "distance": distance}
+                for decoder in ("none", "half", "full")
+                for name, distance in (("L2", "l2"), ("cosine", "cosine"))
             }
         ),
     ),

@@ -46,35 +46,20 @@ def write_comparison(
         "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full "
         f"resolution in float32, on {machine()}, {device()}; of methods without training all passes."
     )
-    pictures = {f"{name}-f1": dots(_points(rows), x_label="F1 on the test split") for name, rows in tables.items()}
-    captions = {f"{name}-f1": "F1 of every seed (dots) and their mean (bar)" for name in tables}
-    if "margins" in tables:
-        pictures["margins"] = _margins(request, tables["margins"])
-        captions["margins"] = "F1 over m1 and m2, as Figure 7"
     first = next(iter(tables))
-    pictures["side-by-side"] = _side_by_side(request, first, store, tables[first], untrained)
-    captions["side-by-side"] = (
+    pictures = _pictures(request, tables, curves)
+    pictures["side-by-side"] = (
+        _side_by_side(request, first, store, tables[first], untrained),
         "Test samples with change, evenly spread over the split and chosen before any method saw them; the first seed "
-        "of each"
+        "of each",
     )
+    sections = [_section(request, name, rows, pictures) for name, rows in tables.items()]
+    sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
     if curves is not None:
-        pictures["robustness"] = lines(
-            curves,
-            x_label="",
-            x_labels=[AXES[operation] for operation in curves],
-            y_labels=["F1 on the test split"] * len(curves),
-        )
-        captions["robustness"] = (
-            "F1 against the strength of pseudo-changes drawn onto the test split, first seed of each"
-        )
         _write(folder / "robustness.csv", robustness_csv(curves))
-    sections = [_section(request, name, rows, pictures, captions) for name, rows in tables.items()]
-    sections.append(Section(heading="Side by side", pictures=[(pictures["side-by-side"], captions["side-by-side"])]))
-    if curves is not None:
         text = "Every sample draws the same season, veil, light or shift for every method, weaker or stronger."
-        sections.append(
-            Section(heading="Robustness", text=text, pictures=[(pictures["robustness"], captions["robustness"])])
-        )
+        drawn = [picture for name, picture in pictures.items() if name.startswith("robustness")]
+        sections.append(Section(heading="Robustness", text=text, pictures=drawn))
     sections += _settings(request)
     failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
     best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
@@ -108,8 +93,8 @@ def write_comparison(
     for name, rows in tables.items():
         header = ("row", *HEADER[1:])
         artifacts.show_table(f"comparison-{name}", header, [row.cells() for row in rows], _heading(request, name))
-    for name, picture in pictures.items():
-        artifacts.show_picture(name, picture, captions[name])
+    for key, (picture, caption) in pictures.items():
+        artifacts.show_picture(key, picture, caption)
     return report
 
 
@@ -123,31 +108,43 @@ def _heading(request: CompareRequest, name: TableName) -> str:
     return f"{table.title} ({table.paper})"
 
 
+def _pictures(
+    request: CompareRequest, tables: Mapping[TableName, Sequence[Row]], curves: StrengthCurves | None
+) -> dict[str, tuple[bytes, str]]:
+    """Charts with their captions, by the name that Prefect shows them under."""
+    found = {}
+    for name, rows in tables.items():
+        points = {row.name: [result.confusion.f1 for result in row.results] for row in rows}
+        found[f"{name}-f1"] = (
+            dots(points, x_label="F1 on the test split"),
+            "F1 of every seed (dots) and their mean (bar)",
+        )
+    if "margins" in tables:
+        found["margins"] = (_margins(request, tables["margins"]), "F1 over m1 and m2, as Figure 7")
+    for one, other in (("season", "gain"), ("haze", "shift")) if curves is not None else ():
+        assert curves is not None
+        panels = {name: curves[name] for name in (one, other)}
+        chart = lines(panels, x_label="", x_labels=[AXES[one], AXES[other]], y_labels=["F1 on the test split"] * 2)
+        caption = "F1 against the strength of pseudo-changes drawn onto the test split, first seed of each"
+        found[f"robustness-{one}-{other}"] = (chart, caption)
+    return found
+
+
 def _section(
-    request: CompareRequest,
-    name: TableName,
-    rows: Sequence[Row],
-    pictures: Mapping[str, bytes],
-    captions: Mapping[str, str],
+    request: CompareRequest, name: TableName, rows: Sequence[Row], pictures: Mapping[str, tuple[bytes, str]]
 ) -> Section:
     own = [
         f"{row.name} {shown(*row.figures['f1_at_own_threshold'])}"
         for row in rows
         if "f1_at_own_threshold" in row.figures
     ]
-    text = f"F1 at their own thresholds, without any label: {', '.join(own)}." if own else ""
-    shown_here = [f"{name}-f1", *(["margins"] if name == "margins" else [])]
     return Section(
         heading=_heading(request, name),
-        text=text,
+        text=f"F1 at their own thresholds, without any label: {', '.join(own)}." if own else "",
         header=HEADER,
         rows=[row.cells() for row in rows],
-        pictures=[(pictures[key], captions[key]) for key in shown_here],
+        pictures=[pictures[key] for key in (f"{name}-f1", *(["margins"] if name == "margins" else []))],
     )
-
-
-def _points(rows: Sequence[Row]) -> dict[str, list[float]]:
-    return {row.name: [result.confusion.f1 for result in row.results] for row in rows}
 
 
 def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:

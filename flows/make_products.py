@@ -22,6 +22,7 @@ from flows.run_directory import RunDirectory
 from flows.statistics_progress import read_progress
 from flows.versions import versions
 from storage.cog import write_cog
+from storage.page import area_words
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
 from storage.stac import ItemAsset, write_item
@@ -52,16 +53,11 @@ class Summary:
         return [
             (
                 "changed",
-                f"{area(self.changed_m2)} in {self.polygons:,} places, {self.changed_share:.2%} of what is valid",
+                f"{area_words(self.changed_m2)} in {self.polygons:,} places, {self.changed_share:.2%} of what is valid",
             ),
             ("nodata", f"{self.nodata_share:.2%}"),
             *((name, str(path)) for name, path in self.products.items()),
         ]
-
-
-def area(square_metres: float) -> str:
-    """Hectares, or square kilometres from a thousand hectares on."""
-    return f"{square_metres / 1e4:,.2f} ha" if square_metres < 1e7 else f"{square_metres / 1e6:,.1f} km²"
 
 
 def make_products(job: Job, directory: RunDirectory) -> Summary:
@@ -136,7 +132,7 @@ def _make_rest(
     artifacts.show_quicklook(products.path("quicklook"))
     artifacts.show_products(
         [(name, path, products.digest(name)) for name, path in summary.products.items()],
-        f"{area(summary.changed_m2)} changed in {summary.polygons:,} places; {summary.nodata_share:.2%} nodata.",
+        f"{area_words(summary.changed_m2)} changed in {summary.polygons:,} places; {summary.nodata_share:.2%} nodata.",
     )
     return summary
 
@@ -167,7 +163,7 @@ def _report_data(
         before_label=_dated(job, 0),
         after_label=_dated(job, 1),
         cards=[
-            ("Changed area", area(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
+            ("Changed area", area_words(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
             ("Places", f"{summary.polygons:,}", f"polygons at a probability of {job.bundle.threshold:.3f} or more"),
             ("Nodata", f"{summary.nodata_share:.2%}", "of all pixels, where an input has none"),
             _how_sure(job, directory, summary),
@@ -259,7 +255,11 @@ def _write_item(path: Path, job: Job, directory: RunDirectory, products: Product
             "dates_known": job.dates_known,
         },
         software=versions(),
-        made_by=f"{job.request.bundle}: {job.bundle.method.source}"
-        if isinstance(job.bundle, MethodModel)
-        else title_of(job.bundle.architecture),
+        made_by=_made_by(job),
     )
+
+
+def _made_by(job: Job) -> str:
+    if isinstance(job.bundle, MethodModel):
+        return f"{job.request.bundle}: {job.bundle.method.source}"
+    return title_of(job.bundle.architecture)

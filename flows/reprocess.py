@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 
 from distributed import Client
@@ -17,8 +16,10 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts
 from flows.archive_config import ReprocessRequest
-from flows.archive_job import ArchiveDirectory, ArchiveJob, CellWork, cell_work, grid_facts, read_name, resolve_archive
-from flows.archive_products import ArchiveSummary, CellSummary, make_archive_products, make_cell_products
+from flows.archive_job import ArchiveDirectory, ArchiveJob, grid_facts, resolve_archive
+from flows.archive_overview import ArchiveSummary, make_archive_products
+from flows.archive_products import CellSummary, make_cell_products
+from flows.archive_work import CellWork, cell_work, read_name, work_of
 from flows.cluster import ClusterLayout, connect
 from flows.console import current_reporter
 from flows.detect import predictor_factory, summary_of_stage
@@ -38,92 +39,13 @@ CELL_FAILURES = (FailedBlocksError, IntegrityError)
 """What ends a cell, and lets the next one begin."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArchiveWork:
-    """What is to be done of an archive, cell by cell; for a person before it is done, and for the flow."""
-
-    job: ArchiveJob
-    cells: dict[str, CellWork]
-
-    def describe(self) -> list[tuple[str, str]]:
-        """The plan as (what, how much) lines for a person."""
-        job = self.job
-        images = {image.name for work in self.cells.values() for image, _ in work.to_read}
-        missing = {name for work in self.cells.values() for task in work.tasks.values() for *_, name in task.pairs}
-        pixels = job.request.block**2
-        to_read = sum(len(work.to_read) for work in self.cells.values())
-        values = sum(len(task.pairs) for work in self.cells.values() for task in work.tasks.values())
-        lines = [
-            ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
-            *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
-            ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
-            (
-                "grid",
-                f"{job.grid.width:,} × {job.grid.height:,} px of {job.grid.resolution.x:g} × "
-                f"{-job.grid.resolution.y:g} in {job.grid.crs}",
-            ),
-            (
-                "cells",
-                f"{len(job.cells):,} of at most {job.cells[0].box.width:,} px, {len(job.blocks):,} blocks in all",
-            ),
-            ("version", job.version),
-        ]
-        lines += [
-            ("read", f"{image.day}: {'new' if image.name in images else 'there already'}") for image in job.images
-        ]
-        lines += [
-            (
-                "compare",
-                f"{pair.earlier.day} → {pair.later.day}: "
-                + ("to be computed" if pair.name in missing else "there already"),
-            )
-            for pair in job.pairs
-        ]
-        embeddings = sum(work.embeddings for work in self.cells.values())
-        lines += [
-            (
-                "reads",
-                f"{to_read:,} blocks of imagery, at most "
-                f"{to_read * pixels * (len(job.bundle.bands) * job.plan.itemsize + 1) / 1e9:.3g} GB uncompressed",
-            ),
-            (
-                "computes",
-                f"{sum(len(work.tasks) for work in self.cells.values()):,} tasks, {embeddings:,} blocks embedded, "
-                f"{values:,} blocks of probability, at most {values * pixels / 1e9:.3g} GB uncompressed",
-            ),
-        ]
-        if self.job.plan.seconds_per_window is not None:
-            lines.append(("time", f"about {self.expected_seconds:,.0f} s for infer, by a short calibration"))
-        return lines
-
-    @property
-    def expected_seconds(self) -> float:
-        """Of the infer stages; needs a calibrated plan."""
-        plan = self.job.plan
-        assert plan.seconds_per_window is not None
-        windows = plan.windows_computed / len(plan.blocks)
-        embeddings = sum(work.embeddings for work in self.cells.values())
-        return windows * embeddings * plan.seconds_per_window / (plan.workers * plan.lanes)
-
-
-def work_of(job: ArchiveJob) -> ArchiveWork:
-    """What the ledgers leave to do; reads them, changes nothing."""
-    directory = ArchiveDirectory(job)
-    ingested = directory.root.ledger("ingest")
-    return ArchiveWork(
-        job=job,
-        cells={
-            cell.name: cell_work(job, cell, ingested=ingested, inferred=directory.cell(cell).ledger("infer"))
-            for cell in job.cells
-        },
-    )
-
-
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
 def plan_archive(request: ReprocessRequest) -> ArchiveJob:
     """Read the archive and the headers, find or recall the grid; refuse what cannot work; say what is to be done."""
     job = resolve_archive(request)
-    lines = work_of(job).describe()
+    work = work_of(job)
+    work.require_disk()
+    lines = work.describe()
     artifacts.show_plan("\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]))
     return job
 
@@ -131,6 +53,7 @@ def plan_archive(request: ReprocessRequest) -> ArchiveJob:
 def adopt(job: ArchiveJob, directory: ArchiveDirectory) -> None:
     """Make the directory this archive's, and the version this bundle's; refuse another archive's."""
     directory.root.adopt(job.identity, grid=grid_facts(job.grid), versions=versions())
+    directory.root.update(state="unfinished")
     job.cache.save()
     directory.version.path.mkdir(parents=True, exist_ok=True)
     directory.version.adopt(job.version_identity, versions=versions())
@@ -153,14 +76,17 @@ def ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, cluster
             )
     ledger = directory.root.ledger("ingest")
     items = {read_name(image, job.blocks[index].name): (image.name, index) for image, index in work.to_read}
-    _settle(ledger, items, take_up_failed=job.request.retry_failed)
+    if job.request.retry_failed:
+        ledger.forget([name for name in items if ledger.state(name) == "failed"], reason="--retry-failed")
+    # of other cells, or not wanted any more
+    elsewhere = sum(entry.block not in items for entry in ledger.entries("failed"))
     readers = {image.name: image.reader for image in job.images}
     result = run_stage(
         "ingest",
         cluster=cluster,
         make_tool=lambda layout: partial(make_series_ingest_tool, directory.images, readers, job.blocks),
         items=items.items(),
-        total=ledger.count("done") + len(items),
+        total=ledger.count("done") + elsewhere + len(items),
         ledger=ledger,
         in_flight=job.request.cluster.in_flight,
         retries=retries,
@@ -235,7 +161,8 @@ def _quarantine_what_lacks_pixels(job: ArchiveJob, ingested: Ledger, ledger: Led
     for name, wanted in work.tasks.items():
         lacking = [read for read in _reads(job, wanted) if read in missing]
         if lacking and ledger.state(name) == "pending":
-            facts = {"error": f"needs {lacking[0]}, which could not be read", "attempts": 0}
+            why = missing[lacking[0]].facts.get("error", "")
+            facts = {"error": f"needs {lacking[0]}, which could not be read: {why}", "attempts": 0}
             entries.append(Entry(block=name, state="failed", facts=facts))
     ledger.append(entries)
 

@@ -104,8 +104,8 @@ class RunDirectory:
             DifferentRunError: it holds a run of another identity.
         """
         key = run_key(identity)
-        present = self.describe()
-        if present is None:
+        self.refuse_another(identity)
+        if not self.description.exists():
             write_json_atomically(
                 self.description,
                 {
@@ -116,14 +116,18 @@ class RunDirectory:
                     **facts,
                 },
             )
-        elif present["key"] != key:
+        return key
+
+    def refuse_another(self, identity: Mapping[str, Any]) -> None:
+        """Raises DifferentRunError if the directory holds a run of another identity; changes nothing."""
+        present = self.describe()
+        if present is not None and present["key"] != run_key(identity):
             changes = differences(present["identity"], identity)
             raise DifferentRunError(
                 f"{self.path} holds another run and is left as it is. What changed:\n"
                 + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
                 + "\nChoose another --output, or delete that directory."
             )
-        return key
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add to the time that a stage has taken over all the processes that worked on this run."""

@@ -69,7 +69,7 @@ class RunStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherStatus:
-    """State of a dataset, a training or an evaluation.
+    """State of an archive, a dataset, a training or an evaluation.
 
     Attributes:
         kind: which of them; `state`: finished or unfinished.
@@ -108,6 +108,8 @@ def directory_status(path: Path) -> RunStatus | OtherStatus:
         ledger = directory.ledger(file.stem)
         stages[file.stem] = f"{ledger.count('done')} done, {ledger.count('failed')} failed"
         failed |= {entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")}
+    for version in sorted((path / "versions").glob("*")):
+        stages[version.name] = _version_so_far(version, failed)
     history = path / "training" / "history.jsonl"
     if history.exists():
         stages["training"] = _training_so_far(history)
@@ -119,6 +121,18 @@ def directory_status(path: Path) -> RunStatus | OtherStatus:
         stages=stages,
         failed=failed,
     )
+
+
+def _version_so_far(version: Path, failed: dict[str, str]) -> str:
+    """Of an archive; what failed is added to `failed`."""
+    done = quarantined = 0
+    cells = sorted((version / "cells").glob("*"))
+    for cell in cells:
+        ledger = RunDirectory(cell).ledger("infer")
+        done, quarantined = done + ledger.count("done"), quarantined + ledger.count("failed")
+        for entry in ledger.entries("failed"):
+            failed[f"{version.name} {cell.name} {entry.block}"] = str(entry.facts.get("error", ""))
+    return f"{done} tasks done, {quarantined} failed, in {len(cells)} cells"
 
 
 def _training_so_far(history: Path) -> str:

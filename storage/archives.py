@@ -22,12 +22,15 @@ from urllib.parse import urlparse
 
 import pystac
 from odc.geo.geom import Geometry
-from pystac.errors import STACError, STACTypeError
 
 from storage.errors import InputError
-from storage.mosaics import RASTER_SUFFIXES, Mosaic, open_mosaic
+from storage.mosaics import RASTER_SUFFIXES, Mosaic, open_mosaic, open_stacks
 
 _RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
+
+
+Stack = tuple[tuple[str, str], ...]
+"""(name, path) of the rasters of one place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +48,24 @@ class DatedFiles:
     Attributes:
         day: in UTC.
         time: naive UTC; the earliest of the day's rasters.
-        paths: as :func:`storage.mosaics.open_mosaic` takes them, in a fixed order.
+        stacks: the rasters of each place, in a fixed order; those of one place hold the bands of one image, each with
+            a name for what it holds.
         items: the STAC items they came from; empty for other archives.
     """
 
     day: date
     time: datetime
-    paths: tuple[str, ...]
+    stacks: tuple[Stack, ...]
     items: tuple[SourceItem, ...] = ()
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(path for stack in self.stacks for _, path in stack)
+
     def open(self) -> Mosaic:
-        """Open the headers of the day's mosaic; raises InputError as :func:`open_mosaic`."""
-        mosaic = open_mosaic(self.paths[0] if len(self.paths) == 1 else list(self.paths))
-        return replace(mosaic, date=self.time)
+        """Open the headers of the day's mosaic; raises InputError as :func:`open_stacks`."""
+        return replace(open_stacks([dict(stack) for stack in self.stacks]), date=self.time)
 
 
 def read_archive(
@@ -72,8 +80,9 @@ def read_archive(
 
     Args:
         source: see this module.
-        asset: key of the STAC asset that holds the imagery; None = the only raster asset with the role ``data`` or,
-            failing that, without the role of a thumbnail or an overview.
+        asset: key of the STAC asset that holds the imagery, or, with commas between them, keys of the assets that hold
+            its bands, each lying on the same grid; None = the only raster asset with the role ``data`` or, failing
+            that, without the role of a thumbnail or an overview.
         start, end: first and last day wanted, both included.
         outline: in EPSG:4326; STAC items that do not touch it are left out.
 
@@ -126,7 +135,7 @@ def _from_rasters(paths: Sequence[str], where: str) -> Iterable[DatedFiles]:
             raise InputError(
                 f"{path} tells no date, in its header or its name (…YYYYMMDD…): give a table (.csv) with date and path"
             )
-        yield DatedFiles(day=time.date(), time=time, paths=(path,))
+        yield DatedFiles(day=time.date(), time=time, stacks=((("", path),),))
 
 
 def _from_table(path: Path) -> Iterable[DatedFiles]:
@@ -147,7 +156,7 @@ def _from_table(path: Path) -> Iterable[DatedFiles]:
         if not file_name:
             raise InputError(f"{path}, line {line}: no path")
         place = file_name if "://" in file_name or file_name.startswith("/vsi") else str(path.parent / file_name)
-        yield DatedFiles(day=time.date(), time=time, paths=(place,))
+        yield DatedFiles(day=time.date(), time=time, stacks=((("", place),),))
 
 
 def _from_stac(href: str, asset: str | None, outline: Geometry | None) -> Iterable[DatedFiles]:
@@ -166,7 +175,7 @@ def _from_stac(href: str, asset: str | None, outline: Geometry | None) -> Iterab
         yield DatedFiles(
             day=time.date(),
             time=time,
-            paths=(_asset_path(item, asset, href),),
+            stacks=(_stack(item, asset, href),),
             items=(SourceItem(id=item.id, href=item.get_self_href()),),
         )
 
@@ -194,40 +203,35 @@ def _items(href: str) -> Iterable[pystac.Item]:
         root = pystac.read_file(href)
         assert isinstance(root, pystac.Catalog)
         yield from root.get_items(recursive=True)
-    except InputError:
-        raise
-    except (
-        STACError,
-        STACTypeError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except Exception as error:  # pystac's and urllib3's come in many types, a bare Exception among them
         raise InputError(f"{href} cannot be read as STAC: {type(error).__name__}: {error}") from error
 
 
-def _asset_path(item: pystac.Item, key: str | None, href: str) -> str:
-    if key is not None:
-        if key not in item.assets:
-            raise InputError(
-                f"STAC item {item.id} in {href} has no asset {key!r}; it has {', '.join(sorted(item.assets)) or 'none'}"
-            )
-        chosen = item.assets[key]
-    else:
+def _stack(item: pystac.Item, keys: str | None, href: str) -> Stack:
+    if keys is None:
         rasters = {name: found for name, found in item.assets.items() if _is_raster(found)}
         data = {name: found for name, found in rasters.items() if "data" in (found.roles or ())} or rasters
         if len(data) != 1:
             raise InputError(
                 f"STAC item {item.id} in {href} has {len(data)} raster assets ({', '.join(sorted(data)) or 'none'}): "
-                "say with --asset which one holds the imagery"
+                "say with --asset which one holds the imagery, or which ones its bands (--asset red,green,blue)"
             )
-        chosen = next(iter(data.values()))
-    path = chosen.get_absolute_href()
+        wanted = list(data)
+    else:
+        wanted = [key.strip() for key in keys.split(",")]
+        missing = [key for key in wanted if key not in item.assets]
+        if missing:
+            raise InputError(
+                f"STAC item {item.id} in {href} has no asset {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(sorted(item.assets)) or 'none'}"
+            )
+    return tuple((key, _path(item, item.assets[key], href)) for key in wanted)
+
+
+def _path(item: pystac.Item, asset: pystac.Asset, href: str) -> str:
+    path = asset.get_absolute_href()
     if path is None:
-        raise InputError(f"STAC item {item.id} in {href}: asset {chosen.href} is relative to nothing")
+        raise InputError(f"STAC item {item.id} in {href}: asset {asset.href} is relative to nothing")
     return path.removeprefix("file://")
 
 
@@ -243,11 +247,11 @@ def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
     for entry in entries:
         days[entry.day].append(entry)
     for day, found in sorted(days.items()):
-        ordered = sorted(found, key=lambda entry: entry.paths)
+        ordered = sorted(found, key=lambda entry: entry.stacks)
         yield DatedFiles(
             day=day,
             time=min(entry.time for entry in ordered),
-            paths=tuple(dict.fromkeys(path for entry in ordered for path in entry.paths)),
+            stacks=tuple(dict.fromkeys(stack for entry in ordered for stack in entry.stacks)),
             items=tuple(dict.fromkeys(item for entry in ordered for item in entry.items)),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import fsspec
@@ -102,9 +103,15 @@ def _digest(path: str) -> str:
     if local.is_dir():
         return _digest_folder(local)
     if local.exists():
-        with local.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest_file(path, tuple(_stamp(path) or ()))
     return hashlib.sha256(_remote_version(path).encode()).hexdigest()
+
+
+@lru_cache(maxsize=10_000)
+def _digest_file(path: str, stamp: tuple[object, ...]) -> str:
+    """One process looks twice at its inputs: before its flow begins, and in it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_folder(folder: Path) -> str:

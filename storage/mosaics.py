@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, floor
@@ -32,15 +32,16 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".img", ".jp2")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One raster file, URL or Zarr group.
+    """One raster file, URL or Zarr group, or several rasters of one grid that hold its bands.
 
     Attributes:
-        path: as rasterio or Zarr opens it.
+        path: as rasterio or Zarr opens it; of several rasters the first one's.
         grid: its own pixels.
         files: all files it consists of, sidecars too.
         driver: GDAL's name of its format, or ``Zarr``.
         variable: of a Zarr group.
-        image_bands: rasterio's numbers (from 1) of its bands without alpha.
+        image_bands: rasterio's numbers (from 1) of its bands without alpha; of several rasters counted through.
+        parts: the rasters that hold its bands, in their order; empty for one that holds them all.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Source:
     driver: str
     variable: str = ""
     image_bands: tuple[int, ...] = ()
+    parts: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +89,69 @@ def open_mosaic(spec: str | Path | Sequence[str | Path]) -> Mosaic:
         InputError: naming the file and what is wrong with it.
     """
     label, paths = _expand(spec)
-    found = [_open_zarr(path) if _is_zarr(path) else _open_raster(path) for path in paths]
+    return _mosaic(label, [_open(path) for path in paths])
+
+
+def open_stacks(stacks: Sequence[Mapping[str, str]]) -> Mosaic:
+    """Open the headers of a mosaic whose bands are rasters of their own, as STAC catalogues have them.
+
+    Args:
+        stacks: each the rasters of one place, by the name of what they hold; one that holds one band gives it that
+            name, unless there is one raster alone.
+
+    Raises:
+        InputError: naming the files: they are not of one grid or type, or cannot be opened.
+    """
+    paths = [path for stack in stacks for path in stack.values()]
+    if len(paths) == len(stacks):
+        return open_mosaic(paths[0] if len(paths) == 1 else paths)
+    return _mosaic(_label(paths), [_stacked(stack) for stack in stacks])
+
+
+def _stacked(stack: Mapping[str, str]) -> _Header:
+    found = {name: _open(path) for name, path in stack.items()}
+    first = next(iter(found.values()))
+    for other in found.values():
+        for what, mine, theirs in (
+            ("grid", _grid_words(first.source.grid), _grid_words(other.source.grid)),
+            ("type", first.dtype, other.dtype),
+        ):
+            if mine != theirs:
+                raise InputError(
+                    f"bands of one image must lie on one grid: {first.source.path} has {what} {mine}, "
+                    f"{other.source.path} has {theirs}"
+                )
+    bands = tuple(name if len(header.bands) == 1 else band for name, header in found.items() for band in header.bands)
+    parts = tuple(header.source for header in found.values())
+    return _Header(
+        source=Source(
+            path=first.source.path,
+            grid=first.source.grid,
+            files=tuple(file for part in parts for file in part.files),
+            driver="stack",
+            image_bands=tuple(range(1, len(bands) + 1)),
+            parts=parts,
+        ),
+        bands=bands,
+        dtype=first.dtype,
+        date=first.date,
+    )
+
+
+def _grid_words(grid: GeoBox) -> str:
+    corner = f"{grid.affine.c:.9g}, {grid.affine.f:.9g}"
+    return f"{grid.width} × {grid.height} px of {grid.resolution.x:g} at {corner} in {grid.crs}"
+
+
+def _open(path: str) -> _Header:
+    return _open_zarr(path) if _is_zarr(path) else _open_raster(path)
+
+
+def _mosaic(label: str, found: Sequence[_Header]) -> Mosaic:
     first = found[0]
     for other in found[1:]:
+        # two CRSs make one mosaic, as on the border of two UTM zones: each file is brought to the grid by itself
         for what, mine, theirs in (
-            ("CRS", first.source.grid.crs, other.source.grid.crs),
             ("bands", len(first.bands), len(other.bands)),
             ("type", first.dtype, other.dtype),
         ):
@@ -122,8 +182,7 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
     if not isinstance(spec, str | Path):
         if not spec:
             raise InputError("a mosaic needs at least one file, the list is empty")
-        label = f"{spec[0]}" + (f" and {len(spec) - 1} more" if len(spec) > 1 else "")
-        return label, [str(path) for path in spec]
+        return _label([str(path) for path in spec]), [str(path) for path in spec]
     text = str(spec)
     if _is_remote(text) or _is_zarr(text):
         return text, [text]
@@ -145,6 +204,10 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
             raise InputError(f"no file matches {text}")
         return text, paths
     return text, [text]
+
+
+def _label(paths: Sequence[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def _is_remote(path: str) -> bool:
@@ -329,15 +392,10 @@ def _union(grids: Sequence[GeoBox]) -> GeoBox:
     first = grids[0]
     if len(grids) == 1:
         return first
+    assert first.crs is not None
     to_pixels = ~first.affine
-    corners = [
-        to_pixels * (x, y)
-        for g in grids
-        for x, y in (
-            (g.extent.boundingbox.left, g.extent.boundingbox.top),
-            (g.extent.boundingbox.right, g.extent.boundingbox.bottom),
-        )
-    ]
+    boxes = [(g.extent if g.crs == first.crs else g.footprint(first.crs)).boundingbox for g in grids]
+    corners = [to_pixels * (x, y) for box in boxes for x, y in ((box.left, box.top), (box.right, box.bottom))]
     x0, y0 = floor(min(x for x, _ in corners) + 1e-3), floor(min(y for _, y in corners) + 1e-3)
     x1, y1 = ceil(max(x for x, _ in corners) - 1e-3), ceil(max(y for _, y in corners) - 1e-3)
     return GeoBox((y1 - y0, x1 - x0), first.affine * Affine.translation(x0, y0), first.crs)

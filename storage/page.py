@@ -60,6 +60,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def area_words(square_metres: float) -> str:
+    """Hectares, or square kilometres from a thousand hectares on."""
+    return f"{square_metres / 1e4:,.2f} ha" if square_metres < 1e7 else f"{square_metres / 1e6:,.1f} km²"
+
+
 def _data_uri(picture: bytes) -> str:
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode()

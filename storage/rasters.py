@@ -149,6 +149,8 @@ def read_source(
     Raises:
         ShortReadError: naming file and window.
     """
+    if source.parts:
+        return _read_parts(source, bands, rows, cols)
     try:
         image, valid = (_read_zarr if source.driver == "Zarr" else _read_raster)(source, bands, rows, cols)
     except Exception as error:  # GDAL's and the codecs' errors come in many types
@@ -159,6 +161,17 @@ def read_source(
     if image.dtype.kind == "f":
         valid = valid & np.isfinite(image).all(axis=0)
     return image, valid
+
+
+def _read_parts(
+    source: Source, bands: tuple[int, ...], rows: slice, cols: slice
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Bands from rasters of their own: a pixel is valid if it is in all of them."""
+    places = [(part, number) for part in source.parts for number in range(1, len(part.image_bands) + 1)]
+    found = [
+        read_source(part, (number,), rows=rows, cols=cols) for part, number in (places[band - 1] for band in bands)
+    ]
+    return np.concatenate([image for image, _ in found]), np.logical_and.reduce([valid for _, valid in found])
 
 
 def _read_raster(

@@ -299,6 +299,11 @@ class RunStore:
         """T."""
         return int(self._image.shape[0])
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the images."""
+        return np.dtype(self._image.dtype)
+
     @cached_property
     def bands(self) -> tuple[str, ...]:
         return tuple(str(name) for name in self.open()["band"].to_numpy())

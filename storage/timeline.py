@@ -1,161 +1,282 @@
-"""Pictures of a series as a person looks at it: every date, what changed between them, and when it was first seen."""
+"""The timeline of a series: one page on which a person sees every date, what changed between them, and when."""
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
-from math import ceil
+from itertools import pairwise
+from math import floor, log10
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
 
+from storage.page import Section, area_words
 from storage.publish import publish
-from storage.quicklook import MISSING, colours, display_bands, highest, stretch
-from storage.store import NODATA, RunStore
+from storage.quicklook import MISSING, colours
+from storage.store import NODATA
 
-LOOK_SIDE = 640
-"""Pixels of the longer side of the picture of one date."""
+_TEMPLATES = Path(__file__).with_name("templates")
 
-_GAP, _CAPTION = 8, 24
-_DARK = (30, 33, 38)
+NO_CHANGE, UNKNOWN = -1, -2
+"""Of :func:`first_look`."""
+
+_EVERY = 7
+"""Every n-th pixel is enough to know percentiles."""
+
+Colour = tuple[int, int, int]
+
+_LINE, _HALO = (255, 224, 0), (20, 20, 20)
 
 
-def step_of(store: RunStore) -> int:
-    """Pixels of the grid along one pixel of a picture."""
-    return max(1, ceil(max(store.height, store.width) / LOOK_SIDE))
+@dataclass(frozen=True, kw_only=True)
+class TimelineDate:
+    """One date.
 
-
-def image_look(store: RunStore, keep: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Every n-th pixel of a date: (3, h, w) as the image has it, and (h, w) validity.
-
-    Args:
-        keep: file that takes it, so that a date that has been looked at is not read again.
+    Attributes:
+        image: (3, h, w) as the imagery has it; `valid`: (h, w).
+        note: what a reader should know of it, in a few words.
     """
-    if keep.exists():
-        with np.load(keep) as known:
-            return known["image"], known["valid"]
-    step, chosen = step_of(store), display_bands(store.bands)
-    height, width = ceil(store.height / step), ceil(store.width / step)
-    image, valid = np.zeros((3, height, width), dtype=np.float32), np.zeros((height, width), dtype=bool)
-    tile = max(store.block // step, 1)
-    for y in range(0, height, tile):
-        for x in range(0, width, tile):
-            here = (slice(y, min(y + tile, height)), slice(x, min(x + tile, width)))
-            rows, cols = _pixels(here[0], step, store.height), _pixels(here[1], step, store.width)
-            pixels, known_pixels = store.read_images(0, rows=rows, cols=cols)
-            image[(slice(None), *here)] = pixels[chosen][:, ::step, ::step]
-            valid[here] = known_pixels[::step, ::step]
-    with publish(keep) as draft, draft.open("wb") as file:
-        np.savez_compressed(file, image=image, valid=valid)
-    return image, valid
+
+    day: date
+    image: NDArray[Any]
+    valid: NDArray[np.bool_]
+    note: str
 
 
-def probability_look(store: RunStore) -> NDArray[np.uint8]:
-    """(h, w) uint8: the highest of the probabilities that a pixel stands for; 255 where none is known."""
-    step = step_of(store)
-    rows = []
-    for y in range(0, store.height, store.block // step * step or step):
-        span = slice(y, min(y + (store.block // step * step or step), store.height))
-        rows.append(highest(store.read_probability(rows=span, cols=slice(0, store.width)), step))
-    return np.concatenate(rows)
+@dataclass(frozen=True, kw_only=True)
+class TimelinePair:
+    """Two of the dates.
+
+    Attributes:
+        earlier, later: their numbers among the dates.
+        probability: (h, w) uint8 as stored, of the size of the dates' pictures; 255 = nodata.
+        changed_m2: area above the threshold; `places`: its connected parts; `share`: of what is valid in both dates.
+    """
+
+    earlier: int
+    later: int
+    probability: NDArray[np.uint8]
+    changed_m2: float
+    places: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Everything that the page shows.
+
+    Attributes:
+        pairs: by the later date.
+        level: smallest stored probability that is a change; `threshold`: as a person reads it.
+        pixel_m: metres along one pixel of the pictures, from west to east.
+        cards: (what, figure, explanation) of the summary.
+        sections: tables that come last, each to be unfolded.
+    """
+
+    title: str
+    subtitle: str
+    dates: Sequence[TimelineDate]
+    pairs: Sequence[TimelinePair]
+    level: int
+    threshold: float
+    pixel_m: float
+    cards: Sequence[tuple[str, str, str]]
+    warnings: Sequence[str]
+    sections: Sequence[Section]
 
 
 def first_look(probabilities: Sequence[NDArray[np.uint8]], level: int) -> NDArray[np.int16]:
-    """(h, w): number of the first pair that shows a change; −1 = none does, −2 = none is known."""
-    first = np.full(probabilities[0].shape, -2, dtype=np.int16)
+    """(h, w): number of the first pair that shows a change; :data:`NO_CHANGE`, :data:`UNKNOWN`."""
+    first = np.full(probabilities[0].shape, UNKNOWN, dtype=np.int16)
     for number, probability in enumerate(probabilities):
         known = probability != NODATA
-        first[known & (first == -2)] = -1
-        first[known & (probability >= level) & (first == -1)] = number
+        first[known & (first == UNKNOWN)] = NO_CHANGE
+        first[known & (probability >= level) & (first == NO_CHANGE)] = number
     return first
 
 
-def dates_picture(
-    images: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]], days: Sequence[date]
-) -> bytes:
-    """PNG: all dates side by side, stretched together, so that brightness can be compared."""
-    pictures = stretch(np.stack(images), np.stack(valid))
-    return _sheet([(picture, f"{day}") for picture, day in zip(pictures, days, strict=True)])
+def write_timeline(path: Path, data: Timeline) -> bytes:
+    """Write the page, which needs nothing but itself; returns the map of first changes with its legend, as PNG."""
+    first = first_look([pair.probability for pair in data.pairs], data.level)
+    days = [found.day for found in data.dates]
+    palette = _palette(len(data.pairs))
+    known = max(int((first != UNKNOWN).sum()), 1)
+    height, width = first.shape
+    bar_m = _round_length(0.22 * width * data.pixel_m)
+    axis = _axis([pair.changed_m2 for pair in data.pairs])
+    bars = _bars(data, days, axis[-1][0])
+    html = (
+        _environment()
+        .get_template("timeline.html")
+        .render(
+            data=data,
+            width=width,
+            height=height,
+            dates=[
+                {"day": f"{found.day}", "picture": _jpeg(picture), "note": found.note}
+                for found, picture in zip(data.dates, _stretched(data.dates), strict=True)
+            ],
+            pairs=[
+                {
+                    "earlier": pair.earlier,
+                    "later": pair.later,
+                    "name": f"{days[pair.earlier]} to {days[pair.later]}",
+                    "start": f"{days[pair.earlier]}",
+                    "end": f"{days[pair.later]}",
+                    "probability": _jpeg(colours(pair.probability)),
+                    "outline": _outlines((pair.probability != NODATA) & (pair.probability >= data.level)),
+                    "colour": "#" + "".join(f"{part:02x}" for part in palette[number]),
+                    "first": f"{(first == number).sum() / known:.1%}",
+                    "area": area_words(pair.changed_m2),
+                    "places": pair.places,
+                    "share": f"{pair.share:.1%}",
+                    "bar": bars[number],
+                }
+                for number, pair in enumerate(data.pairs)
+            ],
+            first=_first_overlay(first, palette),
+            never=f"{(first == NO_CHANGE).sum() / known:.1%}",
+            ticks=_ticks(days),
+            axis=axis,
+            chosen=max(range(len(data.pairs)), key=lambda number: data.pairs[number].changed_m2),
+            scale_bar={"share": 100 * bar_m / (width * data.pixel_m), "words": _length_words(bar_m)},
+        )
+    )
+    with publish(path) as draft:
+        draft.write_text(html, encoding="utf-8")
+    return _first_picture(first, palette, [pair_days(data, pair) for pair in data.pairs])
 
 
-def changes_picture(probabilities: Sequence[NDArray[np.uint8]], pairs: Sequence[tuple[date, date]]) -> bytes:
-    """PNG: the change probability of every pair side by side; black = 0, light yellow = 1, light grey = nodata."""
-    return _sheet(
-        [(colours(stored), f"{start} to {end}") for stored, (start, end) in zip(probabilities, pairs, strict=True)]
+def pair_days(data: Timeline, pair: TimelinePair) -> tuple[date, date]:
+    return data.dates[pair.earlier].day, data.dates[pair.later].day
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
 
 
-def first_picture(first: NDArray[np.int16], pairs: Sequence[tuple[date, date]]) -> bytes:
-    """PNG: the pair in which each pixel's change is first seen, by colour, with its legend."""
-    scale = _colours_of(len(pairs))
-    picture = np.full((*first.shape, 3), _DARK, dtype=np.uint8)
-    picture[first == -2] = MISSING
-    for number, colour in enumerate(scale):
-        picture[first == number] = colour
-    font = ImageFont.load_default(size=14)
-    height, width = first.shape
-    legend = Image.new("RGB", (260, max(height, 20 * (len(pairs) + 2))), "white")
-    draw = ImageDraw.Draw(legend)
-    entries = [*zip(scale, (f"{start} to {end}" for start, end in pairs), strict=True)]
-    for line, (colour, text) in enumerate([*entries, (_DARK, "no change seen"), (MISSING, "nodata")]):
-        draw.rectangle((8, 20 * line + 3, 24, 20 * line + 17), fill=tuple(colour), outline=(120, 120, 120))
-        draw.text((32, 20 * line + 2), text, fill="black", font=font)
-    canvas = Image.new("RGB", (width + legend.width, max(height, legend.height)), "white")
-    canvas.paste(Image.fromarray(picture), (0, 0))
-    canvas.paste(legend, (width, 0))
-    return _png(canvas)
-
-
-def area_chart(pairs: Sequence[tuple[date, date]], hectares: Sequence[float]) -> bytes:
-    """PNG: changed area of each pair, a bar as wide as the time between its dates."""
-    figure = Figure(figsize=(9.2, 3.2), layout="constrained", dpi=110)
-    axis = figure.subplots()
-    for (start, end), area, colour in zip(pairs, hectares, _colours_of(len(pairs)), strict=True):
-        left, right = (float(date2num(day)) for day in (start, end))
-        axis.bar(
-            left, area, width=right - left, align="edge", color=np.array(colour) / 255, edgecolor="#444444", alpha=0.85
-        )
-    locator = AutoDateLocator()
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axis.set(ylabel="changed area, ha", ylim=(0, None))
-    axis.grid(alpha=0.3, axis="y")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _colours_of(count: int) -> list[tuple[int, int, int]]:
-    """From early to late along a perceptually ordered scale that colour-blind readers order in the same way."""
-    found = colormaps["viridis"](np.linspace(0.15, 1.0, count))[:, :3] * 255
+def _palette(count: int) -> list[Colour]:
+    """From early to late along a scale that colour-blind readers order in the same way, and that no grey is part of."""
+    found = colormaps["plasma"](np.linspace(0.05, 0.95, count))[:, :3] * 255
     return [(int(r), int(g), int(b)) for r, g, b in found]
 
 
-def _pixels(span: slice, step: int, length: int) -> slice:
-    return slice(span.start * step, min(span.stop * step, length))
+def _bars(data: Timeline, days: Sequence[date], top: float) -> list[dict[str, float]]:
+    """Left, width and height in per cent: as wide as the time between the dates where no two pairs share any of it."""
+    begin, span = days[0].toordinal(), max((days[-1] - days[0]).days, 1)
+    spans = sorted(pair_days(data, pair) for pair in data.pairs)
+    apart = all(one[1] <= other[0] for one, other in pairwise(spans))
+    narrow = min(6.0, 60.0 / len(data.pairs))
+    bars = []
+    for pair in data.pairs:
+        start, end = pair_days(data, pair)
+        left, right = (100 * (day.toordinal() - begin) / span for day in (start, end))
+        if not apart:
+            left, right = (100 - narrow) * right / 100, (100 - narrow) * right / 100 + narrow
+        bars.append({"left": left, "width": right - left, "height": 100 * pair.changed_m2 / top})
+    return bars
 
 
-def _sheet(pictures: Sequence[tuple[NDArray[np.uint8], str]]) -> bytes:
-    height, width = pictures[0][0].shape[:2]
-    columns = min(len(pictures), max(1, round(1600 / width)))
-    rows = ceil(len(pictures) / columns)
-    canvas = Image.new("RGB", (columns * (width + _GAP), rows * (height + _CAPTION + _GAP)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
-    for number, (picture, caption) in enumerate(pictures):
-        left, top = number % columns * (width + _GAP), number // columns * (height + _CAPTION + _GAP)
-        draw.text((left + 2, top + 2), caption, fill="black", font=font)
-        canvas.paste(Image.fromarray(picture), (left, top + _CAPTION))
-    return _png(canvas)
+def _axis(areas: Sequence[float]) -> list[tuple[float, str]]:
+    """Three values of the axis of areas, in square metres and as words; the last one is its end."""
+    highest = max(areas) or 1e4
+    unit = 10.0 ** floor(log10(highest))
+    top = next(step * unit for step in (1, 2, 3, 4, 6, 8, 10) if step * unit >= highest)
+    scale, name = (1.0, "m²") if top < 1e4 else (1e4, "ha") if top < 1e7 else (1e6, "km²")
+    return [(value, f"{value / scale:,g} {name}") for value in (0.0, top / 2, top)]
 
 
-def _png(canvas: Any) -> bytes:
+def _ticks(days: Sequence[date]) -> list[tuple[float, str]]:
+    """(position in per cent, words): first days of years, at most eight of them, or else the first and the last day."""
+    begin, span = days[0].toordinal(), max((days[-1] - days[0]).days, 1)
+    years = range(days[0].year + (days[0] > date(days[0].year, 1, 1)), days[-1].year + 1)
+    if len(years) < 2:
+        return [(0.0, str(days[0])), (100.0, str(days[-1]))]
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if len(years) / step <= 8)
+    return [(100 * (date(year, 1, 1).toordinal() - begin) / span, str(year)) for year in years if year % step == 0]
+
+
+def _stretched(dates: Sequence[TimelineDate]) -> Iterator[NDArray[np.uint8]]:
+    """(h, w, 3) of each date: 2nd to 98th percentile of all dates together, band by band; one date in memory."""
+    limits = []
+    for band in range(3):
+        values = np.concatenate([found.image[band][found.valid][::_EVERY] for found in dates])
+        limits.append(np.percentile(values, (2, 98)) if values.size else (0.0, 1.0))
+    for found in dates:
+        picture = np.full((*found.valid.shape, 3), MISSING, dtype=np.uint8)
+        for band, (low, high) in enumerate(limits):
+            scaled = np.clip((found.image[band].astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255
+            picture[..., band][found.valid] = scaled[found.valid]
+        yield picture
+
+
+def _round_length(metres: float) -> float:
+    """The longest of 1, 2 or 5 times a power of ten that is not longer."""
+    unit = 10.0 ** floor(log10(metres))
+    return next(step * unit for step in (5, 2, 1) if step * unit <= metres * (1 + 1e-9))
+
+
+def _length_words(metres: float) -> str:
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+
+
+def _outlines(changed: NDArray[np.bool_]) -> str:
+    """Edges of the changed areas, light with a dark halo, so that they are seen on any ground."""
+    padded = np.pad(changed, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    line = changed & ~inside
+    numbers = np.zeros(changed.shape, dtype=np.uint8)
+    numbers[binary_dilation(line, np.ones((3, 3)))] = 1
+    numbers[line] = 2
+    return _see_through(numbers, [_HALO, _LINE])
+
+
+def _first_overlay(first: NDArray[np.int16], palette: Sequence[Colour]) -> str:
+    """Coloured where a change was seen, see-through elsewhere."""
+    return _see_through(np.clip(first + 1, 0, None), palette)
+
+
+def _see_through(numbers: NDArray[Any], palette: Sequence[Colour]) -> str:
+    """PNG of (h, w) numbers: 0 is see-through, n the n-th colour; at most 255 of them, or the last ones are one."""
+    picture = Image.fromarray(np.minimum(numbers, 255).astype(np.uint8), mode="P")
+    picture.putpalette([0, 0, 0, *(part for colour in palette[:255] for part in colour)])
     buffer = io.BytesIO()
-    canvas.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", transparency=0)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _first_picture(first: NDArray[np.int16], palette: Sequence[Colour], pairs: Sequence[tuple[date, date]]) -> bytes:
+    """PNG: the map of first changes with its legend, for where no page can be shown."""
+    dark, line = (30, 33, 38), 20
+    picture = np.full((*first.shape, 3), dark, dtype=np.uint8)
+    picture[first == UNKNOWN] = MISSING
+    for number, colour in enumerate(palette):
+        picture[first == number] = colour
+    height, width = first.shape
+    canvas = Image.new("RGB", (width + 260, max(height, line * (len(pairs) + 2))), "white")
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
+    entries = [*zip(palette, (f"{start} to {end}" for start, end in pairs), strict=True)]
+    for row, (colour, text) in enumerate([*entries, (dark, "no change seen"), (MISSING, "nodata")]):
+        draw.rectangle((width + 8, line * row + 3, width + 24, line * row + 17), fill=colour, outline=(120, 120, 120))
+        draw.text((width + 32, line * row + 2), text, fill="black", font=font)
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=86)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -179,8 +179,8 @@ def test_rasters_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Path
 
 def test_files_that_do_not_make_one_mosaic(tmp_path: Path) -> None:
     geotiff(tmp_path / "a.tif")
-    geotiff(tmp_path / "b.tif", crs="EPSG:32632")
-    refused(tmp_path, "do not make one mosaic", "EPSG:32632")
+    geotiff(tmp_path / "b.tif", np.ones((2, 64, 64), np.uint8))
+    refused(tmp_path, "do not make one mosaic", "a.tif has bands 3", "b.tif has 2")
 
 
 def test_one_valid_pixel_is_found_wherever_it_is(tmp_path: Path) -> None:

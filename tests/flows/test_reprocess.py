@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pystac
 import pytest
 import rasterio
+import shapely
 import xarray as xr
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
@@ -24,17 +27,20 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from dasnet.bundle import load_bundle, save_bundle
 from flows.archive_config import ReprocessRequest
 from flows.archive_job import resolve_archive
-from flows.archive_products import ArchiveSummary
+from flows.archive_overview import ArchiveSummary
+from flows.archive_work import work_of
 from flows.config import DetectRequest
 from flows.detect import detect_changes, load_predictor
 from flows.failures import FailedCellsError
-from flows.reprocess import reprocess_archive, run_reprocessing, work_of
+from flows.reprocess import reprocess_archive, run_reprocessing
 from flows.run_directory import DifferentRunError
+from flows.status import directory_status
 from storage.errors import InputError
 from storage.synthesize import synthesize
 from storage.synthetic_scene import PseudoChange
 from tests.flows.conftest import Finished
-from tiling.ledger import Ledger
+from tiling.ledger import Entry, Ledger
+from tiling.plan import RefusedPlanError
 from tiling.protocols import Prediction, Predictor
 
 BLOCK = 192
@@ -50,25 +56,66 @@ def cluster() -> Iterator[str]:
         yield running.scheduler_address
 
 
+@dataclass(frozen=True)
+class Archive:
+    """Four dates of one landscape; houses come between the second and the third.
+
+    Attributes:
+        files: of each date; the second one is in two pieces, west and east.
+        catalogue: a static STAC catalogue of them, one item a file.
+    """
+
+    files: list[list[Path]]
+    catalogue: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.catalogue.parent
+
+
 @pytest.fixture(scope="module")
-def dates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Four dates of one landscape; houses come between the second and the third."""
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     folder = tmp_path_factory.mktemp("dates")
-    paths = []
+    root = pystac.Catalog(id="dates", description="four dates")
+    files = []
     for number, day in enumerate(DAYS):
         pseudo = PseudoChange(season=0.1 * number, haze=0.05 * number)
         pair = synthesize(folder / "made", height=HEIGHT, width=WIDTH, seed=3, pseudo=pseudo, block=256)
-        chosen = pair.before if number < 2 else pair.after
-        paths.append(Path(shutil.copy(chosen, folder / f"{day.replace('-', '')}.tif")))
-        with rasterio.open(paths[-1], "r+") as file:
-            file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=f"{day}T10:30:00")
+        with rasterio.open(pair.before if number < 2 else pair.after) as source:
+            pieces = [slice(0, 200), slice(200, WIDTH)] if number == 1 else [slice(0, WIDTH)]
+            files.append([_piece(source, cols, folder, day, name) for cols, name in zip(pieces, "we", strict=False)])
+        for path in files[-1]:
+            root.add_item(_item(path, f"{day}T10:30:00Z"))
     shutil.rmtree(folder / "made")
-    return paths
+    root.normalize_hrefs(str(folder))
+    root.make_all_asset_hrefs_relative()
+    root.save(catalog_type=pystac.CatalogType.SELF_CONTAINED)
+    return Archive(files=files, catalogue=folder / "catalog.json")
 
 
-def request_of(paths: list[Path], output: Path, cluster: str, **changes: Any) -> ReprocessRequest:
+def _piece(source: rasterio.DatasetReader, cols: slice, folder: Path, day: str, name: str) -> Path:
+    path = folder / f"{day.replace('-', '')}-{name}.tif"
+    window = rasterio.windows.Window.from_slices((0, HEIGHT), cols)
+    profile = {**source.profile, "width": window.width, "transform": source.window_transform(window)}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(source.read(window=window))
+        file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=f"{day}T10:30:00")
+    return path
+
+
+def _item(path: Path, time: str) -> pystac.Item:
+    with rasterio.open(path) as file:
+        bounds = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    outline = json.loads(json.dumps(shapely.geometry.mapping(shapely.geometry.box(*bounds))))
+    moment = datetime.fromisoformat(time)
+    found = pystac.Item(id=path.stem, geometry=outline, bbox=list(bounds), datetime=moment, properties={})
+    found.add_asset("image", pystac.Asset(href=str(path), media_type=pystac.MediaType.COG, roles=["data"]))
+    return found
+
+
+def request_of(source: str | Path | list[Path], output: Path, cluster: str, **changes: Any) -> ReprocessRequest:
     values = {
-        "archive": [str(path) for path in paths],
+        "archive": [str(path) for path in source] if isinstance(source, list) else str(source),
         "output": output,
         "block": BLOCK,
         "cell": 2 * BLOCK,
@@ -80,11 +127,16 @@ def request_of(paths: list[Path], output: Path, cluster: str, **changes: Any) ->
 
 @pytest.fixture(scope="module")
 def three(
-    dates: list[Path], cluster: str, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory
+    archive: Archive, cluster: str, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ArchiveSummary]:
-    """The first three dates, done."""
+    """The first three dates of the catalogue, done."""
     output = tmp_path_factory.mktemp("archives") / "three"
-    return output, reprocess_archive(request_of(dates[:3], output, cluster))
+    return output, reprocess_archive(request_of(archive.catalogue, output, cluster, end=DAYS[2]))
+
+
+def plan_of(request: ReprocessRequest) -> str:
+    """What a dry run says."""
+    return "\n".join(f"{what}: {value}" for what, value in work_of(resolve_archive(request)).describe())
 
 
 def version_of(output: Path) -> Path:
@@ -121,15 +173,15 @@ def computed(output: Path) -> int:
 
 
 def test_a_pair_has_the_bytes_of_a_run_of_its_own_whatever_the_cells(
-    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
 ) -> None:
     version = version_of(three[0])
     for first, name in enumerate(pairs_in(version)):
         detect_changes(
             DetectRequest.model_validate(
                 {
-                    "before": str(dates[first]),
-                    "after": str(dates[first + 1]),
+                    "before": [str(path) for path in archive.files[first]],
+                    "after": [str(path) for path in archive.files[first + 1]],
                     "output": tmp_path / str(first),
                     "block": 256,
                     "precision": "float32",
@@ -172,7 +224,9 @@ def test_the_houses_came_when_they_came(three: tuple[Path, ArchiveSummary]) -> N
     )
 
 
-def test_collection_and_items_are_valid_stac_and_lead_to_each_other(three: tuple[Path, ArchiveSummary]) -> None:
+def test_collection_and_items_are_valid_stac_and_lead_to_each_other(
+    three: tuple[Path, ArchiveSummary], archive: Archive
+) -> None:
     version = version_of(three[0])
     content = json.loads((version / "collection.json").read_text())
     JsonSchemaSTACValidator().validate_core(content, pystac.STACObjectType.COLLECTION, content["stac_version"])
@@ -185,56 +239,119 @@ def test_collection_and_items_are_valid_stac_and_lead_to_each_other(three: tuple
         assert item.get_collection() is collection
         for asset in item.assets.values():
             assert Path(asset.get_absolute_href() or "").exists()
+        days = {described["properties"][f"{end}_datetime"][:10] for end in ("start", "end")}
+        sources = {Path(link.get_absolute_href() or "").resolve() for link in item.get_links("derived_from")}
+        assert sources == {
+            (archive.folder / path.stem / f"{path.stem}.json").resolve()
+            for day, files in zip(DAYS, archive.files, strict=True)
+            if day in days
+            for path in files
+        }
+        assert all(source.exists() for source in sources)
     assert len({item.id for item in items}) == 4
     for asset in collection.assets.values():
         assert Path(asset.get_absolute_href() or "").exists()
 
 
+def test_the_timeline_shows_each_pair_and_when_changes_were_first_seen(
+    three: tuple[Path, ArchiveSummary], archive: Archive, browser: Any
+) -> None:
+    version = version_of(three[0])
+    first = stitched(version, "first_change.tif")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((version / "timeline.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390  # nothing sticks out on a phone
+    words = [f"{start} to {end}" for start, end, _ in three[1].pairs]
+    legend = page.locator(".legend li").all_inner_texts()
+    for entry, name, day in zip(legend, words, (20190603, 20200528), strict=False):
+        assert entry.startswith(name)
+        # a picture of this size shows every pixel
+        assert float(entry.rpartition(", ")[2].rstrip("%")) == pytest.approx(
+            100 * (first == day).sum() / (first != -1).sum(), abs=0.06
+        )
+    # the pair with the most change is shown first; a bar or a picture chooses another
+    said = page.locator("#said")
+    assert said.inner_text().startswith(words[1])
+    page.locator(".chart button").first.click()
+    assert said.inner_text().startswith(words[0])
+    assert [page.locator(f"#{tag}-tag").inner_text() for tag in ("left", "right")] == list(DAYS[:2])
+    page.locator("#pairs button").nth(1).click()
+    assert said.inner_text().startswith(words[1])
+    page.locator("#mode").select_option("probability")
+    assert page.locator("#right").get_attribute("src") == page.locator("#pairs img").nth(1).get_attribute("src")
+    masks = [rasterio.open(path).dataset_mask() > 0 for path in archive.files[1]]
+    note = f"{np.concatenate(masks, axis=1).mean():.1%} valid, of 2 files"
+    assert page.locator("#dates figcaption").nth(1).inner_text() == f"{DAYS[1]}\n{note}"
+    assert not errors
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    page.close()
+
+
 def test_again_nothing_is_computed_and_no_product_changes(
-    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str
 ) -> None:
     output, summary = three
     before = {path: path.stat().st_mtime_ns for path in output.glob("versions/*/cells/**/*.*") if path.is_file()}
     count = computed(output)
-    again = reprocess_archive(request_of(dates[:3], output, cluster))
+    request = request_of(archive.catalogue, output, cluster, end=DAYS[2])
+    plan = plan_of(request)
+    assert plan.count("there already") == 3 + 2 + 1  # dates, pairs, the version
+    assert "computes: 0 blocks" in plan
+    again = reprocess_archive(request)
     assert computed(output) == count == 2 * BLOCKS
     assert again.pairs == summary.pairs
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_new_date_adds_its_own_pairs_and_touches_no_other(
-    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "archive"
     shutil.copytree(three[0], output)
     version = version_of(output)
     before = {path: path.stat().st_mtime_ns for path in version.glob("cells/*/20*/*.*")}
-    wider = request_of(dates, output, cluster)
-    planned = work_of(resolve_archive(wider))
-    assert sum(len(task.pairs) for work in planned.cells.values() for task in work.tasks.values()) == BLOCKS
-    assert sum(work.embeddings for work in planned.cells.values()) == 2 * BLOCKS
+    # what failed of a date that is not wanted any more stays known, and takes no block's place
+    gone = Entry(block="2001-01-01-abc/r00000c00000", state="failed", facts={"error": "scripted"})
+    Ledger(output / "ledger", "ingest").append([gone])
+    wider = request_of(archive.catalogue, output, cluster)
+    plan = plan_of(wider)
+    assert plan.count("there already") == 3 + 2 + 1
+    assert f"read: {DAYS[3]}: {BLOCKS} blocks, new" in plan
+    assert f"compare: {DAYS[2]} → {DAYS[3]}: {BLOCKS} blocks, a new pair" in plan
+    assert f"reads: {BLOCKS} blocks of imagery, at most {BLOCKS * BLOCK**2 * 4 / 1e9:.3g} GB" in plan
+    assert f"computes: {BLOCKS} blocks of probability" in plan
+    assert f"{2 * BLOCKS} blocks embedded" in plan
     reprocess_archive(wider)
     assert computed(output) == 3 * BLOCKS
+    assert Ledger(output / "ledger", "ingest").state(gone.block) == "failed"
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(pairs_in(version)) == 3
     assert xr.open_zarr(version / "cube.zarr").sizes["time"] == 3
     clean = tmp_path / "clean"
-    reprocess_archive(request_of(dates, clean, cluster))
+    reprocess_archive(request_of(archive.catalogue, clean, cluster))
     for name in pairs_in(version):
         product = (name, "change_probability.tif")
         assert np.array_equal(stitched(version, *product), stitched(version_of(clean), *product))
 
 
 def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
-    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
 ) -> None:
     output, mine = tmp_path / "archive", tmp_path / "dates"
     shutil.copytree(three[0], output)
-    mine.mkdir()
-    copies = [Path(shutil.copy(path, mine)) for path in dates[:3]]
-    with rasterio.open(copies[0], "r+") as file:
+    shutil.copytree(archive.folder, mine)
+    with rasterio.open(mine / archive.files[0][0].name, "r+") as file:
         file.write(np.clip(file.read().astype(int) + 9, 1, 255).astype(np.uint8))
-    reprocess_archive(request_of(copies, output, cluster))
+    request = request_of(mine / "catalog.json", output, cluster, end=DAYS[2])
+    plan = plan_of(request)
+    assert f"read: {DAYS[0]}: {BLOCKS} blocks, its files changed" in plan
+    assert f"compare: {DAYS[0]} → {DAYS[1]}: {BLOCKS} blocks, an image of it changed" in plan
+    assert f"compare: {DAYS[1]} → {DAYS[2]}: there already" in plan
+    reprocess_archive(request)
     assert computed(output) == (2 + 1) * BLOCKS  # one of the two pairs anew
     version = version_of(output)
     assert len(pairs_in(version)) == 3  # the superseded one stays on disk, and in no collection
@@ -243,7 +360,9 @@ def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
     bundle = tmp_path / "other.safetensors"
     shipped = load_bundle("synthetic")
     save_bundle(bundle, replace(shipped, threshold=shipped.threshold / 2))
-    reprocess_archive(request_of(copies, output, cluster, bundle=str(bundle)))
+    with_other = request.model_copy(update={"bundle": str(bundle)})
+    assert f"new, of another bundle or other parameters than {version.name}" in plan_of(with_other)
+    reprocess_archive(with_other)
     names = sorted(path.name.partition("-")[0] for path in (output / "versions").iterdir())
     assert names == ["other", "synthetic"]
     assert len(list((output / "images").glob("*.zarr"))) == 4  # nothing was read again
@@ -270,13 +389,12 @@ def failing_predictor(flag: Path) -> FailsOnce:
 
 
 def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
-    dates: list[Path], cluster: str, prefect_ui: str, tmp_path: Path
+    archive: Archive, cluster: str, prefect_ui: str, tmp_path: Path
 ) -> None:
-    from functools import partial
-
     flag = tmp_path / "flag"
     flag.touch()
-    request = request_of(dates[:3], tmp_path / "archive", cluster, retries=0)
+    whole = [archive.files[number][0] for number in (0, 2, 3)]
+    request = request_of(whole, tmp_path / "archive", cluster, retries=0)
 
     @flow(name="scripted", persist_result=False)
     def scripted(again: bool) -> ArchiveSummary:
@@ -291,72 +409,94 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     with get_client(sync_client=True) as client:
         cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("archive cell-")}
     assert cells == {"archive cell-r000c000": "Completed", "archive cell-r000c001": "Failed"}
+    state = directory_status(tmp_path / "archive")
+    assert dict(state.lines())[version.name] == "4 tasks done, 2 failed, in 2 cells"
+    assert all("cell-r000c001" in name and "scripted fault" in error for name, error in state.failed.items())
     flag.unlink()
+    plan = plan_of(request)
+    assert plan.count("2 blocks quarantined, left out without --retry-failed") == 2
+    assert "computes: 0 blocks" in plan
+    assert "computes: 4 blocks" in plan_of(request.model_copy(update={"retry_failed": True}))
     scripted(True)
+    assert not directory_status(tmp_path / "archive").failed
     assert computed(tmp_path / "archive") == 2 * BLOCKS
     assert (version / "collection.json").exists()
 
 
 def test_bytes_that_changed_at_rest_are_found_and_computed_again(
-    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "archive"
     shutil.copytree(three[0], output)
     version = version_of(output)
     name = pairs_in(version)[0]
+    request = request_of(archive.catalogue, output, cluster, end=DAYS[2])
     for product in version.glob(f"cells/*/{name}/*.tif"):
         product.unlink()
     shards = version / "pairs" / f"{name}.zarr" / "change_probability" / "c" / "0" / "0"
     (shards / "0").write_bytes((shards / "1").read_bytes())  # decodes well, and is another block's
     with pytest.raises(FailedCellsError, match="storage lost or changed bytes"):
-        reprocess_archive(request_of(dates[:3], output, cluster))
-    reprocess_archive(request_of(dates[:3], output, cluster))
+        reprocess_archive(request)
+    assert f"compare: {DAYS[0]} → {DAYS[1]}: 1 block, of {BLOCKS}, the others are finished" in plan_of(request)
+    reprocess_archive(request)
     whole = stitched(version_of(three[0]), name, "change_probability.tif")
     assert np.array_equal(stitched(version, name, "change_probability.tif"), whole)
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(
-    three: tuple[Path, ArchiveSummary], dates: list[Path], cluster: str, tmp_path: Path
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    source = archive.catalogue
     with pytest.raises(InputError, match="no two of these dates"):
-        resolve_archive(request_of(dates[:1], tmp_path / "x", cluster))
+        resolve_archive(request_of(source, tmp_path / "x", cluster, end=DAYS[0]))
     with pytest.raises(InputError, match=r"baseline 2001-01-01 is not among the dates: 2018-06-01"):
-        resolve_archive(request_of(dates, tmp_path / "x", cluster, pairing="baseline:2001-01-01"))
+        resolve_archive(request_of(source, tmp_path / "x", cluster, pairing="baseline:2001-01-01"))
+    before = sorted(path for path in three[0].rglob("*"))
     with pytest.raises(DifferentRunError, match=r"block: 192 → 256"):
-        reprocess_archive(request_of(dates[:3], three[0], cluster, block=256, cell=384))
-    with pytest.raises(DifferentRunError, match=r"asked.resolution"):
-        reprocess_archive(request_of(dates[:3], three[0], cluster, grid={"resolution": 1.0}))
+        resolve_archive(request_of(source, three[0], cluster, block=256, cell=384))
+    with pytest.raises(DifferentRunError, match=r"asked.resolution: None → 1.0"):
+        resolve_archive(request_of(source, three[0], cluster, grid={"resolution": 1.0}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(RefusedPlanError, match=r"x may need another 0.0 GB \(24 blocks of imagery, 18 of probability"):
+        work_of(resolve_archive(request_of(source, tmp_path / "x", cluster))).require_disk()
+    work_of(
+        resolve_archive(request_of(source, three[0], cluster, end=DAYS[2]))
+    ).require_disk()  # all there: none needed
+    assert sorted(path for path in three[0].rglob("*")) == before
     assert not (tmp_path / "x").exists()
 
 
-def test_a_date_beside_the_region_is_left_out_and_named(dates: list[Path], cluster: str, tmp_path: Path) -> None:
+def test_a_date_beside_the_region_is_left_out_and_named(archive: Archive, cluster: str, tmp_path: Path) -> None:
     far = tmp_path / "20220601.tif"
-    shutil.copy(dates[0], far)
+    shutil.copy(archive.files[0][0], far)
     with rasterio.open(far, "r+") as file:
         file.transform = file.transform * rasterio.Affine.translation(10_000, 0)
         file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2022-06-01T10:30:00")
-    job = resolve_archive(request_of([*dates, far], tmp_path / "x", cluster))
+    everything = [path for files in archive.files for path in files]
+    job = resolve_archive(request_of([*everything, far], tmp_path / "x", cluster))
     assert list(job.left_out) == [date(2022, 6, 1)]
     assert len(job.pairs) == 3
     assert any("2022-06-01: left out" in warning for warning in job.warnings)
 
 
 def test_the_command_plans_without_touching_and_refuses_with_exit_code_2(
-    dasnet: Callable[..., Finished], dates: list[Path], tmp_path: Path
+    dasnet: Callable[..., Finished], archive: Archive, tmp_path: Path
 ) -> None:
     output = tmp_path / "archive"
     options = ["--output", output, "--block", BLOCK, "--pairing", f"baseline:{DAYS[0]}"]
-    planned = dasnet("reprocess", *dates, *options, "--dry-run")
+    planned = dasnet("reprocess", archive.catalogue, *options, "--dry-run")
     assert planned.code == 0, planned.err
     for words in (
         "4 dates, 2018-06-01 to 2021-06-02",
         "3 by the rule baseline",
-        "2018-06-01 → 2021-06-02: to be",
-        "time",
+        f"2018-06-01 → 2021-06-02: {BLOCKS} blocks, the version is new",
+        "for infer, by a short calibration",
     ):
         assert words in planned.out
     assert not output.exists()
-    refused = dasnet("reprocess", *dates, "--output", output, "--pairing", "weekly")
+    (tmp_path / "catalog.json").write_text('{"type": "Catalog"}')
+    refused = dasnet("reprocess", tmp_path / "catalog.json", "--output", output)
     assert refused.code == 2
-    assert "pairing rule 'weekly' is none of consecutive" in refused.err
+    assert f"refused: {tmp_path / 'catalog.json'} cannot be read as STAC" in refused.err.replace("\n", "")
     assert "Traceback" not in refused.err
+    assert not output.exists()

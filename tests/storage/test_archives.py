@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from datetime import UTC, date, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import pystac
 import pytest
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geom import box
 
 from storage.archives import read_archive
+from storage.digests import digest_mosaic
 from storage.errors import InputError
+from storage.grids import select_bands
+from storage.rasters import GridReader
 
 WEST, EAST = 448_000.0, 448_640.0
 
 
-def raster(path: Path, *, left: float = WEST) -> Path:
+def raster(
+    path: Path,
+    *,
+    left: float = WEST,
+    crs: str = "EPSG:32631",
+    bands: int = 3,
+    value: int = 100,
+    nodata: int | None = None,
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path,
@@ -28,12 +44,13 @@ def raster(path: Path, *, left: float = WEST) -> Path:
         driver="GTiff",
         height=64,
         width=64,
-        count=3,
+        count=bands,
         dtype="uint8",
-        crs="EPSG:32631",
+        crs=crs,
         transform=Affine(10, 0, left, 0, -10, 5_412_000),
+        nodata=nodata,
     ) as file:
-        file.write(np.full((3, 64, 64), 100, dtype=np.uint8))
+        file.write(np.full((bands, 64, 64), value, dtype=np.uint8))
     return path
 
 
@@ -158,6 +175,104 @@ def test_what_is_no_archive_is_refused_with_its_name(tmp_path: Path, name: str, 
     with pytest.raises(InputError, match=re.escape(words)) as caught:
         read_archive(path)
     assert name in str(caught.value)
+
+
+def in_bands(tmp_path: Path, *names: str) -> Path:
+    """An item collection of one item with a raster for each band, one pixel of one of them without data."""
+    paths = {
+        name: raster(tmp_path / f"{name}.tif", bands=1, value=10 * number, nodata=0)
+        for number, name in enumerate(names, start=1)
+    }
+    with rasterio.open(paths["green"], "r+") as file:
+        file.write(np.zeros((1, 1), dtype=np.uint8), 1, window=rasterio.windows.Window(7, 5, 1, 1))
+    found = item("one", paths["green"], datetime(2020, 1, 2, tzinfo=UTC))
+    found.assets = {
+        name: pystac.Asset(href=str(path), media_type=pystac.MediaType.COG, roles=["data"])
+        for name, path in paths.items()
+    }
+    pystac.ItemCollection([found]).save_object(str(tmp_path / "items.json"))
+    return tmp_path / "items.json"
+
+
+def test_bands_may_be_assets_of_their_own(tmp_path: Path) -> None:
+    items = in_bands(tmp_path, "red", "green", "blue", "nir")
+    with pytest.raises(
+        InputError, match=r"4 raster assets \(blue, green, nir, red\): say .* \(--asset red,green,blue\)"
+    ):
+        read_archive(items)
+    with pytest.raises(InputError, match="has no asset 'swir'; it has blue, green, nir, red"):
+        read_archive(items, asset="red,swir")
+    (files,) = read_archive(items, asset="nir, red,green")
+    mosaic = files.open()
+    assert mosaic.bands == ("nir", "red", "green")
+    assert mosaic.grid.shape == (64, 64)
+    assert select_bands(mosaic, ["green", "nir"], None) == (3, 1)
+    image, valid = GridReader(mosaic=mosaic, grid=mosaic.grid, bands=(3, 1)).read(rows=slice(4, 8), cols=slice(6, 10))
+    assert list(zip(*np.nonzero(~valid), strict=True)) == [(1, 1)]
+    assert (image[:, valid] == np.array([[20], [40]])).all()
+    assert set(digest_mosaic(mosaic).files) == {str(tmp_path / f"{name}.tif") for name in ("nir", "red", "green")}
+
+
+def test_bands_of_one_image_lie_on_one_grid(tmp_path: Path) -> None:
+    items = in_bands(tmp_path, "red", "green")
+    raster(tmp_path / "red.tif", left=WEST + 10, bands=1)
+    (files,) = read_archive(items, asset="red,green")
+    with pytest.raises(InputError, match=r"red\.tif has grid 64 × 64 px of 10 at 448010.*green\.tif has .* at 448000"):
+        files.open()
+
+
+def test_a_day_across_two_utm_zones_is_one_mosaic(tmp_path: Path) -> None:
+    """Each pixel has the value of the tile in which pyproj finds its centre."""
+    to_west = pyproj.Transformer.from_crs("EPSG:32632", "EPSG:32631", always_xy=True)
+    left, _ = to_west.transform(280_000, 5_412_000)
+    west = raster(tmp_path / "west_20200102.tif", left=round(left, -1) - 500, value=100)
+    east = raster(tmp_path / "east_20200102.tif", left=280_000, crs="EPSG:32632", value=200)
+    table = tmp_path / "archive.csv"
+    table.write_text(f"date,path\n2020-01-02,{west.name}\n2020-01-02,{east.name}\n")
+    (files,) = read_archive(table)
+    assert [Path(path).name for path in files.paths] == [east.name, west.name]
+    mosaic = files.open()
+    height, width = mosaic.grid.shape
+    image, valid = GridReader(mosaic=mosaic, grid=mosaic.grid, bands=(1, 2, 3), resampling="nearest").read(
+        rows=slice(0, height), cols=slice(0, width)
+    )
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    x, y = mosaic.grid.affine * (x, y)
+
+    def depth(path: Path) -> NDArray[np.float64]:
+        """Metres from the tile's edge inwards."""
+        with rasterio.open(path) as file:
+            box, crs = file.bounds, file.crs
+        u, v = pyproj.Transformer.from_crs(str(mosaic.grid.crs), str(crs), always_xy=True).transform(x, y)
+        return np.minimum.reduce([u - box.left, box.right - u, v - box.bottom, box.top - v])
+
+    in_east, in_west = depth(east), depth(west)
+    clear = (abs(in_east) > 10) & (abs(in_west) > 10)  # a pixel's width from any edge
+    expected = np.where(in_east > 0, 200, np.where(in_west > 0, 100, 0))
+    assert {0, 100, 200} == set(np.unique(expected))
+    assert np.array_equal(image[0][clear], expected[clear])
+    assert np.array_equal(valid[clear], expected[clear] > 0)
+
+
+def test_a_catalogue_is_read_over_http_and_what_a_server_lacks_is_refused(catalogue: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(catalogue.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        found = read_archive(f"{address}/catalog.json")
+        assert [files.day for files in found] == [files.day for files in read_archive(catalogue)]
+        assert all(path.startswith(f"{address}/images/") for files in found for path in files.paths)
+        with pytest.raises(InputError, match=r"nothing\.json cannot be read as STAC: .*nothing\.json"):
+            read_archive(f"{address}/nothing.json")
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(InputError, match=r"catalog\.json cannot be read as STAC"):
+        read_archive(f"{address}/catalog.json")
 
 
 def test_what_items_lack_is_said_with_what_they_have(catalogue: Path) -> None:

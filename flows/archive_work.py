@@ -1,0 +1,279 @@
+"""What is still to do of an archive, and why: read from its ledgers, told before anything is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+
+from flows.archive_job import PAIRS_AT_ONCE, ArchiveDirectory, ArchiveJob, DatedImage, Pair
+from tiling.grid import Cell
+from tiling.ledger import Ledger
+from tiling.plan import RefusedPlanError
+from tiling.worker import SeriesTask
+
+_BYTES_OF_A_RESULT = 3
+"""Of a pixel of a pair: in the store, in the COG and in its draft."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellWork:
+    """What is still to be computed in a cell.
+
+    Attributes:
+        to_read: (date, block index) of images that are not ingested yet, halo included.
+        tasks: by name; each a block with the pairs that are missing of it.
+        quarantined: names of tasks that failed before and are not taken up again.
+    """
+
+    to_read: tuple[tuple[DatedImage, int], ...]
+    tasks: Mapping[str, SeriesTask]
+    quarantined: frozenset[str]
+
+    @property
+    def to_compute(self) -> list[SeriesTask]:
+        return [task for name, task in self.tasks.items() if name not in self.quarantined]
+
+    @property
+    def embeddings(self) -> int:
+        """Blocks embedded, counted by date."""
+        return sum(len(task.dates) for task in self.to_compute)
+
+
+def read_name(image: DatedImage, block: str) -> str:
+    """Name of an image's block in the ingest ledger."""
+    return f"{image.name}/{block}"
+
+
+def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
+    """What the ledgers leave to do in a cell."""
+    digests = finished_pairs(inferred)
+    tasks: dict[str, SeriesTask] = {}
+    needed: dict[tuple[str, int], DatedImage] = {}
+    for index in cell.blocks:
+        block = job.blocks[index]
+        known = digests.get(block.name, {})
+        missing = [pair for pair in job.pairs if pair.name not in known]
+        for first in range(0, len(missing), PAIRS_AT_ONCE):
+            task = _task(index, missing[first : first + PAIRS_AT_ONCE])
+            tasks[f"{block.name}/{_short([name for *_, name in task.pairs])}"] = task
+        if missing:
+            halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
+            for image in {image.name: image for pair in missing for image in (pair.earlier, pair.later)}.values():
+                needed |= dict.fromkeys(((image.name, other) for other in halo), image)
+    to_read = [
+        (image, index)
+        for (_, index), image in needed.items()
+        if ingested.state(read_name(image, job.blocks[index].name)) != "done"
+    ]
+    again = job.request.retry_failed
+    return CellWork(
+        to_read=tuple(to_read),
+        tasks=tasks,
+        quarantined=frozenset(name for name in tasks if not again and inferred.state(name) == "failed"),
+    )
+
+
+def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
+    images = sorted({image.name for pair in pairs for image in (pair.earlier, pair.later)})
+    return SeriesTask(
+        block=index,
+        dates=tuple(images),
+        pairs=tuple((images.index(pair.earlier.name), images.index(pair.later.name), pair.name) for pair in pairs),
+    )
+
+
+def finished_pairs(ledger: Ledger) -> dict[str, dict[str, str]]:
+    """Block → pair → digest of what is finished of a cell."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in ledger.entries("done"):
+        found[entry.block.partition("/")[0]] |= entry.facts["digests"]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveWork:
+    """What is to be done of an archive, cell by cell.
+
+    Attributes:
+        unreadable: (name of the image, block index) that could not be read before and are not taken up again.
+    """
+
+    job: ArchiveJob
+    cells: Mapping[str, CellWork]
+    unreadable: frozenset[tuple[str, int]]
+
+    @cached_property
+    def reads(self) -> Counter[str]:
+        """Blocks to be read, by image; a block in the halo of several cells is read once."""
+        wanted = {(image.name, index) for work in self.cells.values() for image, index in work.to_read}
+        return Counter(name for name, _ in wanted - self.unreadable)
+
+    @cached_property
+    def computes(self) -> Counter[str]:
+        """Blocks to be computed, by pair."""
+        tasks = (task for work in self.cells.values() for task in work.to_compute)
+        return Counter(name for task in tasks for *_, name in task.pairs)
+
+    @cached_property
+    def quarantined(self) -> Counter[str]:
+        """Blocks that failed before and are left out, by pair."""
+        return Counter(
+            name
+            for work in self.cells.values()
+            for quarantined in work.quarantined
+            for *_, name in work.tasks[quarantined].pairs
+        )
+
+    @property
+    def embeddings(self) -> int:
+        """Blocks embedded, counted by date."""
+        return sum(work.embeddings for work in self.cells.values())
+
+    @property
+    def _bytes_in(self) -> int:
+        pixels = self.job.blocks.size**2
+        return self.reads.total() * pixels * (len(self.job.bundle.bands) * self.job.plan.itemsize + 1)
+
+    @property
+    def _bytes_out(self) -> int:
+        return self.computes.total() * self.job.blocks.size**2
+
+    def require_disk(self) -> None:
+        """Refuse what does not fit on the disk; raises RefusedPlanError with both numbers."""
+        output = self.job.request.output.resolve()
+        free = shutil.disk_usage(next(place for place in (output, *output.parents) if place.exists())).free
+        # blocks at the edge of the region are smaller than this takes them for
+        needed = min(self._bytes_in, self.job.plan.bytes_in) + _BYTES_OF_A_RESULT * min(
+            self._bytes_out, len(self.job.pairs) * self.job.plan.pixels
+        )
+        if needed > free:
+            raise RefusedPlanError(
+                f"{output} may need another {needed / 1e9:.1f} GB ({self.reads.total():,} blocks of imagery, "
+                f"{self.computes.total():,} of probability), but only {free / 1e9:.1f} GB are free there: choose "
+                "another --output, a smaller region, fewer dates or a coarser resolution"
+            )
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan as (what, how much) lines for a person."""
+        job, grid = self.job, self.job.grid
+        lines = [
+            ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
+            *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
+            ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
+            (
+                "grid",
+                f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
+            ),
+            (
+                "resampled",
+                ", ".join(str(image.day) for image in job.images if image.name in job.resampled)
+                or "nothing, the grids agree",
+            ),
+            (
+                "cells",
+                f"{len(job.cells):,} of at most {max(cell.box.width for cell in job.cells):,} px, "
+                f"{_blocks(len(job.blocks))} in all",
+            ),
+            ("version", f"{job.version}: {self._why_version()}"),
+            *(("read", f"{image.day}: {self._why_read(image)}") for image in job.images),
+            *(("compare", f"{pair.earlier.day} → {pair.later.day}: {self._why_computed(pair)}") for pair in job.pairs),
+            (
+                "reads",
+                f"{_blocks(self.reads.total())} of imagery, at most {self._bytes_in / 1e9:.3g} GB uncompressed",
+            ),
+            (
+                "computes",
+                f"{_blocks(self.computes.total())} of probability, at most {self._bytes_out / 1e9:.3g} GB "
+                f"uncompressed; {_blocks(self.embeddings)} embedded, of all dates together",
+            ),
+        ]
+        seconds = self.expected_seconds
+        if seconds is not None:
+            lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
+        return lines
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """Of the infer stages; None without a calibration."""
+        plan = self.job.plan
+        if plan.seconds_per_window is None:
+            return None
+        windows = plan.windows_computed / len(plan.blocks)
+        return windows * self.embeddings * plan.seconds_per_window / (plan.workers * plan.lanes)
+
+    @cached_property
+    def _directory(self) -> ArchiveDirectory:
+        return ArchiveDirectory(self.job)
+
+    def _names(self, folder: str, start: str) -> list[str]:
+        """Stores that there are, of the version or of the images."""
+        place = self._directory.root.path if folder == "images" else self._directory.version.path
+        return sorted(store.stem for store in (place / folder).glob(f"{start}*.zarr"))
+
+    def _why_version(self) -> str:
+        if self._directory.version.describe() is not None:
+            return "there already"
+        others = sorted(path.name for path in self._directory.version.path.parent.glob("*"))
+        return f"new, of another bundle or other parameters than {', '.join(others)}" if others else "new"
+
+    def _why_read(self, image: DatedImage) -> str:
+        wanted = self.reads[image.name]
+        if not wanted:
+            return "there already"
+        others = [name for name in self._names("images", f"{image.day}-") if name != image.name]
+        if self._directory.image_store(image).path.exists():
+            why = f"of {len(self.job.blocks):,}, the others were read before"
+        elif others:
+            why = "its files changed, or how they are read (bands, resampling)"
+        else:
+            why = "new"
+        return f"{_blocks(wanted)}, {why}"
+
+    def _why_computed(self, pair: Pair) -> str:
+        wanted, quarantined = self.computes[pair.name], self.quarantined[pair.name]
+        left_out = f"{_blocks(quarantined)} quarantined, left out without --retry-failed" if quarantined else ""
+        if not wanted:
+            return left_out or "there already"
+        if self._directory.version.describe() is None:
+            why = "the version is new"
+        elif self._directory.pair_store(pair).path.exists():
+            why = f"of {len(self.job.blocks):,}, the others are finished"
+        elif self._names("pairs", f"{pair.earlier.day}_{pair.later.day}-"):
+            why = "an image of it changed"
+        else:
+            why = "a new pair"
+        return "; ".join(filter(None, (f"{_blocks(wanted)}, {why}", left_out)))
+
+
+def work_of(job: ArchiveJob) -> ArchiveWork:
+    """What the ledgers leave to do; reads them, changes nothing."""
+    directory = ArchiveDirectory(job)
+    ingested = directory.root.ledger("ingest")
+    cells = {
+        cell.name: cell_work(job, cell, ingested=ingested, inferred=directory.cell(cell).ledger("infer"))
+        for cell in job.cells
+    }
+    return ArchiveWork(
+        job=job,
+        cells=cells,
+        unreadable=frozenset(
+            (image.name, index)
+            for work in cells.values()
+            for image, index in work.to_read
+            if not job.request.retry_failed and ingested.state(read_name(image, job.blocks[index].name)) == "failed"
+        ),
+    )
+
+
+def _blocks(count: int) -> str:
+    return f"{count:,} block" + ("" if count == 1 else "s")
+
+
+def _short(names: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(names), sort_keys=True).encode()).hexdigest()[:8]
