@@ -26,9 +26,9 @@ EPYC with AVX-512 (benchmarks/results/2026-11-23-training.md). With SETTINGS of 
 256 validation windows after each) one seed takes, in minutes of one core: dasnet 14, siam-conv 13, fc-ef 14,
 fc-siam-conc 18, fc-siam-diff 18, bidatenet 31, dscn 60, sccn 3, cdnet 102; methods without training a few. So
 `methods` is 4.6 hours a seed of one core, 14 for three, 7 on two cores; without cdnet and dscn less than half of it.
-`losses` adds 4 trainings a seed, `attention` 2, `lambda` 2, `decoder` 4, `margins` 8, at about 14 minutes each and
-more with a decoder: 9 hours of one core for three seeds of all but the margins. `--robustness` scores the test split 17 times: 5 minutes of one core
-for dasnet, 55 for cdnet.
+`losses` adds 4 trainings a seed, `attention` 2, `lambda` 2, `decoder` 4, `margins` 8, at about 14 minutes each and more
+with a decoder: 9 hours of one core for three seeds of all but the margins. `--robustness` scores the test split 17
+times: 5 minutes of one core for dasnet, 55 for cdnet.
 Networks as in the paper (`--recipe paper_cdd`) want a GPU: 205 GFLOP a pair of windows.
 """
 

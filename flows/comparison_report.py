@@ -53,7 +53,8 @@ def write_comparison(
         "Test samples with change, evenly spread over the split and chosen before any method saw them; the first seed "
         "of each",
     )
-    sections = [_section(request, name, rows, pictures) for name, rows in tables.items()]
+    sections = [Section(heading="How to read this", text=explained)]
+    sections += [_section(request, name, rows, pictures) for name, rows in tables.items()]
     sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
     if curves is not None:
         _write(folder / "robustness.csv", robustness_csv(curves))
@@ -74,7 +75,7 @@ def write_comparison(
         report,
         Page(
             title=f"Methods compared on {store.path.parent.name}",
-            subtitle=f"dataset SHA-256 {store.digest}. {explained}",
+            subtitle=f"dataset SHA-256 {store.digest}",
             cards=cards,
             warnings=[f"{what} failed: {reason}" for what, reason in failed.items()],
             sections=sections,

@@ -98,7 +98,7 @@ class Row:
         seeds = f"{len(self.results)}" + (f" of {len(self.results) + len(self.failed)}" if self.failed else "")
         names = ("recall", "precision", "f1", "accuracy", "highest_f1")
         if any(result.seed is None for result in self.results):
-            seeds = "none drawn"
+            seeds = "none"
         scores = [shown(*self.figures[name]) if self.results else "failed" for name in names]
         return [self.name, seeds, *scores, *_cost_cells(self.cost)]
 
