@@ -245,9 +245,9 @@ def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str,
         ({"changes": {"dasnet": {"rate": -1}}}, "rate"),
     ],
 )
-def test_requests_that_make_no_sense(dataset: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_requests_that_make_no_sense(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        request(dataset, tmp_path / "c", **changes)
+        request(tmp_path, tmp_path / "c", **changes)
 
 
 def test_tables_share_trainings(tmp_path: Path) -> None:
