@@ -7,7 +7,6 @@ stronger season is the same season, only more of it, and every method sees the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,8 @@ def pseudo_changed(
     """
     if not strength:
         return before, after, valid, label
-    change = replace(Augmentation(flips=False, peak=peak), **{_FIELDS[operation]: strength})
+    drawn: dict[str, Any] = {_FIELDS[operation]: strength}
+    change = Augmentation(flips=False, peak=peak, **drawn)
     tensors = (torch.from_numpy(np.array(part)) for part in (before, after, valid, label))
     found = change(Sample(**dict(zip(("before", "after", "valid", "label"), tensors, strict=True))), seed=seed)
     dates = (_as_stored(found.before.numpy(), before.dtype), _as_stored(found.after.numpy(), after.dtype))

@@ -87,7 +87,7 @@ def write_comparison(
     )
     reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
     _write(folder / "tables.md", f"{explained}\n\n{markdown}\n{reasons}\n")
-    _write(folder / "tables.csv", tables_csv(dict(tables)))
+    _write(folder / "tables.csv", tables_csv(tables.items()))
     _write(
         folder / "results.csv", results_csv([one for rows in tables.values() for row in rows for one in row.results])
     )

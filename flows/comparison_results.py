@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dasnet.metrics import Confusion
@@ -123,12 +123,12 @@ def _cost_cells(cost: Cost | None) -> list[str]:
     ]
 
 
-def tables_csv(tables: dict[str, Sequence[Row]]) -> str:
+def tables_csv(tables: Iterable[tuple[str, Sequence[Row]]]) -> str:
     """A line a row of a table: mean and spread of every score."""
     names = [*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold"]
     columns = [column for name in names for column in (name, f"{name}_spread")]
     lines = []
-    for table, rows in tables.items():
+    for table, rows in tables:
         for row in rows:
             values = [value for name in names for value in row.figures.get(name, (None, None))]
             cost = row.cost or Cost(parameters=0, flops=None, pairs_per_s=None)
