@@ -21,8 +21,8 @@ from dasnet.errors import PredictorError
 from dasnet.metrics import IGNORED
 from dasnet.model import DASNet, upsample
 
-Layers = Mapping[str, tuple[Tensor, Tensor]]
-"""Name → features of the first and of the second date, (b, C, h, w) each."""
+Layers = Mapping[str, Tensor]
+"""Name → features (2b, C, h, w), the first b those of the first date."""
 
 
 def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
@@ -41,7 +41,7 @@ def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
         distance = network.distance(*(tuple(half[date] for half in halves) for date in (0, 1)))
         scales = [round(images.shape[-1] / level.shape[-1]) for level in features]
         names = ["features" if scale == 1 else f"features at 1/{scale}" for scale in scales]
-        return dict(zip(names, halves, strict=True)), distance
+        return dict(zip(names, features, strict=True)), distance
     found: dict[str, Tensor] = {}
     head = network.head
     with (
@@ -51,7 +51,7 @@ def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
         _captured(head.conv8, found, "fused embedding"),
     ):
         embedded = network.embed_fused(images)
-    return {name: _halves(features) for name, features in found.items()}, network.distance(*_halves(embedded))
+    return found, network.distance(*_halves(embedded))
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def distance_maps(layers: Layers) -> dict[str, dict[str, NDArray[np.float32]]]:
     Of vectors of length 1, L2² = 2 · cosine: L2 is what keeps small differences apart, as in Figure 6 of the paper.
     """
     maps = {}
-    for name, dates in layers.items():
-        before, after = (F.normalize(date.detach().float(), dim=1) for date in dates)
+    for name, features in layers.items():
+        before, after = _halves(F.normalize(features.detach().float(), dim=1))
         length = torch.linalg.vector_norm(before - after, dim=1)
         maps[name] = {"L2": length.numpy(), "cosine": (1 - (before * after).sum(dim=1)).clamp(0, 2).numpy()}
     return maps
@@ -108,14 +108,11 @@ def grad_cam(
         score = (fine * changed).sum(dim=(1, 2)) / changed.sum(dim=(1, 2)).clamp(min=1)
         # a pair's score depends on its own features alone, so that one pass serves all
         features = layers[layer]
-        gradients = torch.autograd.grad(score.sum(), features)
-    maps = []
-    for date, gradient in zip(features, gradients, strict=True):
-        weights = gradient.mean(dim=(2, 3), keepdim=True)
-        maps.append((weights * date).sum(dim=1).relu().detach())
-    highest = torch.stack(maps).amax(dim=(0, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
-    before, after = ((found / highest).numpy() for found in maps)
-    return before, after
+        (gradient,) = torch.autograd.grad(score.sum(), features)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    before, after = _halves((weights * features).sum(dim=1).relu().detach())  # (b, h, w)
+    highest = torch.maximum(before, after).amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(before.dtype).tiny)
+    return (before / highest).numpy(), (after / highest).numpy()
 
 
 @torch.inference_mode()
@@ -142,18 +139,20 @@ def attention_of(network: ChangeNetwork, images: Tensor, *, row: int, column: in
 
 
 def differences(
-    features: tuple[Tensor, Tensor], label: NDArray[np.uint8], *, most: int, seed: int
+    features: Tensor, label: NDArray[np.uint8], *, most: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Differences of the two dates' features at labelled positions, as many changed as unchanged where there are.
 
     Args:
+        features: (2b, C, h, w), the first b those of the first date.
         label: (b, H, W), read at each position's own pixel.
         most: of each class.
 
     Returns:
         (n, C) and (n,), True = changed.
     """
-    apart = (features[1] - features[0]).detach().permute(0, 2, 3, 1)  # (b, h, w, C)
+    before, after = _halves(features.detach())
+    apart = (after - before).permute(0, 2, 3, 1)  # (b, h, w, C)
     rows, columns = apart.shape[1:3]
     at_rows = np.minimum(np.arange(rows) * round(label.shape[1] / rows), label.shape[1] - 1)
     at_columns = np.minimum(np.arange(columns) * round(label.shape[2] / columns), label.shape[2] - 1)
