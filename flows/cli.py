@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from flows.cli_archive import reprocess
+from flows.cli_bench import compare, figures
 from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, certs, cluster_of
 from flows.cli_server import deploy, server
 from flows.cli_training import add_training_commands
@@ -37,6 +38,8 @@ app.command()(reprocess)
 app.command()(server)
 app.command()(deploy)
 app.command()(certs)
+app.command()(compare)
+app.command()(figures)
 
 
 def main() -> None:

@@ -137,6 +137,14 @@ def _require_gpus(config: ClusterConfig) -> None:
 
 
 @contextmanager
+def several_at_a_time() -> Iterator[None]:
+    """Let flows in threads each have a local cluster: Dask's settings are the process's, and whoever ends first puts
+    back what it found, which must be what the others need."""
+    with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
+        yield
+
+
+@contextmanager
 def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tuple[Client, ClusterLayout]]:
     """Start or join the cluster; leave it, and stop what was started, at the end.
 

@@ -154,3 +154,13 @@ def reporting_to(reporter: TerminalReporter) -> Iterator[None]:
     finally:
         _reporter.reset(token)
         reporter.close()
+
+
+@contextmanager
+def reporting_to_log() -> Iterator[None]:
+    """Let flows called inside report to their log alone: several at a time would share one line of the terminal."""
+    token = _reporter.set(FlowLogReporter())
+    try:
+        yield
+    finally:
+        _reporter.reset(token)

@@ -7,7 +7,7 @@ import errno
 from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
 from flows.certificates import CertificateError
 from flows.cluster import ClusterError
-from flows.failures import FailedBlocksError, FailedCellsError
+from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
 from flows.prefect_server import PrefectServerError
 from flows.secret_files import SecretError
 from storage.errors import InputError, IntegrityError
@@ -31,6 +31,7 @@ REFUSALS: tuple[type[Exception], ...] = (
 UNFINISHED: tuple[type[Exception], ...] = (
     FailedBlocksError,
     FailedCellsError,
+    FailedMethodsError,
     ClusterLostError,
     UnlikeWorkerError,
     IntegrityError,

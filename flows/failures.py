@@ -43,3 +43,23 @@ class FailedBlocksError(RuntimeError):
             + "\n".join(lines)
             + "\nMend the cause and run the same command with --retry-failed."
         )
+
+
+class FailedMethodsError(RuntimeError):
+    """Some trainings or methods of a comparison failed; the message lists them, the others are in its tables.
+
+    Attributes:
+        failed: why, by name.
+    """
+
+    def __init__(self, failed: Mapping[str, str], *, report: Path) -> None:
+        self.failed = dict(failed)
+        lines = [f"  {name}: {reason}" for name, reason in list(failed.items())[:_SHOWN]]
+        if len(failed) > _SHOWN:
+            lines.append(f"  … and {len(failed) - _SHOWN} more")
+        super().__init__(f"{len(failed)} failed; what the others found is in {report}:\n" + "\n".join(lines))
+
+
+def reason_of(error: BaseException) -> str:
+    """What ended a part of the work, for a person: our own errors say it, others with their kind."""
+    return str(error) if isinstance(error, ValueError | ArithmeticError) else f"{type(error).__name__}: {error}"

@@ -45,7 +45,7 @@ class RankTask:
     Attributes:
         directory: of checkpoints and history.
         rendezvous: ``tcp://host:port`` where the ranks meet; empty = there is one.
-        neighbours: ranks on this worker's machine.
+        neighbours: ranks on this worker's machine; `threads`: of each on a CPU, None = its share of the cores.
         cuda: whether the worker has a GPU of its own.
     """
 
@@ -57,6 +57,7 @@ class RankTask:
     world: int
     rendezvous: str
     neighbours: int
+    threads: int | None
     cuda: bool
 
     def training_run(self) -> TrainingRun:
@@ -66,7 +67,7 @@ class RankTask:
         initial = None
         if self.backbone_weights is not None:
             initial, _ = load_backbone(self.backbone_weights, self.recipe.backbone, in_bands=len(data.bands))
-        available = max(cores() // self.neighbours, 1)
+        available = self.threads or max(cores() // self.neighbours, 1)
         return TrainingRun(
             recipe=self.recipe,
             data=data,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import probability
+from dasnet.baselines.method import State
 from dasnet.baselines.methods import Sheet, fit, method_named
 from dasnet.baselines.reweighted import Threshold
 from dasnet.baselines.statistics import Names
@@ -28,6 +29,7 @@ class MethodScore:
         confusion: totals at the method's own threshold.
         per_sample: of each sample; `indices`: which ones.
         sweep: labelled pixels by probability, from which the highest F1 that any threshold reaches comes.
+        state: statistics of the split, of which `METHODS[name].detector` makes a detector.
         passes: over the samples; `threshold`: of the statistic, for a person.
     """
 
@@ -35,6 +37,7 @@ class MethodScore:
     per_sample: Sequence[Confusion]
     indices: NDArray[np.int64]
     sweep: ThresholdSweep
+    state: State
     passes: int
     threshold: str
 
@@ -83,6 +86,7 @@ def score_method(name: str, store: DatasetStore, split: str, *, threshold: Thres
         per_sample=per_sample,
         indices=indices,
         sweep=sweep,
+        state=state,
         passes=state.passes,
         threshold=detector.describe(),
     )

@@ -33,6 +33,7 @@ from flows.model_card import model_card
 from flows.rank import SAMPLES, RankTask, free_port, has_gpu, make_bundle, train_rank, training_data
 from flows.run_directory import RunDirectory
 from flows.score import Score, score
+from flows.stopping import raise_if_stopped
 from flows.train_report import read_history, training_pictures, write_training_report
 from flows.training_config import TrainRequest
 from flows.versions import versions
@@ -151,6 +152,7 @@ def train_ranks(
     try:
         with Watch(directory, live) as watch:
             while not all(future.done() for future in futures):
+                raise_if_stopped()
                 _raise_first(futures, client)
                 watch.look()
                 time.sleep(_LOOK_S)
@@ -186,6 +188,7 @@ def _placed(
             world=len(addresses),
             rendezvous=rendezvous,
             neighbours=hosts.count(host),
+            threads=request.cluster.lanes,
             cuda=on_gpus,
         )
         for rank, host in enumerate(hosts)

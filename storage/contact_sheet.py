@@ -17,6 +17,15 @@ _CHANGED, _UNCHANGED, _UNKNOWN = (253, 231, 37), (40, 40, 48), (214, 214, 214)
 _RIGHT, _FALSE, _MISSED = (253, 231, 37), (214, 96, 77), (67, 147, 195)
 _GAP, _CAPTION = 6, 20
 
+MEANINGS = {
+    "changed, and called so": _RIGHT,
+    "false alarm": _FALSE,
+    "missed": _MISSED,
+    "unchanged": _UNCHANGED,
+    "not known": _UNKNOWN,
+}
+"""Colours of :func:`judged`, which colour-blind readers tell apart too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
@@ -66,24 +75,30 @@ def contact_sheet(panels: Sequence[Panel], *, bands: Sequence[str], columns: int
 def _pictures(panel: Panel, bands: Sequence[str]) -> list[NDArray[np.uint8]]:
     chosen = display_bands(bands)
     both = stretch(np.stack([panel.before[chosen], panel.after[chosen]]).astype(np.float32), panel.valid)
-    label = _painted(panel.label.shape, [(panel.label == 0, _UNCHANGED), (panel.label == 1, _CHANGED)])
-    row = [both[0], both[1], label]
+    row = [both[0], both[1], labelled(panel.label)]
     if panel.probability is not None:
         stored = np.where(panel.label == 255, 255, np.round(panel.probability * 254)).astype(np.uint8)
-        called, changed, known = panel.probability >= panel.threshold, panel.label == 1, panel.label != 255
-        row.append(colours(stored))
-        row.append(
-            _painted(
-                panel.label.shape,
-                [
-                    (known & ~called & ~changed, _UNCHANGED),
-                    (called & changed, _RIGHT),
-                    (known & called & ~changed, _FALSE),
-                    (~called & changed, _MISSED),
-                ],
-            )
-        )
+        row += [colours(stored), judged(panel.probability >= panel.threshold, panel.label)]
     return row
+
+
+def labelled(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A label (s, s) as a picture (s, s, 3)."""
+    return _painted(label.shape, [(label == 0, _UNCHANGED), (label == 1, _CHANGED)])
+
+
+def judged(called: NDArray[np.bool_], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What was called changed (s, s), beside the label (s, s): a picture (s, s, 3) in :data:`MEANINGS`' colours."""
+    changed, known = label == 1, label != 255
+    return _painted(
+        label.shape,
+        [
+            (known & ~called & ~changed, _UNCHANGED),
+            (called & changed, _RIGHT),
+            (known & called & ~changed, _FALSE),
+            (~called & changed, _MISSED),
+        ],
+    )
 
 
 def _painted(

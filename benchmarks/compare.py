@@ -1,0 +1,108 @@
+"""The paper's tables on other data: which method is best, and what loss, attention, λ and decoder bring?
+
+    python -m benchmarks.compare levir LEVIR-1M OUTPUT [--tables methods] [--seeds 3] [--robustness] [--dry-run]
+    python -m benchmarks.compare water NAIP OUTPUT
+    python -m benchmarks.compare synthetic NOWHERE OUTPUT
+
+LEVIR-1M holds train, val and test with A, B and label; NAIP is the folder of scripts/water_extent.py; the synthetic
+scene is drawn. Each prints the `dasnet` commands that it runs, one after another, and stops at the first that fails;
+run again it goes on. `OUTPUT/comparison/tables.md` is what to commit as ``benchmarks/results/DATE-compare-NAME.md``,
+with the commands printed above it; `report.html` has the pictures.
+
+One command each, for a machine without a GPU (all settings are written into the report):
+
+    dasnet compare OUTPUT/data --output OUTPUT/comparison --tables methods --seeds 3 --robustness SETTINGS
+    dasnet compare OUTPUT/data --output OUTPUT/comparison --tables losses,attention,lambda,decoder --seeds 3 SETTINGS \\
+        --methods dasnet
+    dasnet compare OUTPUT/data --output OUTPUT/margins --tables margins --seeds 1 SETTINGS            # Figure 7
+    dasnet figures OUTPUT/comparison/trainings/dasnet-seed0-… --dataset OUTPUT/data --output OUTPUT/figures \\
+        --beside OUTPUT/comparison/trainings/dasnet-seed0-…        # the second: the training of siam-conv
+
+The trainings of one directory are shared: DASNet as it is stands in five tables and is trained once a seed.
+
+Time, not measured but worked out: operations counted by torch.utils.flop_counter, three times as many for a training
+step as for a forward pass, at 35 GFLOP/s a core, which is what training of `cpu_small` reaches on one core of an AMD
+EPYC with AVX-512 (benchmarks/results/2026-11-23-training.md). With SETTINGS of LEVIR below (6 epochs of 1,200 crops,
+256 validation windows after each) one seed takes, in minutes of one core: dasnet 14, siam-conv 13, fc-ef 14,
+fc-siam-conc 18, fc-siam-diff 18, bidatenet 31, dscn 60, sccn 3, cdnet 102; methods without training a few. So
+`methods` is 4.6 hours a seed of one core, 14 for three, 7 on two cores; without cdnet and dscn less than half of it.
+`losses` adds 4 trainings a seed, `attention` 2, `lambda` 2, `decoder` 4, `margins` 8, at about 14 minutes each and more
+with a decoder: 9 hours of one core for three seeds of all but the margins. `--robustness` scores the test split 17
+times: 5 minutes of one core for dasnet, 55 for cdnet.
+Networks as in the paper (`--recipe paper_cdd`) want a GPU: 205 GFLOP a pair of windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+SETTINGS = {
+    "levir": [
+        "epochs=6",
+        "samples_per_epoch=1200",
+        "ema=0.99",
+        "cdnet.augmentation.crop=96",
+        "dscn.augmentation.crop=96",
+    ],
+    "water": [
+        "epochs=6",
+        "samples_per_epoch=1200",
+        "ema=0.99",
+        "cdnet.augmentation.crop=96",
+        "dscn.augmentation.crop=96",
+    ],
+    "synthetic": ["epochs=4", "samples_per_epoch=800", "cdnet.augmentation.crop=96", "dscn.augmentation.crop=96"],
+}
+
+
+def commands(options: argparse.Namespace) -> list[list[str]]:
+    """Words after `dasnet`, or after `python -m` where the first is a module."""
+    data, output = options.output / "data", options.output
+    made: list[list[str]]
+    if options.name == "levir":
+        made = [["flows", "prepare", str(options.source), "--output", str(data), "--resolution", "1.0"]]
+    elif options.name == "water":
+        table = str(output / "water.csv")
+        made = [
+            ["scripts.water_extent", "table", str(options.source), table],
+            ["flows", "prepare", table, "--output", str(data), "--window", "192", "--stride", "96", "--bands", "1,2,3"],
+        ]
+        made[-1] += ["--band-names", "red,green,blue", "--split", "columns:0.6,0.7", "--grid-resolution", "2.5"]
+    else:
+        scene = output / "scene"
+        made = [
+            ["flows", "synthesize", str(scene), "--height", "4096", "--width", "4096"],
+            ["flows", "prepare", "--before", str(scene / "before.tif"), "--after", str(scene / "after.tif")],
+        ]
+        made[-1] += ["--label", str(scene / "change.tif"), "--output", str(data), "--split", "blocks"]
+    compare = ["flows", "compare", str(data), "--output", str(output / "comparison"), "--tables", options.tables]
+    compare += ["--seeds", str(options.seeds)] + (["--methods", options.methods] if options.methods else [])
+    compare += [word for setting in SETTINGS[options.name] for word in ("--set", setting)]
+    return [*made, compare + (["--robustness"] if options.robustness else [])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=list(SETTINGS))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--tables", default="methods")
+    parser.add_argument("--methods", default="")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--robustness", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
+    options = parser.parse_args()
+    if not options.dry_run:
+        options.output.mkdir(parents=True, exist_ok=True)
+    for words in commands(options):
+        print(shlex.join(["python", "-m", *words]), flush=True)
+        if not options.dry_run:
+            subprocess.run([sys.executable, "-m", *words], check=True)
+
+
+if __name__ == "__main__":
+    main()

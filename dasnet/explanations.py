@@ -1,0 +1,169 @@
+"""Looking into a network: distances by layer, Grad-CAM of a Siamese distance, where a pixel attends, t-SNE.
+
+Legend of shapes: b pairs, C bands or channels, (H, W) pixels, (h, w) positions of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dasnet.attention import SpatialAttention
+from dasnet.change_network import ChangeNetwork
+from dasnet.errors import PredictorError
+from dasnet.metrics import IGNORED
+from dasnet.model import DASNet, upsample
+
+Layers = Mapping[str, Tensor]
+"""Name → features (2b, C, h, w), the first b those of the first date."""
+
+
+def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
+    """Features of both dates by layer, shallow to deep, and the distance that the network makes of them.
+
+    Args:
+        images: (2b, C, H, W) normalised, the first b those of the first date.
+
+    Returns:
+        The layers, and the distance (b, h, w). All stay in the graph, so that gradients can be asked for.
+    """
+    if not isinstance(network, DASNet):
+        features = network.features(images)
+        assert isinstance(features, tuple)
+        halves = [_halves(level) for level in features]
+        distance = network.distance(*(tuple(half[date] for half in halves) for date in (0, 1)))
+        scales = [round(images.shape[-1] / level.shape[-1]) for level in features]
+        names = ["features" if scale == 1 else f"features at 1/{scale}" for scale in scales]
+        return dict(zip(names, features, strict=True)), distance
+    found: dict[str, Tensor] = {}
+    head = network.head
+    with (
+        _captured(head.conv5a, found, "encoder", of_input=True),
+        _captured(head.conv51, found, "spatial attention's branch"),
+        _captured(head.conv52, found, "channel attention's branch"),
+        _captured(head.conv8, found, "fused embedding"),
+    ):
+        embedded = network.embed_fused(images)
+    return found, network.distance(*_halves(embedded))
+
+
+@contextmanager
+def _captured(module: nn.Module, into: dict[str, Tensor], name: str, *, of_input: bool = False) -> Iterator[None]:
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        into[name] = inputs[0] if of_input else output
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = x.chunk(2)
+    return first, second
+
+
+def distance_maps(layers: Layers) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Of each layer and metric (b, h, w): "L2" and "cosine" of features made one long at each position, in [0, 2].
+
+    Of vectors of length 1, L2² = 2 · cosine: L2 is what keeps small differences apart, as in Figure 6 of the paper.
+    """
+    maps = {}
+    for name, features in layers.items():
+        before, after = _halves(F.normalize(features.detach().float(), dim=1))
+        length = torch.linalg.vector_norm(before - after, dim=1)
+        maps[name] = {"L2": length.numpy(), "cosine": (1 - (before * after).sum(dim=1)).clamp(0, 2).numpy()}
+    return maps
+
+
+def grad_cam(
+    network: ChangeNetwork, images: Tensor, label: NDArray[np.uint8], *, layer: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What in each date makes the changed pixels distant: a map for each date.
+
+    Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) with the mean distance over the changed pixels as the score y: with
+    A_k the k-th channel of a layer, α_k = mean over positions of ∂y/∂A_k, and the map is ReLU(Σ α_k A_k). A Siamese
+    network has one A a date, and so a map a date.
+
+    Args:
+        images: (2b, C, H, W) as of :func:`layers_of`.
+        label: (b, H, W), 1 = changed.
+        layer: one of its names.
+
+    Returns:
+        Two of (b, h, w) in [0, 1], each pair's own highest value being 1; 0 where a pair has no changed pixel.
+    """
+    with torch.enable_grad():
+        layers, distance = layers_of(network, images.detach().clone().requires_grad_())
+        fine = upsample(distance, height=label.shape[1], width=label.shape[2], stride=network.stride)
+        changed = torch.from_numpy(label == 1)
+        score = (fine * changed).sum(dim=(1, 2)) / changed.sum(dim=(1, 2)).clamp(min=1)
+        # a pair's score depends on its own features alone, so that one pass serves all
+        features = layers[layer]
+        (gradient,) = torch.autograd.grad(score.sum(), features)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    before, after = _halves((weights * features).sum(dim=1).relu().detach())  # (b, h, w)
+    highest = torch.maximum(before, after).amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(before.dtype).tiny)
+    return (before / highest).numpy(), (after / highest).numpy()
+
+
+@torch.inference_mode()
+def attention_of(network: ChangeNetwork, images: Tensor, *, row: int, column: int) -> NDArray[np.float32]:
+    """How much the position at a pixel attends to every position: (B, h, w), each adding up to 1.
+
+    Raises:
+        PredictorError: a network without spatial attention, or a pixel outside the images.
+    """
+    if not isinstance(network, DASNet) or not isinstance(network.head.sa, SpatialAttention):
+        raise PredictorError("only a DASNet with spatial attention has a map of what a pixel attends to")
+    height, width = images.shape[-2:]
+    if not (0 <= row < height and 0 <= column < width):
+        raise PredictorError(f"pixel {row}, {column} lies outside samples of {width} × {height} px")
+    found: dict[str, Tensor] = {}
+    with _captured(network.head.sa, found, "x", of_input=True):
+        network.embed_fused(images)
+    x = found["x"]
+    rows, columns = x.shape[-2:]
+    at = (min(row * rows // height, rows - 1), min(column * columns // width, columns - 1))
+    query = network.head.sa.query_conv(x)[:, :, at[0], at[1]]  # (B, C/8)
+    energy = torch.einsum("bc,bchw->bhw", query, network.head.sa.key_conv(x))
+    return energy.flatten(1).softmax(dim=1).reshape(energy.shape).numpy()
+
+
+def differences(
+    features: Tensor, label: NDArray[np.uint8], *, most: int, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Differences of the two dates' features at labelled positions, as many changed as unchanged where there are.
+
+    Args:
+        features: (2b, C, h, w), the first b those of the first date.
+        label: (b, H, W), read at each position's own pixel.
+        most: of each class.
+
+    Returns:
+        (n, C) and (n,), True = changed.
+    """
+    before, after = _halves(features.detach())
+    apart = (after - before).permute(0, 2, 3, 1)  # (b, h, w, C)
+    rows, columns = apart.shape[1:3]
+    at_rows = np.minimum(np.arange(rows) * round(label.shape[1] / rows), label.shape[1] - 1)
+    at_columns = np.minimum(np.arange(columns) * round(label.shape[2] / columns), label.shape[2] - 1)
+    known = label[:, at_rows][:, :, at_columns].reshape(-1)
+    random = np.random.default_rng(seed)
+    chosen = np.concatenate([random.permutation(np.flatnonzero(known == kind))[:most] for kind in (0, 1)])
+    assert IGNORED not in known[chosen]
+    return apart.reshape(-1, apart.shape[-1]).numpy()[chosen], known[chosen] == 1
+
+
+def embedded_in_a_plane(vectors: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
+    """t-SNE (van der Maaten and Hinton 2008) of (n, C), n ≥ 4, to (n, 2)."""
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors))

@@ -1,0 +1,266 @@
+"""What a comparison is asked for, and what must be trained for it: variants of methods, each with a few seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from dasnet.baselines.methods import METHODS as UNTRAINED
+from dasnet.methods import PEERS
+from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
+from flows.config import ClusterConfig, Frozen
+from flows.training_config import TrainRequest
+
+TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "margins"]
+
+_DASNET: dict[str, dict[str, Any]] = {
+    "dasnet": {},
+    "siam-conv": {"attention": "none"},
+    "dasnet-resnet50": {"backbone": "resnet50"},
+    "dasnet-vgg16": {"backbone": "vgg16"},
+    "dasnet-mobilenet": {"backbone": "mobilenet_v3"},
+    "dasnet-decoder": {"decoder": "full"},
+}
+CHOICES = (*_DASNET, *PEERS, *UNTRAINED)
+"""Names of all that can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        name: of the row.
+        method: a network's name, or that of a method without training.
+        changes: of the recipe, what makes the variant.
+    """
+
+    name: str
+    method: str
+    changes: Mapping[str, Any]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has weights."""
+        return self.method not in UNTRAINED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the paper, for other data.
+
+    Attributes:
+        title: what it shows; `paper`: which of the paper's it repeats.
+    """
+
+    title: str
+    paper: str
+    variants: tuple[Variant, ...]
+
+
+def _variants(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
+    return tuple(Variant(name=name, method="dasnet", changes=changes) for name, changes in rows.items())
+
+
+_CONTRASTIVE: dict[str, Any] = {"loss": "contrastive", "distance": "l2"}
+_COSINE: dict[str, Any] = {"loss": "wdmc", "distance": "cosine"}
+_WDMC: dict[str, Any] = {"loss": "wdmc", "distance": "l2"}
+_MARGINS_UNCHANGED, _MARGINS_CHANGED = (0.1, 0.3, 0.5), (1.4, 1.8, 2.2)
+
+ABLATIONS: dict[TableName, Table] = {
+    "losses": Table(
+        title="Losses and distances",
+        paper="Table III",
+        variants=_variants(
+            {
+                f"{name}, {what}": {**attention, **changes}
+                for name, attention in (("Siam-Conv", {"attention": "none"}), ("DASNet", {"attention": "both"}))
+                for what, changes in (
+                    ("contrastive, L2", _CONTRASTIVE),
+                    ("WDMC, cosine", _COSINE),
+                    ("WDMC, L2", _WDMC),
+                )
+            }
+        ),
+    ),
+    "attention": Table(
+        title="Attention",
+        paper="Table IV",
+        variants=_variants({name: {"attention": name} for name in ("none", "spatial", "channel", "both")}),
+    ),
+    "lambda": Table(
+        title="Weights λ of the spatial, the channel and the fused distance",
+        paper="Table II",
+        variants=_variants(
+            {
+                ", ".join(f"{weight:g}" for weight in weights): {"supervision": weights}
+                for weights in ((0.0, 0.0, 1.0), (0.25, 0.25, 0.5), (1.0, 1.0, 1.0))
+            }
+        ),
+    ),
+    "decoder": Table(
+        title="Resolution that a decoder brings the embedding to, and distance",
+        paper="not in the paper",
+        variants=_variants(
+            {
+                f"{decoder}, {name}": {"decoder": decoder, "distance": distance}
+                for decoder in ("none", "half", "full")
+                for name, distance in (("L2", "l2"), ("cosine", "cosine"))
+            }
+        ),
+    ),
+    "margins": Table(
+        title="Margins m1 of unchanged and m2 of changed pixels",
+        paper="Figure 7",
+        variants=_variants(
+            {
+                f"m1 {low:g}, m2 {high:g}": {"margin_unchanged": low, "margin_changed": high}
+                for low in _MARGINS_UNCHANGED
+                for high in _MARGINS_CHANGED
+            }
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training of a comparison; tables that hold the same recipe share it.
+
+    Attributes:
+        request: of the flow `train`.
+    """
+
+    request: TrainRequest
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """With all changes."""
+        return self.request.effective
+
+    @property
+    def key(self) -> str:
+        """Name of its directory."""
+        return self.request.output.name
+
+
+class CompareRequest(Frozen):
+    """A dataset in; tables, curves and pictures of methods on it out."""
+
+    dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
+    output: Annotated[
+        Path, Field(description="Directory of the comparison: new, or of the same dataset; it keeps its trainings.")
+    ]
+    methods: Annotated[tuple[str, ...], Field(min_length=1, description=f"Which methods: {', '.join(CHOICES)}.")] = (
+        "dasnet",
+        "siam-conv",
+        *PEERS,
+        *UNTRAINED,
+    )
+    tables: Annotated[
+        tuple[TableName, ...],
+        Field(
+            min_length=1,
+            description="methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
+            "margins (Figure 7).",
+        ),
+    ] = ("methods",)
+    seeds: Annotated[int, Field(ge=1, le=100, description="Trainings of each, from seed 0 on.")] = 3
+    recipe: Annotated[RecipeName, Field(description="Of DASNet and its variants; every other method has its own.")] = (
+        "cpu_small"
+    )
+    changes: Annotated[
+        dict[str, Any],
+        Field(description="Settings that differ from the recipes, for all methods; or by method: {dasnet: {…}}."),
+    ] = Field(default_factory=dict)
+    robustness: Annotated[
+        bool, Field(description="Also F1 against the strength of pseudo-changes, of each trained method.")
+    ] = False
+    cluster: Annotated[
+        ClusterConfig,
+        Field(description="On a local cluster a training a worker; else one after another, each over all workers."),
+    ] = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> CompareRequest:
+        for name in self.methods:
+            if name not in CHOICES:
+                raise ValueError(f"no method is called {name!r}: there are {', '.join(CHOICES)}")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"each method once, not {', '.join(self.methods)}")
+        if RECIPES[self.recipe]().method != "dasnet":
+            raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
+        for table in self.contents.values():
+            for variant in table.variants:
+                self.trainings(variant)  # refuses what does not fit together
+        return self
+
+    @cached_property
+    def contents(self) -> dict[TableName, Table]:
+        """The tables that were asked for, in order."""
+        found: dict[TableName, Table] = {}
+        for name in self.tables:
+            if name == "methods":
+                variants = tuple(
+                    Variant(
+                        name=method, method="dasnet" if method in _DASNET else method, changes=_DASNET.get(method, {})
+                    )
+                    for method in self.methods
+                )
+                found[name] = Table(title="Methods", paper="Tables V and VI", variants=variants)
+            else:
+                found[name] = ABLATIONS[name]
+        return found
+
+    @property
+    def variants(self) -> list[Variant]:
+        """All rows of all tables."""
+        return [variant for table in self.contents.values() for variant in table.variants]
+
+    def trainings(self, variant: Variant) -> list[Training]:
+        """Its trainings, one a seed; none for a method without training.
+
+        Raises:
+            ValueError: settings that do not fit the method.
+        """
+        if not variant.is_trained:
+            return []
+        recipe = self.recipe if variant.method == "dasnet" else recipe_of_method(variant.method)
+        changes = {**self._settings(variant.method), **variant.changes}
+        if "seed" in changes:
+            raise ValueError("a comparison has seeds 0, 1, …: leave seed out, and say how many by --seeds")
+        trainings = []
+        for seed in range(self.seeds):
+            request = {"dataset": self.dataset, "recipe": recipe, "changes": {**changes, "seed": seed}}
+            try:
+                drafted = TrainRequest.model_validate({**request, "output": self.output})
+            except ValidationError as error:
+                wrong = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+                raise ValueError(
+                    f"{variant.name}: {wrong}. A setting of one method alone is written with its name, for example "
+                    f"--set {variant.method}.epochs=5"
+                ) from error
+            facts = drafted.effective.model_dump(mode="json")
+            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+            key = f"{variant.method}-seed{seed}-{digest[:10]}"
+            trainings.append(Training(request=drafted.model_copy(update={"output": self.output / "trainings" / key})))
+        return trainings
+
+    def _settings(self, method: str) -> dict[str, Any]:
+        """Those for all methods, and over them those for this one."""
+        scopes = ("dasnet", *PEERS)
+        common = {name: value for name, value in self.changes.items() if name not in scopes}
+        own = self.changes.get(method, {})
+        if not isinstance(own, dict):
+            raise ValueError(f"settings of {method} are given by name, as {method}.epochs=5, not as {own!r}")
+        both = {**common, **own}
+        if isinstance(common.get("augmentation"), dict) and isinstance(own.get("augmentation"), dict):
+            both["augmentation"] = {**common["augmentation"], **own["augmentation"]}
+        return both

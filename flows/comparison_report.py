@@ -1,0 +1,214 @@
+"""What a person should see of a comparison: tables with their spread, the same samples by every method, curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dasnet.bundle import load_bundle
+from dasnet.inference import DasnetPredictor
+from dasnet.metrics import Confusion
+from dasnet.pseudo_changes import AXES
+from flows import artifacts
+from flows.comparison_config import CompareRequest, TableName, Variant
+from flows.comparison_cost import device, machine
+from flows.comparison_results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
+from flows.robustness import StrengthCurves, robustness_csv
+from flows.train import TrainingDirectory
+from flows.untrained import UntrainedScore
+from storage.charts import dots, heat, lines
+from storage.dataset_store import DatasetStore
+from storage.page import Page, Section, markdown_table, write_page
+from storage.publish import publish
+from storage.side_by_side import Seen, side_by_side
+
+_SHOWN = 6
+
+
+def write_comparison(
+    folder: Path,
+    *,
+    request: CompareRequest,
+    store: DatasetStore,
+    tables: Mapping[TableName, Sequence[Row]],
+    untrained: Mapping[str, UntrainedScore],
+    curves: StrengthCurves | None,
+) -> Path:
+    """Write tables as Markdown and CSV, and the page; show them in Prefect. Returns the page's path."""
+    pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
+    explained = (
+        f"Test split of {store.path.parent.name}, {pairs}. F1, "
+        "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
+        f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
+        "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full "
+        f"resolution in float32, on {machine()}, {device()}; of methods without training all passes."
+    )
+    first = next(iter(tables))
+    pictures = _pictures(request, tables, curves)
+    pictures["side-by-side"] = (
+        _side_by_side(request, first, store, tables[first], untrained),
+        "Test samples with change, evenly spread over the split and chosen before any method saw them; the first seed "
+        "of each",
+    )
+    sections = [Section(heading="How to read this", text=explained)]
+    sections += [_section(request, name, rows, pictures) for name, rows in tables.items()]
+    sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
+    if curves is not None:
+        _write(folder / "robustness.csv", robustness_csv(curves))
+        text = "Every sample draws the same season, veil, light or shift for every method, weaker or stronger."
+        drawn = [picture for name, picture in pictures.items() if name.startswith("robustness")]
+        sections.append(Section(heading="Robustness", text=text, pictures=drawn))
+    sections += _settings(request)
+    failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
+    best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
+    cards = [] if best is None else [("best F1", f"{best.figures['f1'][0]:.3f}", best.name)]
+    cards += [
+        ("rows", f"{sum(map(len, tables.values()))}", f"in {len(tables)} tables"),
+        ("seeds", f"{request.seeds}", "of each trained method"),
+        ("failed", f"{len(failed)}", "named above" if failed else "none"),
+    ]
+    report = folder / "report.html"
+    write_page(
+        report,
+        Page(
+            title=f"Methods compared on {store.path.parent.name}",
+            subtitle=f"dataset SHA-256 {store.digest}",
+            cards=cards,
+            warnings=[f"{what} failed: {reason}" for what, reason in failed.items()],
+            sections=sections,
+        ),
+    )
+    markdown = "\n\n".join(
+        f"### {_heading(request, name)}\n\n{markdown_table(HEADER, [row.cells() for row in rows])}"
+        for name, rows in tables.items()
+    )
+    reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
+    _write(folder / "tables.md", f"{explained}\n\n{markdown}\n{reasons}\n")
+    _write(folder / "tables.csv", tables_csv(tables.items()))
+    _write(
+        folder / "results.csv", results_csv([one for rows in tables.values() for row in rows for one in row.results])
+    )
+    for name, rows in tables.items():
+        header = ("row", *HEADER[1:])
+        artifacts.show_table(f"comparison-{name}", header, [row.cells() for row in rows], _heading(request, name))
+    for key, (picture, caption) in pictures.items():
+        artifacts.show_picture(key, picture, caption)
+    return report
+
+
+def _write(path: Path, text: str) -> None:
+    with publish(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def _heading(request: CompareRequest, name: TableName) -> str:
+    table = request.contents[name]
+    return f"{table.title} ({table.paper})"
+
+
+def _pictures(
+    request: CompareRequest, tables: Mapping[TableName, Sequence[Row]], curves: StrengthCurves | None
+) -> dict[str, tuple[bytes, str]]:
+    """Charts with their captions, by the name that Prefect shows them under."""
+    found = {}
+    for name, rows in tables.items():
+        points = {row.name: [result.confusion.f1 for result in row.results] for row in rows}
+        found[f"{name}-f1"] = (
+            dots(points, x_label="F1 on the test split"),
+            "F1 of every seed (dots) and their mean (bar)",
+        )
+    if "margins" in tables:
+        found["margins"] = (_margins(request, tables["margins"]), "F1 over m1 and m2, as Figure 7")
+    for one, other in (("season", "gain"), ("haze", "shift")) if curves is not None else ():
+        assert curves is not None
+        panels = {name: curves[name] for name in (one, other)}
+        chart = lines(panels, x_label="", x_labels=[AXES[one], AXES[other]], y_labels=["F1 on the test split"] * 2)
+        caption = "F1 against the strength of pseudo-changes drawn onto the test split, first seed of each"
+        found[f"robustness-{one}-{other}"] = (chart, caption)
+    return found
+
+
+def _section(
+    request: CompareRequest, name: TableName, rows: Sequence[Row], pictures: Mapping[str, tuple[bytes, str]]
+) -> Section:
+    own = [
+        f"{row.name} {shown(*row.figures['f1_at_own_threshold'])}"
+        for row in rows
+        if "f1_at_own_threshold" in row.figures
+    ]
+    return Section(
+        heading=_heading(request, name),
+        text=f"F1 at their own thresholds, without any label: {', '.join(own)}." if own else "",
+        header=HEADER,
+        rows=[row.cells() for row in rows],
+        pictures=[pictures[key] for key in (f"{name}-f1", *(["margins"] if name == "margins" else []))],
+    )
+
+
+def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:
+    variants = request.contents["margins"].variants
+    by_margin = {
+        (float(variant.changes["margin_unchanged"]), float(variant.changes["margin_changed"])): row
+        for variant, row in zip(variants, rows, strict=True)
+    }
+    low, high = (sorted({margins[axis] for margins in by_margin}) for axis in (0, 1))
+    values = np.array(
+        [[by_margin[m1, m2].figures.get("f1", (np.nan, None))[0] for m1 in low] for m2 in high], dtype=np.float64
+    )
+    return heat(values, x=low, y=high, x_label="m1, unchanged", y_label="m2, changed", scale_label="F1")
+
+
+def _settings(request: CompareRequest) -> list[Section]:
+    described = []
+    for variant in request.contents[next(iter(request.contents))].variants:
+        trainings = request.trainings(variant)
+        if trainings:
+            settings = {name: value for name, value in trainings[0].recipe.settings().items() if name != "seed"}
+            described.append(f"{variant.name}: {json.dumps(settings)}")
+    return [Section(heading="Recipes", preformatted="\n\n".join(described))] if described else []
+
+
+def _side_by_side(
+    request: CompareRequest,
+    table: TableName,
+    store: DatasetStore,
+    rows: Sequence[Row],
+    untrained: Mapping[str, UntrainedScore],
+) -> bytes:
+    test = store.indices("test")
+    changed = test[store.pixels("changed")[test] > 0]
+    chosen = changed[np.unique(np.linspace(0, len(changed) - 1, min(_SHOWN, len(changed))).astype(int))].tolist()
+    samples = store.read(chosen)
+    called: dict[str, Sequence[np.ndarray]] = {}
+    for variant, row in zip(request.contents[table].variants, rows, strict=True):
+        if row.results and variant.is_trained:
+            called[variant.name] = _called(request, variant, row.results[0].name, store, chosen)
+        elif row.results:
+            called[variant.name] = untrained[variant.method].called(samples)
+    seen = [
+        Seen(
+            before=samples.before[n],
+            after=samples.after[n],
+            valid=samples.valid[n],
+            label=samples.label[n],
+            called=[of_method[n] for of_method in called.values()],
+            notes=[f"F1 {Confusion.count(of_method[n], samples.label[n]).f1:.2f}" for of_method in called.values()],
+            caption=f"{store.sources[index]}, row {store.positions()[index][0]}, column {store.positions()[index][1]}",
+        )
+        for n, index in enumerate(chosen)
+    ]
+    return side_by_side(seen, list(called), bands=store.bands)
+
+
+def _called(
+    request: CompareRequest, variant: Variant, training: str, store: DatasetStore, chosen: Sequence[int]
+) -> Sequence[np.ndarray]:
+    (output,) = (one.request.output for one in request.trainings(variant) if one.key == training)
+    bundle = load_bundle(TrainingDirectory(output).bundle)
+    samples = store.read(chosen)
+    predictor = DasnetPredictor(bundle, device="auto", precision="float32")
+    distances = predictor.distances(np.stack([samples.before, samples.after], axis=1), samples.valid)[:, 0]
+    return list(distances >= bundle.calibration.distance(bundle.threshold))

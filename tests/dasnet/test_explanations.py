@@ -1,0 +1,160 @@
+"""What is shown of a network, against sums by hand and finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dasnet.augment import Augmentation, Sample
+from dasnet.errors import PredictorError
+from dasnet.explanations import (
+    attention_of,
+    differences,
+    distance_maps,
+    embedded_in_a_plane,
+    grad_cam,
+    layers_of,
+)
+from dasnet.methods import build_network
+from dasnet.model import Architecture, DASNet, upsample
+from dasnet.networks.peer import PeerArchitecture
+from dasnet.pseudo_changes import AXES, STRENGTHS, pseudo_changed
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def network() -> DASNet:
+    torch.manual_seed(3)
+    built = build_network(Architecture(backbone="mobilenet_v3", head_channels=16)).eval()
+    assert isinstance(built, DASNet)
+    with torch.no_grad():
+        built.head.sa.gamma.fill_(0.7)  # type: ignore[operator,union-attr]
+    return built
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def test_layers_lead_to_the_networks_own_distance(network: DASNet, images: torch.Tensor) -> None:
+    layers, distance = layers_of(network, images)
+    assert torch.equal(distance, network.distance(network.embed_fused(images[:2]), network.embed_fused(images[2:])))
+    first, second = layers["fused embedding"].chunk(2)
+    maps = distance_maps(layers)
+    assert maps["fused embedding"]["L2"] == pytest.approx(distance.detach().numpy(), abs=1e-5)
+    for name, features in layers.items():
+        before, after = features.chunk(2)
+        a, b = before[1, :, 2, 3].detach().double(), after[1, :, 2, 3].detach().double()
+        cosine = 1 - float(a @ b / (a.norm() * b.norm()))
+        assert maps[name]["cosine"][1, 2, 3] == pytest.approx(cosine, abs=1e-5)
+    assert first.shape == second.shape == (2, 16, 8, 8)
+
+
+def test_a_peers_layers_are_what_it_keeps_of_a_date(images: torch.Tensor) -> None:
+    peer = build_network(PeerArchitecture(method="fc-siam-diff", width=4)).eval()
+    layers, distance = layers_of(peer, images)
+    assert torch.equal(distance, peer.distance(peer.features(images[:2]), peer.features(images[2:])))
+    assert list(layers)[:2] == ["features", "features at 1/2"]
+
+
+def test_grad_cam_is_the_score_s_derivative(network: DASNet, images: torch.Tensor) -> None:
+    """The weight of a channel is what adding one constant to it adds to the score, by positions: by differences."""
+    label = np.zeros((2, SIDE, SIDE), dtype=np.uint8)
+    label[0, 10:40, 8:30] = 1
+    before, after = grad_cam(network, images, label, layer="fused embedding")
+    assert before[0].min() >= 0 and max(before[0].max(), after[0].max()) == pytest.approx(1)
+    assert not before[1].any() and not after[1].any()  # nothing changed there
+    layers, _ = layers_of(network, images)
+    a, b = layers["fused embedding"].detach().double()[[0, 2]]
+
+    def score(one: torch.Tensor, other: torch.Tensor) -> float:
+        units = [x / x.norm(dim=0, keepdim=True) for x in (one, other)]
+        distance = (units[0] - units[1]).norm(dim=0)
+        fine = upsample(distance[None], height=SIDE, width=SIDE, stride=8)[0].numpy()
+        return float(fine[label[0] == 1].mean())
+
+    step = 1e-5
+    weights = []
+    for channel in range(len(a)):
+        moved = torch.zeros_like(a)
+        moved[channel] = step
+        weights.append((score(a + moved, b) - score(a - moved, b)) / (2 * step) / a[0].numel())
+    by_hand = np.maximum(np.tensordot(np.array(weights), a.numpy(), axes=1), 0)
+    assert before[0] / before[0].max() == pytest.approx(by_hand / by_hand.max(), abs=1e-3)
+
+
+def test_attention_of_a_pixel_is_the_softmax_that_the_network_takes(network: DASNet, images: torch.Tensor) -> None:
+    found = attention_of(network, images, row=20, column=41)
+    assert found.shape == (4, 8, 8) and found.sum(axis=(1, 2)) == pytest.approx(np.ones(4), abs=1e-5)
+    attention = network.head.sa
+    with torch.no_grad():
+        x = network.head.conv5a(network.backbone(images))
+        value = attention.value_conv(x)  # type: ignore[operator,union-attr]
+        attended = (attention(x) - x) / attention.gamma  # type: ignore[operator]
+    by_hand = np.einsum("bhw,bchw->bc", found, value.numpy())
+    assert by_hand == pytest.approx(attended[:, :, 2, 5].numpy(), abs=1e-4)
+    with pytest.raises(PredictorError, match=r"pixel 64, 0 lies outside samples of 64 × 64 px"):
+        attention_of(network, images, row=64, column=0)
+    plain = build_network(Architecture(backbone="mobilenet_v3", head_channels=16, attention="channel"))
+    with pytest.raises(PredictorError, match="only a DASNet with spatial attention"):
+        attention_of(plain, images, row=0, column=0)
+
+
+def test_differences_are_read_where_the_label_is() -> None:
+    before, after = torch.zeros(1, 2, 4, 4), torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 2, 4, 4)
+    label = np.full((1, 16, 16), 255, dtype=np.uint8)
+    label[0, 4, 8], label[0, 12, 0], label[0, 1, 1] = 1, 0, 1  # the last lies between two positions
+    vectors, changed = differences(torch.cat([before, after]), label, most=5, seed=0)
+    assert sorted(zip(changed.tolist(), vectors[:, 0].tolist(), strict=True)) == [(False, 12.0), (True, 6.0)]
+
+
+def test_t_sne_tells_two_clouds_apart() -> None:
+    random = np.random.default_rng(0)
+    vectors = np.concatenate([random.normal(0, 0.1, (20, 5)), random.normal(5, 0.1, (20, 5))]).astype(np.float32)
+    plane = embedded_in_a_plane(vectors, seed=0)
+    one, other = plane[:20].mean(axis=0), plane[20:].mean(axis=0)
+    assert all((np.linalg.norm(p - one) < np.linalg.norm(p - other)) == (n < 20) for n, p in enumerate(plane))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("operation", list(STRENGTHS))
+def test_pseudo_changes_grow_with_their_strength(operation: str, dtype: str) -> None:
+    random = np.random.default_rng(4)
+    highest = {"uint8": 255, "uint16": 65535, "float32": 1.0}[dtype]
+    slope = np.linspace(0.2, 0.6, 32)  # further is more different
+    ground = np.stack([slope[:, None] + 0.1 * slope, 0.1 * slope[:, None] + slope, (slope[:, None] + slope) / 2])
+    before = after = (ground * highest).astype(dtype)
+    valid = np.ones((2, 32, 32), dtype=bool)
+    label = random.integers(0, 2, (32, 32)).astype(np.uint8)
+    moved = []
+    for strength in STRENGTHS[operation]:
+        one, other, known, truth = pseudo_changed(
+            before, after, valid, label, operation=operation, strength=strength, seed=5
+        )
+        assert one.dtype == other.dtype == np.dtype(dtype) and one.shape == before.shape
+        assert np.array_equal(truth[known.all(axis=0)], label[known.all(axis=0)])
+        assert (truth[~known.all(axis=0)] == 255).all()
+        apart = np.abs(other.astype(float) - after)[:, known[1]].mean() / highest
+        moved.append(apart + np.abs(one.astype(float) - before).mean() / highest)
+    assert moved[0] == 0 and moved == sorted(moved) and moved[1] > 0
+    assert operation in AXES
+
+
+def test_pseudo_changes_are_those_of_augmentation() -> None:
+    random = np.random.default_rng(6)
+    before, after = random.integers(30, 200, (2, 3, 16, 16)).astype(np.uint8)
+    valid, label = np.ones((2, 16, 16), dtype=bool), np.zeros((16, 16), dtype=np.uint8)
+    one, other, _, _ = pseudo_changed(before, after, valid, label, operation="gain", strength=0.3, seed=9)
+    sample = Sample(
+        before=torch.from_numpy(before),
+        after=torch.from_numpy(after),
+        valid=torch.from_numpy(valid),
+        label=torch.from_numpy(label),
+    )
+    found = Augmentation(flips=False, brightness=0.3)(sample, seed=9)
+    assert np.abs(found.before.numpy() - one).max() <= 0.5 and np.abs(found.after.numpy() - other).max() <= 0.5
+    ratio = one.astype(float) / before
+    assert ratio.std() < 0.02 and abs(ratio.mean() - 1) <= 0.3

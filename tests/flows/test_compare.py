@@ -1,0 +1,319 @@
+"""compare from end to end: tables that agree with evaluate and with sums by hand, resumed, and with a failure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import nn
+
+from dasnet.bundle import load_bundle
+from dasnet.methods import build_network
+from dasnet.metrics import Confusion
+from dasnet.networks.peer import PeerArchitecture
+from flows.compare import ComparisonSummary, compare_methods
+from flows.comparison_config import CompareRequest
+from flows.comparison_cost import counted
+from flows.comparison_results import Result, Row, spread
+from flows.config import ClusterConfig
+from flows.dataset_config import PrepareRequest
+from flows.evaluate import evaluate
+from flows.failures import FailedMethodsError
+from flows.figures import FiguresRequest, figures
+from flows.prepare import prepare_dataset
+from flows.training_config import EvaluateRequest
+from storage.dataset_store import open_dataset
+from storage.errors import InputError
+from tests.flows.conftest import Finished
+from tests.flows.test_train import squares
+
+SIDE = 64
+SETTINGS: dict[str, Any] = {
+    "epochs": 6,
+    "batch": 4,
+    "augmentation": {"crop": 64},
+    "dasnet": {"head_channels": 16, "augmentation": {"haze": 0.0, "season": 0.0, "shift": 0.0, "blur": 0.0}},
+    "fc-siam-diff": {"width": 4, "rate": 0.01},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("squares")
+    random = np.random.default_rng(1)
+    for split, count in (("train", 16), ("val", 4), ("test", 4)):
+        for folder in ("A", "B", "label"):
+            (root / "in" / split / folder).mkdir(parents=True)
+        for number in range(count):
+            for folder, pixels in zip(("A", "B", "label"), squares(random, SIDE, SIDE, 1), strict=True):
+                Image.fromarray(pixels).save(root / "in" / split / folder / f"{number:02d}.png")
+    prepare_dataset(PrepareRequest(source=root / "in", output=root / "out", window=SIDE, resolution=1.0))
+    return root / "out"
+
+
+def request(dataset: Path, output: Path, **changes: Any) -> CompareRequest:
+    values = {
+        "dataset": dataset,
+        "output": output,
+        "methods": ("dasnet", "fc-siam-diff", "cva"),
+        "seeds": 2,
+        "changes": SETTINGS,
+        "cluster": ClusterConfig(workers=2),
+    }
+    return CompareRequest.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def compared(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ComparisonSummary]:
+    output = tmp_path_factory.mktemp("comparisons") / "squares"
+    return output, compare_methods(request(dataset, output, robustness=True))
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_figure_is_that_of_evaluate(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, tmp_path: Path
+) -> None:
+    output, summary = compared
+    assert summary.trained == 4 and summary.kept == 0
+    results = {line["result"]: line for line in lines(output / "results.csv")}
+    assert len(results) == 5
+    (name,) = [one for one in results if one.startswith("dasnet-seed1")]
+    bundle = output / "trainings" / name / "bundle.safetensors"
+    one = ClusterConfig(workers=1)
+    asked = EvaluateRequest(bundle=str(bundle), dataset=dataset, output=tmp_path / "e", cluster=one)
+    found = evaluate(asked).samples
+    assert found is not None
+    for score, interval in found.intervals.items():
+        assert float(results[name][score]) == interval.value
+    assert float(results[name]["highest_f1"]) == found.highest[1].f1
+    assert [int(results[name][kind]) for kind in ("tp", "fp", "fn", "tn")] == [
+        getattr(found.confusion, kind) for kind in ("tp", "fp", "fn", "tn")
+    ]
+    assert load_bundle(bundle).provenance["recipe"]["seed"] == 1
+
+
+def test_means_and_spreads_are_those_of_the_runs(compared: tuple[Path, ComparisonSummary]) -> None:
+    output, _ = compared
+    results = lines(output / "results.csv")
+    rows = {line["row"]: line for line in lines(output / "tables.csv")}
+    for method in ("dasnet", "fc-siam-diff"):
+        f1 = [float(one["f1"]) for one in results if one["result"].startswith(method)]
+        assert len(f1) == 2
+        assert float(rows[method]["f1"]) == pytest.approx(sum(f1) / 2)
+        assert float(rows[method]["f1_spread"]) == pytest.approx(abs(f1[0] - f1[1]) / 2**0.5)
+        assert int(rows[method]["parameters"]) > 0 and int(rows[method]["flops"]) > 0
+        assert float(rows[method]["pairs_per_s"]) > 0
+    assert rows["cva"]["f1_spread"] == "" and rows["cva"]["results"] == "1"
+    table = (output / "tables.md").read_text()
+    assert f"{float(rows['dasnet']['f1']):.3f} ± {float(rows['dasnet']['f1_spread']):.3f}" in table
+
+
+def test_a_method_without_training_is_cut_where_validation_says(
+    compared: tuple[Path, ComparisonSummary], dataset: Path
+) -> None:
+    """Change vectors by NumPy alone: no threshold cuts the validation split better than the one that was frozen."""
+    output, summary = compared
+    store = open_dataset(dataset)
+    facts = json.loads((output / "untrained/cva.json").read_text())
+    assert 0 < facts["threshold"] < 1
+    lengths, labels = {}, {}
+    for split in ("val", "test"):
+        samples = store.read(store.indices(split).tolist())
+        dates = [np.moveaxis(date, 1, 0).reshape(3, -1).astype(float) for date in (samples.before, samples.after)]
+        standard = [(date - date.mean(axis=1, keepdims=True)) / date.std(axis=1, keepdims=True) for date in dates]
+        lengths[split] = np.square(standard[1] - standard[0]).sum(axis=0) / 3
+        labels[split] = samples.label.reshape(-1)
+    best = max(
+        Confusion.count(lengths["val"] >= cut, labels["val"]).f1
+        for cut in np.quantile(lengths["val"], np.linspace(0, 1, 200))
+    )
+    assert facts["validation_f1"] == pytest.approx(best, abs=0.02)
+    assert facts["highest_f1"] >= Confusion(**facts["confusion"]).f1
+    (row,) = [row for row in summary.tables["methods"] if row.name == "cva"]
+    assert row.figures["f1"] == (Confusion(**facts["confusion"]).f1, None)
+
+
+def test_what_a_person_sees(compared: tuple[Path, ComparisonSummary]) -> None:
+    output, summary = compared
+    page = summary.report.read_text()
+    for words in ("Methods (Tables V and VI)", "Side by side", "Robustness", "highest F1 of any threshold", "±"):
+        assert words in page
+    curves = lines(output / "robustness.csv")
+    assert {line["pseudo_change"] for line in curves} == {"season", "haze", "shift", "gain"}
+    results = lines(output / "results.csv")
+    for method in ("dasnet", "fc-siam-diff"):
+        (first,) = [float(one["f1"]) for one in results if one["result"].startswith(f"{method}-seed0")]
+        of_method = [line for line in curves if line["method"] == method]
+        assert {float(line["f1"]) for line in of_method if float(line["strength"]) == 0} == {first}
+        assert len(of_method) == 20
+
+
+def test_figures_of_a_training_and_of_a_bundle(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, tmp_path: Path
+) -> None:
+    output, _ = compared
+    (one,), (other,) = (list(output.glob(f"trainings/{name}-seed0-*")) for name in ("dasnet", "fc-siam-diff"))
+    bundle = str(other / "bundle.safetensors")
+    of_dasnet = figures(
+        FiguresRequest(source=str(one), dataset=dataset, output=tmp_path / "f", beside=bundle, samples=2)
+    )
+    assert {path.stem for path in of_dasnet.figures} == {"distances", "grad-cam", "attention", "t-sne", "scales"}
+    assert not of_dasnet.left_out
+    for path in of_dasnet.figures:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200 and len(picture.convert("L").getcolors() or ()) > 50
+    page = of_dasnet.page.read_text()
+    assert page.count("<img") == 5 and "as Figure 11" in page
+    of_other = figures(FiguresRequest(source=bundle, dataset=dataset, output=tmp_path / "g", samples=1))
+    assert {path.stem for path in of_other.figures} == {"distances", "grad-cam", "t-sne"}
+    assert "no spatial attention" in of_other.left_out[0] and "training directory" in of_other.left_out[1]
+    with pytest.raises(InputError, match=r"pixel \(64, 0\) lies outside samples of 64 × 64 px"):
+        figures(FiguresRequest(source=bundle, dataset=dataset, output=tmp_path / "h", pixel=(64, 0)))
+    assert not (tmp_path / "h").exists()
+
+
+def test_again_trains_nothing_and_more_is_added(compared: tuple[Path, ComparisonSummary], dataset: Path) -> None:
+    output, before = compared
+    histories = {path: path.stat().st_mtime_ns for path in output.rglob("history.jsonl")}
+    assert len(histories) == 4
+    again = compare_methods(request(dataset, output, methods=("fc-siam-diff", "cva", "pca-kmeans"), seeds=1))
+    assert (again.trained, again.kept) == (0, 1)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("history.jsonl")} == histories
+    one, two = ({row.name: row.results[0] for row in summary.tables["methods"]} for summary in (before, again))
+    assert one["fc-siam-diff"] == two["fc-siam-diff"] and one["cva"] == two["cva"] and "pca-kmeans" in two
+
+
+def test_a_method_that_fails_stops_no_other_and_what_was_begun_goes_on(
+    compared: tuple[Path, ComparisonSummary], dataset: Path
+) -> None:
+    """fc-siam-diff at an endless rate diverges; a killed training is one without its last state."""
+    output, _ = compared
+    (one,) = output.glob("trainings/dasnet-seed0-*")
+    facts = json.loads((one / "run.json").read_text())
+    (one / "run.json").write_text(json.dumps({**facts, "state": "unfinished"}))
+    (one / "bundle.safetensors").unlink()
+    steps = (one / "training/history.jsonl").read_bytes()
+    broken = {**SETTINGS, "fc-siam-diff": {"width": 4, "rate": 1e30}}
+    with pytest.raises(FailedMethodsError, match=r"1 failed.*\n  fc-siam-diff-seed0-.*training stopped") as raised:
+        compare_methods(request(dataset, output, changes=broken, seeds=1))
+    assert len(raised.value.failed) == 1
+    assert (one / "bundle.safetensors").exists() and (one / "training/history.jsonl").read_bytes() == steps
+    rows = {line["row"]: line for line in lines(output / "tables.csv")}
+    assert rows["fc-siam-diff"]["results"] == "0" and "training stopped" in rows["fc-siam-diff"]["failed"]
+    assert float(rows["dasnet"]["f1"]) >= 0 and rows["dasnet"]["failed"] == ""
+    page = (output / "report.html").read_text()
+    assert "fc-siam-diff-seed0" in page and "failed" in page
+
+
+def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    random = np.random.default_rng(3)
+    for split in ("train", "val"):
+        for folder, pixels in zip(("A", "B", "label"), squares(random, SIDE, SIDE, 1), strict=True):
+            (root / split / folder).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / split / folder / "0.png")
+    prepare_dataset(PrepareRequest(source=root, output=tmp_path / "out", window=SIDE, resolution=1.0))
+    with pytest.raises(InputError, match=r"no sample in split 'test' \(train 1, val 1, test 0\)"):
+        compare_methods(request(tmp_path / "out", tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("dasnet", "resnet")}, "no method is called 'resnet': there are dasnet, siam-conv"),
+        ({"changes": {"head_channels": 16}}, r"fc-siam-diff: .* has no head_channels.*--set fc-siam-diff\.epochs=5"),
+        ({"changes": {"seed": 4}}, "by --seeds"),
+        ({"recipe": "fc_ef"}, "recipe of another method than DASNet"),
+        ({"changes": {"dasnet": {"rate": -1}}}, "rate"),
+    ],
+)
+def test_requests_that_make_no_sense(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        request(tmp_path, tmp_path / "c", **changes)
+
+
+def test_tables_share_trainings(tmp_path: Path) -> None:
+    """DASNet with both attentions, L2 and WDMC stands in each of these tables and is one training."""
+    asked = CompareRequest(
+        dataset=tmp_path,
+        output=tmp_path / "c",
+        methods=("dasnet", "siam-conv"),
+        seeds=1,
+        tables=("methods", "losses", "attention", "lambda", "decoder", "margins"),
+    )
+    keys = [one.key for variant in asked.variants for one in asked.trainings(variant)]
+    assert len(keys) == 2 + 6 + 4 + 3 + 6 + 9
+    assert keys.count(asked.trainings(asked.variants[0])[0].key) == 6
+    assert len(set(keys)) == 2 + 4 + 2 + 2 + 4 + 8  # DASNet with cosine stands in two tables
+
+
+def test_spread_by_hand() -> None:
+    assert spread([0.5, 0.7, 0.9]) == (pytest.approx(0.7), pytest.approx(0.2))
+    assert spread([0.5, 0.7, 0.9])[1] == pytest.approx(statistics.stdev([0.5, 0.7, 0.9]))
+    assert spread([0.5]) == (0.5, None)
+    results = [
+        Result(name=f"r{n}", seed=n, confusion=Confusion(tp=tp, fn=10 - tp, fp=0, tn=5), highest_f1=1, validation_f1=1)
+        for n, tp in enumerate((10, 5))
+    ]
+    row = Row(name="m", results=results, failed=[("r2", "diverged")])
+    # F1 = 2tp / (2tp + fn): 1 and 10/15; mean 5/6, deviation (1/3)/√2
+    assert row.cells()[:2] == ["m", "2 of 3"]
+    assert row.cells()[2:5] == ["0.750 ± 0.354", "1.000 ± 0.000", "0.833 ± 0.236"]
+
+
+def test_operations_are_those_of_its_convolutions() -> None:
+    """DSCN is convolutions alone: two operations a weight and place, for both dates."""
+    architecture = PeerArchitecture(method="dscn", width=8)
+    network, by_hand = build_network(architecture).eval(), 0
+
+    def add(module: nn.Conv2d, _: Any, output: torch.Tensor) -> None:
+        nonlocal by_hand
+        by_hand += 2 * module.weight.numel() * output.shape[-1] * output.shape[-2]
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(add)
+    network.features(torch.zeros(1, 3, 48, 48))
+    assert counted(architecture, 48) == (sum(p.numel() for p in network.parameters()), 2 * by_hand)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(dasnet: Callable[..., Finished], dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    words = ["compare", str(dataset), "--output", str(output), "--methods", "fc-siam-diff,cva", "--seeds", "2"]
+    for setting in ("epochs=3", "batch=4", "augmentation.crop=64", "fc-siam-diff.width=4", "fc-siam-diff.rate=0.01"):
+        words += ["--set", setting]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
+    )
+    deadline = time.monotonic() + 250
+    while time.monotonic() < deadline and not any(
+        path.read_bytes().count(b'"epoch", ') for path in output.rglob("history.jsonl")
+    ):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(3)  # the workers notice that their driver is gone
+    ended = dasnet(*words)
+    assert ended.code == 0, ended.err
+    assert "2 now" in ended.out or "1 now, 1 kept" in ended.out
+    again = dasnet(*words)
+    assert again.code == 0 and "0 now, 2 kept" in again.out
