@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+
+from storage.objects import Location
 
 # Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
 UPDATE_INTERVAL_S = 2.0
@@ -91,12 +92,12 @@ def show_dashboard(address: str | None) -> None:
         )
 
 
-def show_quicklook(path: Path) -> None:
+def show_quicklook(path: Location) -> None:
     """The quicklook, inside the artifact itself: the UI may run where the run directory cannot be read."""
     show_picture("quicklook", path.read_bytes(), "Before, after and change probability")
 
 
-def show_products(products: Sequence[tuple[str, Path, str]], summary: str) -> None:
+def show_products(products: Sequence[tuple[str, Location, str]], summary: str) -> None:
     """Links to the products: (what it is, path, SHA-256)."""
     lines = [summary, "", "| product | file | SHA-256 |", "| --- | --- | --- |"]
     lines += [f"| {what} | [{path}]({path.resolve().as_uri()}) | `{digest[:16]}…` |" for what, path, digest in products]

@@ -6,10 +6,32 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-MosaicSpec = str | list[str]
+from storage.objects import ObjectPath, refuse_credentials
+
+Address = Annotated[str, AfterValidator(refuse_credentials)]
+"""Of a mosaic; without a password or a signature in it."""
+
+MosaicSpec = Address | list[Address]
 """A raster file or URL, a folder of rasters, a glob, a ``.txt`` list of files, a Zarr group, or a list of files."""
+
+Output = Annotated[
+    ObjectPath | Path,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(lambda given: refuse_credentials(given) if isinstance(given, str) else given),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
+"""A local directory, or ``s3://bucket/prefix``."""
 
 
 def _required_first(schema: dict[str, Any]) -> None:
@@ -127,6 +149,9 @@ class DetectRequest(InferenceRequest):
 
     before: Annotated[MosaicSpec, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")]
     after: Annotated[MosaicSpec, Field(description="Mosaic of the second date.")]
-    output: Annotated[Path, Field(description="Run directory: new, empty, or of the same run, which then goes on.")]
+    output: Annotated[
+        Output,
+        Field(description="Run directory, local or s3://…: new, empty, or of the same run, which then goes on."),
+    ]
     before_date: Annotated[datetime | None, Field(description="Date of the first mosaic; empty: from the file.")] = None
     after_date: Annotated[datetime | None, Field(description="Date of the second mosaic; empty: from the file.")] = None

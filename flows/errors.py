@@ -8,7 +8,7 @@ from dasnet.errors import BundleError, NonFiniteLossError, TrainingError
 from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.prefect_server import PrefectServerError
-from storage.errors import InputError, IntegrityError
+from storage.errors import InputError, IntegrityError, ObjectStoreError, TakenOverError
 from tiling.execute import ClusterLostError
 from tiling.plan import RefusedPlanError
 
@@ -27,6 +27,8 @@ UNFINISHED: tuple[type[Exception], ...] = (
     FailedCellsError,
     ClusterLostError,
     IntegrityError,
+    ObjectStoreError,
+    TakenOverError,
     NonFiniteLossError,
 )
 """Something is missing and was named: exit code 1; what is finished is kept."""

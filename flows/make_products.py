@@ -19,6 +19,7 @@ from flows.products import BlockStatistics, BlockVerifier, ProductLedger
 from flows.run_directory import RunDirectory
 from flows.versions import versions
 from storage.cog import write_cog
+from storage.objects import Location
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
 from storage.stac import ItemAsset, write_item
@@ -37,7 +38,7 @@ class Summary:
         disagreement: mean and 95th percentile of the standard deviation between overlapping windows.
     """
 
-    products: dict[str, Path]
+    products: dict[str, Location]
     polygons: int
     changed_m2: float
     changed_share: float
@@ -61,7 +62,7 @@ def area(square_metres: float) -> str:
     return f"{square_metres / 1e4:,.2f} ha" if square_metres < 1e7 else f"{square_metres / 1e6:,.1f} km²"
 
 
-def make_products(job: Job, directory: RunDirectory) -> Summary:
+def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
     """Make what is not there yet, verify every block on the way, show it in the UI."""
     reporter = current_reporter()
     products, store = ProductLedger(directory), RunStore(directory.store)
@@ -76,10 +77,12 @@ def make_products(job: Job, directory: RunDirectory) -> Summary:
 
 
 @task(name="mosaic", task_run_name="mosaic", cache_policy=NO_CACHE, persist_result=False)
-def _make_mosaic(job: Job, directory: RunDirectory, products: ProductLedger, store: RunStore) -> dict[str, Any]:
+def _make_mosaic(
+    job: Job, directory: RunDirectory[Location], products: ProductLedger[Location], store: RunStore[Location]
+) -> dict[str, Any]:
     verifier = BlockVerifier(job, directory.ledger("infer"))
 
-    def make(path: Path) -> dict[str, Any]:
+    def make(path: Location) -> dict[str, Any]:
         result = write_cog(store, path, check=verifier, conclude=verifier.conclude)
         return {**asdict(result), "valid_pixels": result.valid_pixels}
 
@@ -88,19 +91,23 @@ def _make_mosaic(job: Job, directory: RunDirectory, products: ProductLedger, sto
 
 @task(name="products", task_run_name="products", cache_policy=NO_CACHE, persist_result=False)
 def _make_rest(
-    job: Job, directory: RunDirectory, products: ProductLedger, store: RunStore, mosaic: dict[str, Any]
+    job: Job,
+    directory: RunDirectory[Location],
+    products: ProductLedger[Location],
+    store: RunStore[Location],
+    mosaic: dict[str, Any],
 ) -> Summary:
     threshold, min_area = job.bundle.threshold, job.request.min_area
     parameters = {"threshold": threshold, "min_area": min_area, "mosaic": mosaic["pixels_sha256"]}
 
-    def changes(path: Path) -> dict[str, Any]:
+    def changes(path: Location) -> dict[str, Any]:
         return asdict(write_changes(store, path, threshold=threshold, min_area_m2=min_area))
 
     polygons = products.make("changes", changes, parameters=parameters)
     captions = (_dated(job, 0), _dated(job, 1), "change probability")
     looks = partial(make_quicklooks, store, threshold=threshold)
 
-    def quicklook(path: Path) -> dict[str, Any]:
+    def quicklook(path: Location) -> dict[str, Any]:
         write_quicklook(path, looks(), captions=captions)
         return {}
 
@@ -118,13 +125,13 @@ def _make_rest(
         disagreement=disagreement_summary(statistics.disagreement),
     )
 
-    def report(path: Path) -> dict[str, Any]:
+    def report(path: Location) -> dict[str, Any]:
         write_report(path, _report_data(job, directory, looks(), summary, statistics, mosaic))
         return {}
 
     products.make("report", report, parameters=parameters)
 
-    def item(path: Path) -> dict[str, Any]:
+    def item(path: Location) -> dict[str, Any]:
         _write_item(path, job, directory, products)
         return {}
 
@@ -145,7 +152,7 @@ def _dated(job: Job, date: int) -> str:
 
 def _report_data(
     job: Job,
-    directory: RunDirectory,
+    directory: RunDirectory[Location],
     looks: Any,
     summary: Summary,
     statistics: BlockStatistics,
@@ -200,7 +207,7 @@ def _report_data(
     )
 
 
-def _write_item(path: Path, job: Job, directory: RunDirectory, products: ProductLedger) -> None:
+def _write_item(path: Location, job: Job, directory: RunDirectory[Location], products: ProductLedger[Location]) -> None:
     described = directory.describe() or {}
 
     def asset(key: str, media_type: str, title: str, role: str) -> ItemAsset:

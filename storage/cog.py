@@ -18,7 +18,8 @@ from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from storage.errors import IntegrityError
-from storage.publish import publish
+from storage.objects import Location
+from storage.publish import publish, scratch_of
 from storage.store import NODATA, PROBABILITY_SCALE
 
 _GDAL = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_OVR_BLOCKSIZE": "512"}
@@ -82,7 +83,7 @@ def strips(
 
 def write_cog(
     reader: ProbabilityReader,
-    path: Path,
+    path: Location,
     *,
     interval: int = 0,
     check: CheckBlock | None = None,
@@ -128,7 +129,7 @@ class Layer:
 
 
 def write_layer(
-    path: Path,
+    path: Location,
     layer: Layer,
     *,
     grid: GeoBox,
@@ -162,7 +163,7 @@ def write_layer(
     }
     with (
         rasterio.Env(**_GDAL),
-        TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder,
+        TemporaryDirectory(prefix=f".{path.stem}-", dir=scratch_of(path)) as folder,
         publish(path, verify=_verify) as final,
     ):
         draft = Path(folder) / "strips.tif"
