@@ -39,11 +39,11 @@ class BlockVerifier:
         self._job, self._ledger = job, ledger
         self._wrong: list[str] = []
 
-    def __call__(self, rows: slice, cols: slice, pixels: NDArray[np.uint8]) -> None:
+    def __call__(self, rows: slice, cols: slice, pixels: NDArray[np.uint8] | None) -> None:
         size = self._job.blocks.size
         block = self._job.blocks[(rows.start // size) * self._job.blocks.cols + cols.start // size]
         expected = self._ledger.entry(block.name).facts["digest"]
-        if hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != expected:
+        if pixels is None or hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != expected:
             self._wrong.append(block.name)
 
     def conclude(self) -> None:

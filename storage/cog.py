@@ -45,7 +45,8 @@ class ProbabilityReader(Protocol):
         ...
 
 
-CheckBlock = Callable[[slice, slice, NDArray[np.uint8]], None]
+CheckBlock = Callable[[slice, slice, NDArray[np.uint8] | None], None]
+"""Sees rows, columns and pixels of a block; None where storage has lost it or its bytes cannot be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +75,15 @@ def strips(
         strip = np.empty((rows.stop - rows.start, reader.width), dtype=np.uint8)
         for x in range(0, reader.width, reader.block):
             cols = slice(x, min(x + reader.block, reader.width))
-            pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            pixels: NDArray[np.uint8] | None = None
+            try:
+                pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            except IntegrityError:
+                if check is None:
+                    raise
             if check is not None:
                 check(rows, cols, pixels)
-            strip[:, cols] = pixels
+            strip[:, cols] = NODATA if pixels is None else pixels
         yield rows, strip
 
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def _claim_prefix(path: ObjectPath) -> None:
     except ObjectStoreError as error:
         raise InputError(f"output {path}: this store has no conditional writes: {error}") from error
     finally:
-        probe.unlink()
+        with suppress(ObjectStoreError):
+            probe.unlink()
 
 
 def require_free_space(path: Path, needed: int) -> None:

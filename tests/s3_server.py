@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import obstore
+import pytest
 from obstore.store import S3Store
 
 OWNER = ("owner-key", "owner-secret")
@@ -100,6 +101,7 @@ class S3Server:
                 f"-s3.port={self._ports[0]}",
                 f"-s3.port.grpc={self._ports[1]}",
                 "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
                 f"-s3.config={self.folder / 's3.json'}",
                 "-s3.autoCreateBucket=true",
                 *ports,
@@ -127,6 +129,14 @@ class S3Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def use(server: S3Server, monkeypatch: pytest.MonkeyPatch, credentials: tuple[str, str] = OWNER) -> None:
+    """Let this process and its children find the server, and nothing else of the kind."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment(credentials).items():
+        monkeypatch.setenv(name, value)
 
 
 def _free_ports(count: int) -> list[int]:
