@@ -23,7 +23,7 @@ from rasterio.errors import RasterioIOError
 
 from storage.errors import InputError, ObjectStoreError
 from storage.header_checks import check_header
-from storage.objects import SCHEME, ObjectPath, gdal_name, gdal_settings, plain_name, refuse_credentials
+from storage.objects import FIRST_CONTACT, SCHEME, ObjectPath, gdal_name, gdal_settings, plain_name, refuse_credentials
 from storage.zarr_store import open_address
 
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
@@ -91,7 +91,7 @@ def open_mosaic(spec: str | Path | Sequence[str | Path]) -> Mosaic:
     """
     try:
         label, paths = _expand(spec)
-        found = [_open_zarr(path) if _is_zarr(path) else _open_raster(refuse_credentials(path)) for path in paths]
+        found = [_open_zarr(path) if _is_zarr(path) else _open_raster(path) for path in map(refuse_credentials, paths)]
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
     first = found[0]
@@ -155,6 +155,8 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
 
 
 def _expand_objects(path: ObjectPath) -> list[str]:
+    if path.suffix.lower() != ".txt" and path.facts(patience=FIRST_CONTACT) is not None:
+        return [str(path)]
     path.parent.require_answer()
     if _is_zarr(str(path)):
         return [str(path)]
@@ -168,8 +170,6 @@ def _expand_objects(path: ObjectPath) -> list[str]:
         if not paths:
             raise InputError(f"no object matches {path}")
         return sorted(paths)
-    if path.exists():
-        return [str(path)]
     paths = sorted(str(found) for found in path.iterdir() if found.suffix.lower() in RASTER_SUFFIXES)
     if not paths:
         raise InputError(f"{path} does not exist, and there are no rasters below it ({', '.join(RASTER_SUFFIXES)})")

@@ -29,10 +29,10 @@ from storage.errors import InputError, ObjectStoreError, StaleWriteError
 
 SCHEME = "s3://"
 
-_PATIENCE = timedelta(minutes=3)
+PATIENCE = timedelta(minutes=3)
 """For a store that does not answer or answers 5xx: requests are repeated, ever more slowly, so long."""
 
-_FIRST_CONTACT = timedelta(seconds=15)
+FIRST_CONTACT = timedelta(seconds=15)
 """The same before a run begins, when an error is more likely to be a wrong address."""
 
 _REQUEST = timedelta(minutes=2)
@@ -151,11 +151,13 @@ class ObjectPath:
         """Whether there is an object; a prefix does not exist."""
         return self.facts() is not None
 
-    def facts(self) -> Facts | None:
+    def facts(self, *, patience: timedelta = PATIENCE) -> Facts | None:
         """Of the object; None where there is none."""
+        if not self.key:
+            return None
         with _reaching(self):
             try:
-                found = obstore.head(self._client(), self.key)
+                found = obstore.head(_client(self.bucket, "", patience, _settings()), self.key)
             except FileNotFoundError:
                 return None
         return Facts(found["size"], found["e_tag"] or "", found["last_modified"])
@@ -252,7 +254,7 @@ class ObjectPath:
 
     def store(self) -> S3Store:
         """A client whose root is this prefix, for Zarr."""
-        return _client(self.bucket, self.key, _PATIENCE, _settings())
+        return _client(self.bucket, self.key, PATIENCE, _settings())
 
     def require_answer(self) -> None:
         """Ask for a listing, with little patience.
@@ -260,15 +262,15 @@ class ObjectPath:
         Raises:
             InputError: no such bucket, access denied, or no answer.
         """
-        client = _client(self.bucket, "", _FIRST_CONTACT, _settings())
+        client = _client(self.bucket, "", FIRST_CONTACT, _settings())
         try:
             with _reaching(self):
-                obstore.list_with_delimiter(client, self.key or None)
+                next(iter(obstore.list(client, self.key or None)), None)
         except ObjectStoreError as error:
             raise InputError(str(error)) from error
 
     def _client(self) -> S3Store:
-        return _client(self.bucket, "", _PATIENCE, _settings())
+        return _client(self.bucket, "", PATIENCE, _settings())
 
 
 Location = Path | ObjectPath

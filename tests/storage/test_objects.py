@@ -330,7 +330,7 @@ def test_no_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from storage import objects
 
-    monkeypatch.setattr(objects, "_FIRST_CONTACT", timedelta(seconds=1))
+    monkeypatch.setattr(objects, "FIRST_CONTACT", timedelta(seconds=1))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
