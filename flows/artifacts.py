@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+
+from storage.objects import Location
 
 # Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
 UPDATE_INTERVAL_S = 2.0
@@ -31,7 +32,7 @@ _PURPOSES = {
 }
 
 
-def _size(path: Path) -> str:
+def _size(path: Location) -> str:
     size: float = path.stat().st_size
     for unit in ("B", "kB", "MB"):
         if size < 1000:
@@ -119,12 +120,12 @@ def show_dashboard(address: str | None) -> None:
         )
 
 
-def show_quicklook(path: Path) -> None:
+def show_quicklook(path: Location) -> None:
     """The quicklook, inside the artifact itself: the UI may run where the run directory cannot be read."""
     show_picture("quicklook", path.read_bytes(), "Before, after and change probability")
 
 
-def show_products(products: Sequence[tuple[str, Path, str]], summary: str) -> None:
+def show_products(products: Sequence[tuple[str, Location, str]], summary: str) -> None:
     """The products, what each is for, and where they lie: (name, path, SHA-256)."""
     folders = sorted({str(path.resolve().parent) for _, path, _ in products})
     lines = [f"**{summary}**", "", *(f"In `{folder}`:" for folder in folders), ""]

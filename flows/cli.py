@@ -81,7 +81,9 @@ def _explain(error: Exception) -> int:
 def detect(
     before: Annotated[str, typer.Argument(help="Mosaic of the first date: file, URL, folder, glob, .txt list, Zarr.")],
     after: Annotated[str, typer.Argument(help="Mosaic of the second date.")],
-    output: Annotated[Path, typer.Option(help="Run directory: new, or of the same run, which then goes on.")],
+    output: Annotated[
+        str, typer.Option(help="Run directory, local or s3://…: new, or of the same run, which then goes on.")
+    ],
     bundle: Annotated[
         str,
         typer.Option(
@@ -168,12 +170,13 @@ def detect(
 
 @app.command()
 def status(
-    directory: Annotated[Path, typer.Argument(help="Directory of a run, archive, dataset, training or evaluation.")],
+    directory: Annotated[str, typer.Argument(help="Directory of a run, archive, dataset, training or evaluation.")],
 ) -> None:
     """Show how far a run, an archive, a dataset, a training or an evaluation has come, without running it."""
     from flows.status import directory_status
+    from storage.objects import location
 
-    state = directory_status(directory)
+    state = directory_status(location(directory))
     print_pairs(state.lines())
     if state.failed:
         table = Table("block", "error", title="quarantined")

@@ -7,10 +7,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dask.utils import parse_bytes
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-MosaicSpec = str | list[str]
+from storage.objects import ObjectPath, refuse_credentials
+
+Address = Annotated[str, AfterValidator(refuse_credentials)]
+"""Of a mosaic; without a password or a signature in it."""
+
+MosaicSpec = Address | list[Address]
 """A raster file or URL, a folder of rasters, a glob, a ``.txt`` list of files, a Zarr group, or a list of files."""
+
+Output = Annotated[
+    ObjectPath | Path,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(lambda given: refuse_credentials(given) if isinstance(given, str) else given),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
+"""A local directory, or ``s3://bucket/prefix``."""
 
 
 def _required_first(schema: dict[str, Any]) -> None:
@@ -202,6 +224,9 @@ class DetectRequest(InferenceRequest):
             "unchanged pixels exceeds); empty: the method's usual one."
         ),
     ] = None
-    output: Annotated[Path, Field(description="Run directory: new, empty, or of the same run, which then goes on.")]
+    output: Annotated[
+        Output,
+        Field(description="Run directory, local or s3://…: new, empty, or of the same run, which then goes on."),
+    ]
     before_date: Annotated[datetime | None, Field(description="Date of the first mosaic; empty: from the file.")] = None
     after_date: Annotated[datetime | None, Field(description="Date of the second mosaic; empty: from the file.")] = None

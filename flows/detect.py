@@ -35,7 +35,8 @@ from flows.statistics import make_method_predictor, make_statistics
 from flows.versions import versions
 from storage.digests import digest_mosaic
 from storage.errors import InputError
-from storage.store import RunStore, create_store
+from storage.objects import Location
+from storage.store import RunStore, create_store, store_exists
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
 
@@ -51,7 +52,7 @@ def plan_run(request: DetectRequest) -> Job:
 
 
 @task(name="digest inputs", task_run_name="digest inputs", cache_policy=NO_CACHE, persist_result=False)
-def adopt_directory(job: Job, directory: RunDirectory) -> str:
+def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
     """Digest the inputs and make the directory this run's; refuse one that holds another run."""
     current_reporter().begin("inputs", len(job.mosaics), unit="mosaics")
     digested = {mosaic.label: digest_mosaic(mosaic) for mosaic in job.mosaics}
@@ -65,13 +66,13 @@ def adopt_directory(job: Job, directory: RunDirectory) -> str:
     return key
 
 
-def ingest(job: Job, directory: RunDirectory, cluster: ConnectCluster) -> StageResult:
+def ingest(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster) -> StageResult:
     """Bring every block of every date into the run's store.
 
     Raises:
         InputError: no pixel of a date is valid.
     """
-    if not directory.store.exists():
+    if not store_exists(directory.store):
         create_store(
             directory.store,
             grid=job.grid,
@@ -104,7 +105,7 @@ def ingest(job: Job, directory: RunDirectory, cluster: ConnectCluster) -> StageR
 
 
 def infer(
-    job: Job, directory: RunDirectory, cluster: ConnectCluster, make_predictor: Callable[[], Predictor]
+    job: Job, directory: RunDirectory[Location], cluster: ConnectCluster, make_predictor: Callable[[], Predictor]
 ) -> StageResult:
     """Compute the change probability of every block whose pixels are all there."""
     store, ledger = RunStore(directory.store), directory.ledger("infer")
@@ -140,7 +141,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
     for warning in job.warnings:
         current_reporter().warn(warning)
     directory = RunDirectory(request.output)
-    with directory.locked(), ExitStack() as until_products:
+    with directory.locked(on_wait=current_reporter().warn), ExitStack() as until_products:
         adopt_directory(job, directory)
         connected: list[tuple[Client, ClusterLayout]] = []
 

@@ -10,7 +10,7 @@ from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
 from flows.prefect_server import PrefectServerError
 from flows.secret_files import SecretError
-from storage.errors import InputError, IntegrityError
+from storage.errors import InputError, IntegrityError, ObjectStoreError, TakenOverError
 from tiling.execute import ClusterLostError, UnlikeWorkerError
 from tiling.plan import RefusedPlanError
 
@@ -35,6 +35,8 @@ UNFINISHED: tuple[type[Exception], ...] = (
     ClusterLostError,
     UnlikeWorkerError,
     IntegrityError,
+    ObjectStoreError,
+    TakenOverError,
     NonFiniteLossError,
 )
 """Something is missing and was named: exit code 1; what is finished is kept."""

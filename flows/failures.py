@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from storage.objects import Location
+
 _SHOWN = 20
 
 
@@ -15,7 +17,7 @@ class FailedCellsError(RuntimeError):
         failed: what ended each cell, by its name.
     """
 
-    def __init__(self, failed: Mapping[str, Exception], *, total: int, directory: Path) -> None:
+    def __init__(self, failed: Mapping[str, Exception], *, total: int, directory: Location) -> None:
         self.failed = dict(failed)
         lines = [f"  {name}: {error}" for name, error in list(failed.items())[:_SHOWN]]
         if len(failed) > _SHOWN:
@@ -33,7 +35,7 @@ class FailedBlocksError(RuntimeError):
         failed: error of each quarantined block, by its name.
     """
 
-    def __init__(self, failed: Mapping[str, str], *, total: int, directory: Path) -> None:
+    def __init__(self, failed: Mapping[str, str], *, total: int, directory: Location) -> None:
         self.failed = dict(failed)
         lines = [f"  {name}: {error}" for name, error in list(failed.items())[:_SHOWN]]
         if len(failed) > _SHOWN:

@@ -20,6 +20,7 @@ from flows.artifacts import LiveProgress
 from flows.cluster import ClusterError, ClusterLayout
 from flows.console import Reporter
 from storage.ingest import ingest_block
+from storage.objects import Location
 from storage.rasters import GridReader
 from storage.series import ImagesByDate, ProbabilitiesByPair
 from storage.store import RunStore
@@ -47,7 +48,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 class IngestTool:
     """On a worker: reads one block of one date and writes its shard."""
 
-    store: RunStore
+    store: RunStore[Location]
     readers: tuple[GridReader, ...]
     blocks: BlockGrid
 
@@ -59,12 +60,16 @@ class IngestTool:
         return {"valid": ingested.valid_pixels, "seconds": round(time.perf_counter() - started, 4)}
 
 
-def make_ingest_tool(store: RunStore, readers: tuple[GridReader, ...], blocks: BlockGrid) -> IngestTool:
+def make_ingest_tool(store: RunStore[Location], readers: tuple[GridReader, ...], blocks: BlockGrid) -> IngestTool:
     return IngestTool(store=store, readers=readers, blocks=blocks)
 
 
 def make_inference_tool(
-    make_predictor: Callable[[], Predictor], store: RunStore, blocks: BlockGrid, lattice: WindowLattice, lanes: int
+    make_predictor: Callable[[], Predictor],
+    store: RunStore[Location],
+    blocks: BlockGrid,
+    lattice: WindowLattice,
+    lanes: int,
 ) -> BlockInference:
     """Runs once on each worker: loads the model there.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,8 @@ from flows.method import MethodModel, choose_method, is_method
 from storage.errors import InputError
 from storage.grids import common_grid, needs_resampling, select_bands
 from storage.mosaics import Mosaic, open_mosaic
+from storage.objects import ObjectPath
+from storage.publish import require_free_space, scratch_of
 from storage.rasters import GridReader
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
@@ -156,11 +159,11 @@ def resolve(request: DetectRequest) -> Job:
     times, dates_known = _times(request, mosaics, warnings)
     compare_resolution(grid, bundle, warnings)
     plan = plan_of(request, bundle, grid, dates=2)
-    output = request.output.resolve()
-    place = next(parent for parent in (output, *output.parents) if parent.exists())
-    already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
+    if isinstance(request.output, ObjectPath):
+        # products are drafted here before they are uploaded, the COG twice
+        require_free_space(scratch_of(request.output), 2 * plan.bytes_out)
     plan.require(
-        free_disk=shutil.disk_usage(place).free + already,
+        free_disk=None if isinstance(request.output, ObjectPath) else _room(request.output.resolve()),
         memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
     )
     return Job(
@@ -192,6 +195,13 @@ def _bands_for(bundle: Bundle, request: DetectRequest, mosaics: tuple[Mosaic, ..
         )
     wanted = [band.name for band in bundle.bands]
     return [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
+
+
+def _room(output: Path) -> int:
+    """Bytes that a run may take there: free ones, and those it has already."""
+    place = next(parent for parent in (output, *output.parents) if parent.exists())
+    already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
+    return shutil.disk_usage(place).free + already
 
 
 def _times(

@@ -22,6 +22,7 @@ from flows.run_directory import RunDirectory
 from flows.statistics_progress import read_progress
 from flows.versions import versions
 from storage.cog import write_cog
+from storage.objects import Location
 from storage.page import area_words
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
@@ -41,7 +42,7 @@ class Summary:
         disagreement: mean and 95th percentile of the standard deviation between overlapping windows.
     """
 
-    products: dict[str, Path]
+    products: dict[str, Location]
     polygons: int
     changed_m2: float
     changed_share: float
@@ -60,7 +61,7 @@ class Summary:
         ]
 
 
-def make_products(job: Job, directory: RunDirectory) -> Summary:
+def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
     """Make what is not there yet, verify every block on the way, show it in the UI."""
     reporter = current_reporter()
     products, store = ProductLedger(directory), RunStore(directory.store)
@@ -75,10 +76,12 @@ def make_products(job: Job, directory: RunDirectory) -> Summary:
 
 
 @task(name="mosaic", task_run_name="mosaic", cache_policy=NO_CACHE, persist_result=False)
-def _make_mosaic(job: Job, directory: RunDirectory, products: ProductLedger, store: RunStore) -> dict[str, Any]:
+def _make_mosaic(
+    job: Job, directory: RunDirectory[Location], products: ProductLedger[Location], store: RunStore[Location]
+) -> dict[str, Any]:
     verifier = BlockVerifier(job, directory.ledger("infer"))
 
-    def make(path: Path) -> dict[str, Any]:
+    def make(path: Location) -> dict[str, Any]:
         result = write_cog(store, path, check=verifier, conclude=verifier.conclude)
         return {**asdict(result), "valid_pixels": result.valid_pixels}
 
@@ -87,19 +90,23 @@ def _make_mosaic(job: Job, directory: RunDirectory, products: ProductLedger, sto
 
 @task(name="products", task_run_name="products", cache_policy=NO_CACHE, persist_result=False)
 def _make_rest(
-    job: Job, directory: RunDirectory, products: ProductLedger, store: RunStore, mosaic: dict[str, Any]
+    job: Job,
+    directory: RunDirectory[Location],
+    products: ProductLedger[Location],
+    store: RunStore[Location],
+    mosaic: dict[str, Any],
 ) -> Summary:
     threshold, min_area = job.bundle.threshold, job.request.min_area
     parameters = {"threshold": threshold, "min_area": min_area, "mosaic": mosaic["pixels_sha256"]}
 
-    def changes(path: Path) -> dict[str, Any]:
+    def changes(path: Location) -> dict[str, Any]:
         return asdict(write_changes(store, path, threshold=threshold, min_area_m2=min_area))
 
     polygons = products.make("changes", changes, parameters=parameters)
     captions = (_dated(job, 0), _dated(job, 1), "change probability")
     looks = partial(make_quicklooks, store, threshold=threshold)
 
-    def quicklook(path: Path) -> dict[str, Any]:
+    def quicklook(path: Location) -> dict[str, Any]:
         write_quicklook(path, looks(), captions=captions)
         return {}
 
@@ -117,13 +124,13 @@ def _make_rest(
         disagreement=disagreement_summary(statistics.disagreement),
     )
 
-    def report(path: Path) -> dict[str, Any]:
+    def report(path: Location) -> dict[str, Any]:
         write_report(path, _report_data(job, directory, looks(), summary, statistics, mosaic))
         return {}
 
     products.make("report", report, parameters=parameters)
 
-    def item(path: Path) -> dict[str, Any]:
+    def item(path: Location) -> dict[str, Any]:
         _write_item(path, job, directory, products)
         return {}
 
@@ -144,7 +151,7 @@ def _dated(job: Job, date: int) -> str:
 
 def _report_data(
     job: Job,
-    directory: RunDirectory,
+    directory: RunDirectory[Location],
     looks: Any,
     summary: Summary,
     statistics: BlockStatistics,
@@ -203,7 +210,7 @@ def _kind(job: Job) -> str:
     return "method" if isinstance(job.bundle, MethodModel) else "bundle"
 
 
-def _how_sure(job: Job, directory: RunDirectory, summary: Summary) -> tuple[str, str, str]:
+def _how_sure(job: Job, directory: RunDirectory[Location], summary: Summary) -> tuple[str, str, str]:
     if isinstance(job.bundle, MethodModel):
         figure, _, origin = read_progress(directory).threshold.partition(", ")
         return "Threshold", figure, origin
@@ -211,7 +218,7 @@ def _how_sure(job: Job, directory: RunDirectory, summary: Summary) -> tuple[str,
     return "Windows disagree by", f"{mean:.3f}", f"standard deviation where they overlap; 95 % below {high:.3f}"
 
 
-def _statistics(directory: RunDirectory) -> list[tuple[str, str]]:
+def _statistics(directory: RunDirectory[Location]) -> list[tuple[str, str]]:
     known = read_progress(directory)
     return [
         *((f"pass {number}", note) for number, note in enumerate(known.state.notes, start=1)),
@@ -219,7 +226,7 @@ def _statistics(directory: RunDirectory) -> list[tuple[str, str]]:
     ]
 
 
-def _write_item(path: Path, job: Job, directory: RunDirectory, products: ProductLedger) -> None:
+def _write_item(path: Location, job: Job, directory: RunDirectory[Location], products: ProductLedger[Location]) -> None:
     described = directory.describe() or {}
 
     def asset(key: str, media_type: str, title: str, role: str) -> ItemAsset:

@@ -8,14 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flows.run_directory import RunDirectory
 from storage.errors import IntegrityError
+from storage.objects import Location, P
 from storage.publish import write_json_atomically
 from tiling.ledger import Ledger
 
@@ -41,11 +41,11 @@ class BlockVerifier:
         self._job, self._ledger = job, ledger
         self._wrong: list[str] = []
 
-    def __call__(self, rows: slice, cols: slice, pixels: NDArray[np.uint8]) -> None:
+    def __call__(self, rows: slice, cols: slice, pixels: NDArray[np.uint8] | None) -> None:
         size = self._job.blocks.size
         block = self._job.blocks[(rows.start // size) * self._job.blocks.cols + cols.start // size]
         expected = self._ledger.entry(block.name).facts["digest"]
-        if hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != expected:
+        if pixels is None or hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != expected:
             self._wrong.append(block.name)
 
     def conclude(self) -> None:
@@ -91,17 +91,17 @@ class BlockStatistics:
         )
 
 
-class ProductLedger:
+class ProductLedger(Generic[P]):
     """Which products are finished, with the parameters they were made from and their digests."""
 
-    def __init__(self, directory: RunDirectory, names: Mapping[str, str] = PRODUCTS) -> None:
+    def __init__(self, directory: RunDirectory[P], names: Mapping[str, str] = PRODUCTS) -> None:
         """`names`: file name of each product."""
         self._directory, self._names = directory, names
         self._path = directory.products_ledger
         self._known: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
-    def path(self, product: str) -> Path:
-        return self._directory.path / self._names[product]
+    def path(self, product: str) -> P:
+        return self._directory.at(self._names[product])
 
     def facts(self, product: str) -> dict[str, Any]:
         return dict(self._known[product]["facts"])
@@ -109,9 +109,7 @@ class ProductLedger:
     def digest(self, product: str) -> str:
         return str(self._known[product]["sha256"])
 
-    def make(
-        self, product: str, make: Callable[[Path], dict[str, Any]], *, parameters: dict[str, Any]
-    ) -> dict[str, Any]:
+    def make(self, product: str, make: Callable[[P], dict[str, Any]], *, parameters: dict[str, Any]) -> dict[str, Any]:
         """Make a product unless it stands there already, made from the same `parameters` and with the same bytes.
 
         Args:
@@ -120,6 +118,7 @@ class ProductLedger:
         known, path = self._known.get(product), self.path(product)
         if known and known["parameters"] == parameters and path.exists() and sha256_of(path) == known["sha256"]:
             return dict(known["facts"])
+        self._directory.require_lock()
         started = time.perf_counter()
         facts = make(path)
         self._known[product] = {
@@ -132,7 +131,10 @@ class ProductLedger:
         return dict(facts)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Location) -> str:
     """SHA-256 of a file, as hex."""
+    total = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 20):
+            total.update(part)
+    return total.hexdigest()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, cast
 
 from storage.errors import InputError
-from storage.publish import claim_directory, write_json_atomically
+from storage.locks import Lease, folder_lock
+from storage.objects import ObjectPath, P
+from storage.publish import write_json_atomically
+from storage.segments import SegmentedLog
 from tiling.ledger import Ledger
 
 FORMAT = 1
@@ -28,22 +28,33 @@ def run_key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-class RunDirectory:
-    """``DIR/run.json`` (what the run is), ``DIR/run.zarr``, ``DIR/ledger/`` and the products."""
+class RunDirectory(Generic[P]):
+    """``DIR/run.json`` (what the run is), ``DIR/run.zarr``, ``DIR/ledger/`` and the products.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.description = path / "run.json"
-        self.store = path / "run.zarr"
-        self.ledger_directory = path / "ledger"
-        self.logs = path / "logs"
+    It lies on a disk or in a bucket.
+    """
+
+    def __init__(self, path: P) -> None:
+        self.path: P = path
+        self._lease: Lease | None = None
+        self.description = self.at("run.json")
+        self.store = self.at("run.zarr")
+        self.ledger_directory = self.at("ledger")
+        self.logs = self.at("logs")
+
+    def at(self, name: str) -> P:
+        """The file or folder of that name in this directory."""
+        return cast(P, self.path / name)
 
     def ledger(self, stage: str) -> Ledger:
+        """The ledger of a stage; in a bucket it is a log of numbered objects below ``ledger/STAGE/``."""
+        if isinstance(self.ledger_directory, ObjectPath):
+            return Ledger.kept_in(SegmentedLog(self.ledger_directory / stage))
         return Ledger(self.ledger_directory, stage)
 
     @property
-    def products_ledger(self) -> Path:
-        return self.ledger_directory / "products.json"
+    def products_ledger(self) -> P:
+        return self.at("ledger/products.json")
 
     def describe(self) -> dict[str, Any] | None:
         """What ``run.json`` says, or None where there is no run.
@@ -64,38 +75,33 @@ class RunDirectory:
 
     def update(self, **facts: Any) -> None:
         """Merge `facts` into ``run.json``."""
+        self.require_lock()
         write_json_atomically(self.description, {**(self.describe() or {}), **facts})
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Claim the directory for this process; the lock ends with the process, however it ends.
+    def locked(self, *, on_wait: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+        """Claim the directory for this process; `storage.locks` says what that means where.
+
+        Args:
+            on_wait: told if it takes a while until it is clear whether another process is alive.
 
         Raises:
             InputError: not ours, not writable, or another process is at work in it.
         """
-        claim_directory(self.path)
-        existed = self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / ".lock"
-        with lock.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                    raise BlockingIOError("the process that held it has just removed it")
-            except BlockingIOError:
-                file.seek(0)
-                raise InputError(
-                    f"another process ({file.read().strip() or 'unknown'}) is at work in {self.path}"
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
-            file.flush()
+        if not isinstance(self.path, ObjectPath):
+            with folder_lock(self.path):
+                yield
+            return
+        with Lease(self.path, on_wait=on_wait) as self._lease:
             try:
                 yield
             finally:
-                lock.unlink(missing_ok=True)
-                if not existed and not any(self.path.iterdir()):
-                    self.path.rmdir()
+                self._lease = None
+
+    def require_lock(self) -> None:
+        """Raise TakenOverError if another process has taken over a directory that this one had claimed."""
+        if self._lease is not None:
+            self._lease.require()
 
     def adopt(self, identity: Mapping[str, Any], **facts: Any) -> str:
         """Make this the directory of the run that `identity` describes, or go on with it; returns the run key.

@@ -28,6 +28,7 @@ from flows.job import Job
 from flows.method import MethodModel
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
+from storage.objects import Location
 from storage.store import RunStore
 from tiling.grid import BlockGrid
 
@@ -39,7 +40,7 @@ _BATCHES = 10
 class StatisticsTool:
     """On a worker: counts one sheet of both dates."""
 
-    store: RunStore
+    store: RunStore[Location]
     sheets: BlockGrid
     method: Method
     state: State
@@ -56,7 +57,7 @@ class StatisticsTool:
         return {"tally": tally.pack(), "seconds": round(time.perf_counter() - started, 4)}
 
 
-def make_statistics_tool(store: RunStore, sheets: BlockGrid, method: Method, state: State) -> StatisticsTool:
+def make_statistics_tool(store: RunStore[Location], sheets: BlockGrid, method: Method, state: State) -> StatisticsTool:
     """Runs once on each worker and pass. One thread each: more would add in another order."""
     threadpool_limits(limits=1, user_api="blas")
     return StatisticsTool(store=store, sheets=sheets, method=method, state=state)
@@ -68,7 +69,7 @@ def make_method_predictor(detector: Detector) -> MethodPredictor:
 
 
 def make_statistics(
-    job: Job, model: MethodModel, directory: RunDirectory, cluster: Callable[[], tuple[Client, ClusterLayout]]
+    job: Job, model: MethodModel, directory: RunDirectory[Location], cluster: Callable[[], tuple[Client, ClusterLayout]]
 ) -> Detector:
     """Make the passes that are still to be made.
 
@@ -99,7 +100,7 @@ def _count(
     state: State,
     sheets: BlockGrid,
     name: str,
-    directory: RunDirectory,
+    directory: RunDirectory[Location],
     cluster: Callable[[], tuple[Client, ClusterLayout]],
 ) -> StageResult:
     ledger = directory.ledger(name)

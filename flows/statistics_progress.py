@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dasnet.baselines.method import State
 from flows.run_directory import RunDirectory
 from storage.errors import InputError
+from storage.objects import Location
 from storage.publish import write_json_atomically
 from tiling.grid import BlockGrid
 
@@ -41,7 +41,7 @@ def pass_name(number: int) -> str:
     return f"statistics-{number}"
 
 
-def read_progress(directory: RunDirectory) -> Progress:
+def read_progress(directory: RunDirectory[Location]) -> Progress:
     """How far the statistics of a run are.
 
     Raises:
@@ -57,12 +57,12 @@ def read_progress(directory: RunDirectory) -> Progress:
         raise InputError(f"{path} is damaged ({error!r}): delete it, the statistics are then made anew") from error
 
 
-def write_progress(directory: RunDirectory, known: Progress, method: Mapping[str, Any]) -> None:
+def write_progress(directory: RunDirectory[Location], known: Progress, method: Mapping[str, Any]) -> None:
     """Record what is known after a pass; `method`: what was fitted, for a reader of the file."""
     write_json_atomically(
         _path(directory), {"method": dict(method), "threshold": known.threshold, "state": known.state.to_dict()}
     )
 
 
-def _path(directory: RunDirectory) -> Path:
+def _path(directory: RunDirectory[Location]) -> Location:
     return directory.path / "statistics.json"

@@ -11,6 +11,7 @@ from flows.products import PRODUCTS
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import pass_name, read_progress, sheets_of
 from storage.errors import InputError
+from storage.objects import Location, ObjectPath
 from tiling.grid import BlockGrid
 
 
@@ -89,22 +90,24 @@ class OtherStatus:
         return [(self.kind, f"{self.key[:16]}… of {self.created}"), ("state", self.state), *self.stages.items()]
 
 
-def directory_status(path: Path) -> RunStatus | OtherStatus:
+def directory_status(path: Location) -> RunStatus | OtherStatus:
     """Read the state of whatever of ours is in `path`.
 
     Raises:
         InputError: there is nothing of ours.
     """
-    directory = RunDirectory(path)
+    if isinstance(path, ObjectPath):
+        path.require_answer()
+    directory = RunDirectory[Location](path)
     description = directory.describe()
     if description is None:
         raise InputError(f"{path} holds no run: {directory.description} does not exist")
     kind = description["identity"].get("kind")
-    if kind is None:
+    if kind is None or not isinstance(path, Path):
         return _run_status(path, directory, description)
     stages: dict[str, str] = {}
     failed: dict[str, str] = {}
-    for file in sorted(directory.ledger_directory.glob("*.jsonl")):
+    for file in sorted((path / "ledger").glob("*.jsonl")):
         ledger = directory.ledger(file.stem)
         stages[file.stem] = f"{ledger.count('done')} done, {ledger.count('failed')} failed"
         failed |= {entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")}
@@ -147,7 +150,7 @@ def _training_so_far(history: Path) -> str:
     )
 
 
-def _run_status(path: Path, directory: RunDirectory, description: dict[str, Any]) -> RunStatus:
+def _run_status(path: Location, directory: RunDirectory[Location], description: dict[str, Any]) -> RunStatus:
     shape = description["identity"]["grid"]["shape"]
     blocks = BlockGrid(height=shape[0], width=shape[1], size=description["identity"]["parameters"]["block"])
     dates = len(description["identity"]["inputs"])

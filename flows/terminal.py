@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
+
+from storage.objects import Location
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
@@ -21,7 +22,7 @@ EXIT_INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def run_flow(directory: Path, flow: Callable[[], T], *, kept: str) -> T:
+def run_flow(directory: Location, flow: Callable[[], T], *, kept: str) -> T:
     """Run a flow that works in `directory`, with a Prefect server and a progress bar.
 
     Args:

@@ -18,7 +18,8 @@ from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from storage.errors import IntegrityError
-from storage.publish import publish
+from storage.objects import Location
+from storage.publish import publish, scratch_of
 from storage.store import NODATA, PROBABILITY_SCALE
 
 _GDAL = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_OVR_BLOCKSIZE": "512"}
@@ -44,7 +45,8 @@ class ProbabilityReader(Protocol):
         ...
 
 
-CheckBlock = Callable[[slice, slice, NDArray[np.uint8]], None]
+CheckBlock = Callable[[slice, slice, NDArray[np.uint8] | None], None]
+"""Sees rows, columns and pixels of a block; None where storage has lost it or its bytes cannot be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +75,21 @@ def strips(
         strip = np.empty((rows.stop - rows.start, reader.width), dtype=np.uint8)
         for x in range(0, reader.width, reader.block):
             cols = slice(x, min(x + reader.block, reader.width))
-            pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            pixels: NDArray[np.uint8] | None = None
+            try:
+                pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            except IntegrityError:
+                if check is None:
+                    raise
             if check is not None:
                 check(rows, cols, pixels)
-            strip[:, cols] = pixels
+            strip[:, cols] = NODATA if pixels is None else pixels
         yield rows, strip
 
 
 def write_cog(
     reader: ProbabilityReader,
-    path: Path,
+    path: Location,
     *,
     interval: int = 0,
     check: CheckBlock | None = None,
@@ -128,7 +135,7 @@ class Layer:
 
 
 def write_layer(
-    path: Path,
+    path: Location,
     layer: Layer,
     *,
     grid: GeoBox,
@@ -162,7 +169,7 @@ def write_layer(
     }
     with (
         rasterio.Env(**_GDAL),
-        TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder,
+        TemporaryDirectory(prefix=f".{path.stem}-", dir=scratch_of(path)) as folder,
         publish(path, verify=_verify) as final,
     ):
         draft = Path(folder) / "strips.tif"

@@ -35,7 +35,8 @@ from zarr.errors import ZarrUserWarning
 
 from storage.errors import InputError, IntegrityError
 from storage.publish import sync
-from storage.store import COMPRESSORS, READING, WRITING
+from storage.store import COMPRESSORS, WRITING
+from storage.zarr_store import READING_FILES
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
@@ -155,7 +156,7 @@ class DatasetStore:
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
-        with zarr.config.set(READING):
+        with zarr.config.set(READING_FILES):
             arrays = {name: self._group[name] for name in ("before", "after", "valid", "label")}
         return {name: array for name, array in arrays.items() if isinstance(array, zarr.Array)}
 

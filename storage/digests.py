@@ -15,8 +15,9 @@ from pathlib import Path
 
 import fsspec
 
-from storage.errors import InputError
+from storage.errors import InputError, ObjectStoreError
 from storage.mosaics import Mosaic
+from storage.objects import SCHEME, ObjectPath
 from storage.publish import write_json_atomically
 
 
@@ -124,6 +125,8 @@ def _digest_folder(folder: Path) -> str:
 def _remote_version(path: str) -> str:
     """What identifies a version of a remote file without reading it: length, modification time, entity tag."""
     address = path.removeprefix("/vsicurl/")
+    if address.startswith(SCHEME):
+        return _object_version(ObjectPath.parse(address))
     try:
         if address.startswith(("http://", "https://")):
             with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=30) as answer:
@@ -134,3 +137,17 @@ def _remote_version(path: str) -> str:
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{path}: its server does not tell its version: {error}") from error
     return f"{address} {facts}"
+
+
+def _object_version(path: ObjectPath) -> str:
+    """Size and entity tag of an object, or of all in a Zarr group; the same content uploaded again has the same."""
+    try:
+        facts = path.facts()
+        if facts is not None:
+            return f"{facts.size} {facts.tag}"
+        found = [f"{entry.relative_to(path)} {facts.size} {facts.tag}" for entry, facts in path.walk()]
+    except ObjectStoreError as error:
+        raise InputError(str(error)) from error
+    if not found:
+        raise InputError(f"{path} does not exist")
+    return "\n".join(found)

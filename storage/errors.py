@@ -14,3 +14,15 @@ class ShortReadError(OSError):
 
 class IntegrityError(RuntimeError):
     """Bytes at rest are not the bytes that were written: a checksum or a digest does not match."""
+
+
+class ObjectStoreError(OSError):
+    """An object store denied a request, or did not answer in time."""
+
+
+class StaleWriteError(ObjectStoreError):
+    """A write that depended on what was there, and something else was there."""
+
+
+class TakenOverError(RuntimeError):
+    """Another process works in this run directory now; this one has written nothing since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from storage.objects import Location
 from storage.rasters import GridReader
 from storage.store import RunStore
 
@@ -18,7 +19,9 @@ class IngestedBlock:
     write_s: float
 
 
-def ingest_block(store: RunStore, reader: GridReader, time_index: int, *, rows: slice, cols: slice) -> IngestedBlock:
+def ingest_block(
+    store: RunStore[Location], reader: GridReader, time_index: int, *, rows: slice, cols: slice
+) -> IngestedBlock:
     """Read one block of one date once and write its shard.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +21,10 @@ from rasterio import DatasetReader
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioIOError
 
-from storage.errors import InputError
+from storage.errors import InputError, ObjectStoreError
 from storage.header_checks import check_header
+from storage.objects import FIRST_CONTACT, SCHEME, ObjectPath, gdal_name, gdal_settings, plain_name, refuse_credentials
+from storage.zarr_store import open_address
 
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
 """Formats that hold pixels. A VRT is none of them: it names other files, any file, also under the name of a TIFF."""
@@ -83,13 +86,16 @@ def open_mosaic(spec: str | Path | Sequence[str | Path]) -> Mosaic:
 
     Args:
         spec: a raster file or GDAL/fsspec URL, a folder of rasters, a glob, a ``.txt`` list of files (one a line,
-            relative to the list), a Zarr group, or a list of files.
+            relative to the list), a Zarr group, or a list of files. All of them may lie in a bucket, ``s3://…``.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
-    label, paths = _expand(spec)
-    return _mosaic(label, [_open(path) for path in paths])
+    try:
+        label, paths = _expand(spec)
+        return _mosaic(label, [_open(path) for path in map(refuse_credentials, paths)])
+    except ObjectStoreError as error:
+        raise InputError(str(error)) from error
 
 
 def open_stacks(stacks: Sequence[Mapping[str, str]]) -> Mosaic:
@@ -183,7 +189,9 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
         if not spec:
             raise InputError("a mosaic needs at least one file, the list is empty")
         return _label([str(path) for path in spec]), [str(path) for path in spec]
-    text = str(spec)
+    text = refuse_credentials(str(spec))
+    if text.startswith(SCHEME):
+        return text, _expand_objects(ObjectPath.parse(text))
     if _is_remote(text) or _is_zarr(text):
         return text, [text]
     path = Path(text)
@@ -193,8 +201,7 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
             raise InputError(f"{text} is a folder without rasters ({', '.join(RASTER_SUFFIXES)})")
         return text, paths
     if path.suffix.lower() == ".txt" and path.is_file():
-        lines = [line.strip() for line in path.read_text().splitlines()]
-        paths = [line if _is_remote(line) else str(path.parent / line) for line in lines if line and line[0] != "#"]
+        paths = list(_listed(path.read_text(), path.parent))
         if not paths:
             raise InputError(f"{text} lists no file")
         return text, paths
@@ -210,23 +217,58 @@ def _label(paths: Sequence[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
+def _expand_objects(path: ObjectPath) -> list[str]:
+    if path.suffix.lower() != ".txt" and path.facts(patience=FIRST_CONTACT) is not None:
+        return [str(path)]
+    path.parent.require_answer()
+    if _is_zarr(str(path)):
+        return [str(path)]
+    if path.suffix.lower() == ".txt":
+        return list(_listed(path.read_text(), path.parent))
+    if glob.has_magic(path.key):
+        root = path.parent
+        while glob.has_magic(root.key):
+            root = root.parent
+        paths = [str(found) for found, _ in root.walk() if fnmatch.fnmatchcase(found.key, path.key)]
+        if not paths:
+            raise InputError(f"no object matches {path}")
+        return sorted(paths)
+    paths = sorted(str(found) for found in path.iterdir() if found.suffix.lower() in RASTER_SUFFIXES)
+    if not paths:
+        raise InputError(f"{path} does not exist, and there are no rasters below it ({', '.join(RASTER_SUFFIXES)})")
+    return paths
+
+
+def _listed(text: str, folder: Path | ObjectPath) -> Iterable[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return (line if _is_remote(line) else str(folder / line) for line in lines if line and line[0] != "#")
+
+
 def _is_remote(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
 def _is_zarr(path: str) -> bool:
-    return path.rstrip("/").endswith(".zarr") or (Path(path) / "zarr.json").exists()
+    if path.rstrip("/").endswith(".zarr"):
+        return True
+    if path.startswith(SCHEME):
+        return not path.lower().endswith(RASTER_SUFFIXES) and (ObjectPath.parse(path) / "zarr.json").exists()
+    return (Path(path) / "zarr.json").exists()
 
 
 def _open_raster(path: str) -> _Header:
-    if not _is_remote(path):
+    if path.startswith(SCHEME):
+        facts = ObjectPath.parse(path).facts()
+        if facts is None or not facts.size:
+            raise InputError(f"{path} " + ("does not exist" if facts is None else "is empty (0 bytes)"))
+    elif not _is_remote(path):
         if not Path(path).exists():
             raise InputError(f"{path} does not exist")
         if Path(path).is_file() and not Path(path).stat().st_size:
             raise InputError(f"{path} is empty (0 bytes)")
         if path.lower().endswith(".vrt"):
             raise InputError(f"{path} is a VRT, which may name any other file: give the list of its files instead")
-    with open_with_allowed_driver(path) as dataset:
+    with rasterio.Env(**gdal_settings()), open_with_allowed_driver(path) as dataset:
         check_header(dataset, path)
         image_bands = tuple(
             number for number, meaning in enumerate(dataset.colorinterp, start=1) if meaning != ColorInterp.alpha
@@ -238,7 +280,7 @@ def _open_raster(path: str) -> _Header:
             source=Source(
                 path=path,
                 grid=_grid(path, dataset),
-                files=tuple(dataset.files) or (path,),
+                files=tuple(map(plain_name, dataset.files)) or (path,),
                 driver=dataset.driver,
                 image_bands=image_bands,
             ),
@@ -260,7 +302,7 @@ def open_with_allowed_driver(path: str, drivers: Sequence[str] = DRIVERS) -> Dat
     reasons = []
     for driver in drivers:
         try:
-            return rasterio.open(path, driver=driver)
+            return rasterio.open(gdal_name(path), driver=driver)
         except RasterioIOError as error:
             reasons.append(str(error))
     raise InputError(f"{path} is none of {', '.join(drivers)}: {reasons[0]}")
@@ -348,7 +390,9 @@ def _any_valid(dataset: DatasetReader, window: rasterio.windows.Window) -> bool:
 
 def _open_zarr(path: str) -> _Header:
     try:
-        dataset = xr.open_zarr(path, chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False)
+        dataset = xr.open_zarr(
+            open_address(path), chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be opened as a Zarr group: {error}") from error
     candidates = [str(name) for name, variable in dataset.data_vars.items() if {"y", "x"} <= set(variable.dims)]

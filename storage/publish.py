@@ -1,31 +1,38 @@
-"""Files appear at their final name complete, on disk and checked, or not at all; directories are claimed first."""
+"""Files appear at their final name complete, on disk and checked, or not at all; directories are claimed first.
+
+On a local disk a file is written under a draft's name, made durable, checked and renamed. A bucket has no rename, and
+needs none: the draft lies on the local disk, is checked there, and one upload makes it an object, whole or not at all.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from storage.errors import InputError
+from storage.errors import InputError, ObjectStoreError, StaleWriteError
+from storage.objects import Location, ObjectPath
 
 RUN_FILE = "run.json"
 """A directory with this file in it is one of ours."""
 
 
 @contextmanager
-def publish(path: Path, *, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Give a draft's name beside `path`; when the block ends well, the draft is made durable and takes the final name.
+def publish(path: Location, *, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Give a local draft's name; when the block ends well, the draft is made durable and becomes `path`.
 
     Args:
-        path: the final name; a file that stands there is replaced in one step.
+        path: the final name; what stands there is replaced in one step.
         verify: called with the draft when it is on disk; raises if it is not what it should be.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=scratch_of(path))
     os.close(descriptor)
     draft = Path(name)
     try:
@@ -33,11 +40,19 @@ def publish(path: Path, *, verify: Callable[[Path], None] | None = None) -> Iter
         sync(draft)
         if verify is not None:
             verify(draft)
+        if isinstance(path, ObjectPath):
+            path.upload(draft)
+            return
         draft.chmod(0o644)
         draft.replace(path)
         sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def scratch_of(path: Location) -> Path:
+    """Where drafts of `path` lie: beside it, or in this machine's folder for temporary files (``TMPDIR``)."""
+    return Path(tempfile.gettempdir()) if isinstance(path, ObjectPath) else path.parent
 
 
 def sync(path: Path) -> None:
@@ -49,28 +64,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json_atomically(path: Path, content: Mapping[str, Any]) -> None:
+def write_json_atomically(path: Location, content: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step."""
     with publish(path) as draft:
         draft.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def claim_directory(path: Path) -> None:
+def claim_directory(path: Location) -> None:
     """Make sure that `path` can be a run directory: missing, empty, or a run's; and that it can be written.
 
     Raises:
         InputError: it is a file, holds something else, or cannot be written.
     """
+    if isinstance(path, ObjectPath):
+        _claim_prefix(path)
+        return
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise InputError(f"output {path} is an address; this command writes to a local directory")
     if path.exists() and not path.is_dir():
         raise InputError(f"output {path} is a file, not a directory")
     if path.is_dir():
-        # hidden files are drafts and locks of ours, and what desktops leave in folders
-        strangers = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-        if strangers and not (path / RUN_FILE).exists():
-            raise InputError(
-                f"output {path} is not empty and not a run of this program: it holds "
-                f"{', '.join(sorted(strangers)[:5])}; choose another directory"
-            )
+        _refuse_strangers(path)
     place = path.resolve()
     while not place.exists():
         place = place.parent
@@ -81,6 +95,44 @@ def claim_directory(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"output {path} cannot be written: {error.strerror or error} ({place})") from error
+
+
+def _refuse_strangers(path: Location) -> None:
+    # hidden files are drafts and locks of ours, and what desktops leave in folders
+    strangers = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    if strangers and not (path / RUN_FILE).exists():
+        raise InputError(
+            f"output {path} is not empty and not a run of this program: it holds "
+            f"{', '.join(sorted(strangers)[:5])}; choose another directory"
+        )
+
+
+def _claim_prefix(path: ObjectPath) -> None:
+    path.require_answer()
+    if path.key and path.exists():
+        raise InputError(f"output {path} is an object, not a prefix")
+    _refuse_strangers(path)
+    probe = path / f".probe-{uuid.uuid4().hex}"
+    try:
+        tag = probe.write(b"first", only_new=True)
+    except ObjectStoreError as error:
+        raise InputError(f"output {path} cannot be written: {error}") from error
+    try:
+        # what keeps two drivers apart are conditional writes; a store that ignores the condition would let both in
+        for condition in ({"only_new": True}, {"replacing": f'"{"0" * 32}"'}):
+            try:
+                probe.write(b"second", **condition)
+            except StaleWriteError:
+                continue
+            raise InputError(
+                f"output {path}: this store ignores If-None-Match or If-Match (its first entity tag was {tag}), so two "
+                "processes at work in one run could not be told apart: choose a local --output, or another store"
+            )
+    except ObjectStoreError as error:
+        raise InputError(f"output {path}: this store has no conditional writes: {error}") from error
+    finally:
+        with suppress(ObjectStoreError):
+            probe.unlink()
 
 
 def require_free_space(path: Path, needed: int) -> None:

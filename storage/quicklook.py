@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from storage.cog import ProbabilityReader
+from storage.objects import Location
 from storage.publish import publish
 from storage.store import NODATA
 
@@ -96,7 +96,7 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0
     )
 
 
-def write_quicklook(path: Path, looks: Quicklooks, *, captions: Sequence[str]) -> None:
+def write_quicklook(path: Location, looks: Quicklooks, *, captions: Sequence[str]) -> None:
     """One PNG: before, after and probability side by side, with captions and the scale of the probability."""
     height, width = looks.before.shape[:2]
     gap, bar = 12, 34

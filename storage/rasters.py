@@ -27,6 +27,8 @@ from rasterio.windows import Window
 from storage.errors import ShortReadError
 from storage.grids import is_whole_shift, region_geometry
 from storage.mosaics import Mosaic, Source
+from storage.objects import gdal_name, gdal_settings
+from storage.zarr_store import open_address
 
 _OPEN_PER_THREAD = 16
 _RESAMPLED_TILE = 512
@@ -178,7 +180,7 @@ def _read_raster(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     window = Window.from_slices(rows, cols)
-    with rasterio.Env(**_GDAL):
+    with rasterio.Env(**_GDAL, **gdal_settings()):
         dataset = _handle(source)
         image = dataset.read([source.image_bands[band - 1] for band in bands], window=window)
         flags = dataset.mask_flag_enums[0]
@@ -190,7 +192,9 @@ def _read_raster(
 def _read_zarr(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    dataset = xr.open_zarr(source.path, chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False)
+    dataset = xr.open_zarr(
+        open_address(source.path), chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False
+    )
     variable = dataset[source.variable].isel(y=rows, x=cols)
     pixels = variable.to_numpy()
     pixels = pixels[None] if pixels.ndim == 2 else pixels
@@ -207,7 +211,7 @@ def _handle(source: Source) -> rasterio.DatasetReader:
     opened: OrderedDict[str, rasterio.DatasetReader] = _handles.__dict__.setdefault("opened", OrderedDict())
     path = source.path
     if path not in opened:
-        opened[path] = rasterio.open(path, driver=source.driver)
+        opened[path] = rasterio.open(gdal_name(path), driver=source.driver)
         while len(opened) > _OPEN_PER_THREAD:
             opened.popitem(last=False)[1].close()
     opened.move_to_end(path)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.objects import Location
 from storage.publish import publish
 from storage.quicklook import Quicklooks
 
@@ -49,7 +50,7 @@ class ReportData:
     card: str
 
 
-def write_report(path: Path, data: ReportData) -> None:
+def write_report(path: Location, data: ReportData) -> None:
     """Write the page; all text in it is escaped, all pictures are inside it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pystac
 from odc.geo.geobox import GeoBox
 
+from storage.objects import Location
 from storage.publish import publish
 from storage.store import NODATA, PROBABILITY_SCALE
 
@@ -34,7 +34,7 @@ class ItemAsset:
     """One product: `path` next to the item, its SHA-256 as hex, media type, title and STAC roles."""
 
     key: str
-    path: Path
+    path: Location
     sha256: str
     media_type: str
     title: str
@@ -42,7 +42,7 @@ class ItemAsset:
 
 
 def write_item(
-    path: Path,
+    path: Location,
     *,
     item_id: str,
     grid: GeoBox,
@@ -109,7 +109,7 @@ def write_item(
 
 
 def write_collection(
-    path: Path,
+    path: Location,
     *,
     collection_id: str,
     title: str,
@@ -151,13 +151,13 @@ def write_collection(
         draft.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _asset(asset: ItemAsset, *, relative_to: Path) -> pystac.Asset:
+def _asset(asset: ItemAsset, *, relative_to: Location) -> pystac.Asset:
     # a folder (Zarr) has no digest of its own
     extra: dict[str, Any] = {}
     if asset.sha256:
         extra = {"file:checksum": _SHA256_MULTIHASH + asset.sha256, "file:size": asset.path.stat().st_size}
     return pystac.Asset(
-        href=f"./{asset.path.relative_to(relative_to)}",
+        href="./" + str(asset.path).removeprefix(f"{relative_to}/"),
         title=asset.title,
         media_type=asset.media_type,
         roles=list(asset.roles),

