@@ -79,6 +79,9 @@ def test_a_job_runs_its_command_over_tls_and_leaves_nothing_behind(job: dict[str
     assert Ledger(tmp_path / "run/ledger", "infer").count("done") == 4
     assert "tls://" in ended.stderr, "the scheduler says where it listens"
     assert "tcp://" not in ended.stderr
+    dashboards = [line for line in ended.stderr.splitlines() if "dashboard at" in line]
+    assert len(dashboards) == 2
+    assert all("127.0.0.1" in line for line in dashboards)
     assert not list(tmp_path.glob(".dasnet-job-*"))
     again = submit(job, tmp_path, "detect", pair.before, pair.before, "--output", tmp_path / "run")
     assert again.returncode == 2, "the command's exit code is the job's"

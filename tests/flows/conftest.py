@@ -27,7 +27,7 @@ def prefect_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running Prefect server; flows called in this process use it."""
     from flows.prefect_server import embedded_server, flush_logs
 
-    with embedded_server(tmp_path_factory.mktemp("prefect") / "server.log") as address:
+    with embedded_server(tmp_path_factory.mktemp("prefect") / "server.log", patience_s=600) as address:
         yield address
         flush_logs()
 

@@ -263,7 +263,7 @@ def _authority_only(certificates: Certificates) -> list[object]:
 @pytest.mark.parametrize(
     ("host", "options", "said"),
     [
-        ("tcp://127.0.0.1", lambda certificates: [], "encryption required by Dask configuration"),
+        ("tcp://127.0.0.1", lambda certificates: [], "TLS expects a `ssl_context`"),
         ("tls://127.0.0.1", lambda certificates: [], "TLS expects a `ssl_context`"),
         ("tls://127.0.0.1", _authority_only, "TLS expects a `ssl_context`"),
     ],
