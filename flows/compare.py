@@ -22,6 +22,7 @@ from flows.comparison_report import write_comparison
 from flows.comparison_results import Cost, Result, Row
 from flows.config import ClusterConfig
 from flows.console import current_reporter, reporting_to_log
+from flows.endings import named_endings
 from flows.failures import FailedMethodsError, reason_of
 from flows.robustness import robustness_curves
 from flows.run_directory import RunDirectory
@@ -220,6 +221,7 @@ def _row(
 
 
 @flow(name="compare-methods", flow_run_name="{request.output.name}", persist_result=False)
+@named_endings
 def compare_methods(request: CompareRequest) -> ComparisonSummary:
     """A dataset in; tables, curves and pictures of methods on it out, means and spreads over seeds.
 

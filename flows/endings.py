@@ -14,13 +14,13 @@ from typing import ParamSpec, TypeVar
 from prefect.states import Failed
 
 from flows.errors import REFUSALS
-from flows.failures import FailedBlocksError, FailedCellsError
+from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
 
 REFUSED = "Refused"
 """Nothing was computed: the request cannot work, and the message says why."""
 
 INCOMPLETE = "Incomplete"
-"""Blocks or cells are in quarantine; everything else is finished and kept."""
+"""Blocks or cells are in quarantine, or methods failed; everything else is finished and kept."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def named_endings(body: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return body(*args, **kwargs)
-        except (FailedBlocksError, FailedCellsError) as error:
+        except (FailedBlocksError, FailedCellsError, FailedMethodsError) as error:
             return Failed(name=INCOMPLETE, message=str(error), data=error)  # type: ignore[return-value]  # Prefect takes it
         except REFUSALS as error:
             return Failed(name=REFUSED, message=str(error), data=error)  # type: ignore[return-value]

@@ -88,7 +88,7 @@ def make_statistics(
             state = method.advance(state, tally, model.names)
         threshold = method.detector(state).describe() if state.finished else ""
         write_progress(directory, Progress(state=state, threshold=threshold), model.identity)
-        ledger.path.unlink()
+        ledger.path.unlink(missing_ok=True)
         directory.add_seconds("statistics", counted.seconds)
         current_reporter().end(state.notes[-1])
     return method.detector(state)

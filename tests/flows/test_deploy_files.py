@@ -20,7 +20,15 @@ from flows.secret_files import SecretError, login_from, make_login, read_secret
 from flows.server import HEARTBEAT_S, POOL, ServerOptions, running_server, server_environment, worker_environment
 from storage.errors import InputError
 
-FLOWS = {"detect-changes", "reprocess-archive", "prepare-dataset", "compute-class-weights", "train", "evaluate"}
+FLOWS = {
+    "detect-changes",
+    "reprocess-archive",
+    "prepare-dataset",
+    "compute-class-weights",
+    "train",
+    "evaluate",
+    "compare-methods",
+}
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ def test_it_registers_its_deployments_once_and_keeps_what_a_person_changed(
     [monthly] = found.schedules
     client.update_deployment_schedule(found.id, monthly.id, active=True, parameters={"request": {"archive": "/a"}})
     first = {deployment.id: deployment.name for deployment in client.read_deployments()}
-    assert len(first) == 6
+    assert len(first) == 7
     again = server.dasnet("deploy")
     assert again.returncode == 0, again.stderr
     assert "1 schedules as they were" in again.stdout and "there already" in again.stdout
