@@ -152,6 +152,7 @@ def _no_secret_was_kept(output: ObjectPath, server: S3Server, ended: Finished) -
         assert not any(secret.encode() in text for secret in (*OWNER, server.endpoint))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_what_cannot_work_is_refused_early(
     inputs: tuple[ObjectPath, ObjectPath],
