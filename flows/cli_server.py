@@ -43,7 +43,7 @@ def server(
         with Worker(running) as worker:
             print_pairs([("worker", f"started; logs in {worker.log.parent}"), ("stop", "Ctrl-C")])
             serve_until_stopped(running, worker, warn=_warn)
-            stderr.print("stopping: runs in progress are stopped and taken up at the next start", soft_wrap=True)
+            stderr.print("stopping: runs in progress are stopped; what they have finished is kept", soft_wrap=True)
 
 
 def _warn(message: str) -> None:

@@ -313,7 +313,7 @@ def test_somebody_is_told_of_a_run_that_ends_badly(server: Server, client: SyncP
     assert f"{run.id}" in message and server.secret not in message
 
 
-def test_ctrl_c_ends_everything_without_a_traceback_and_the_next_start_goes_on(
+def test_ctrl_c_ends_everything_without_a_traceback_and_the_same_request_goes_on(
     server: Server, client: SyncPrefectClient
 ) -> None:
     run = server.start(client, "interrupted")
@@ -326,6 +326,8 @@ def test_ctrl_c_ends_everything_without_a_traceback_and_the_next_start_goes_on(
     again = server_process(server.home, int(server.address.rpartition(":")[2]), server.work)
     try:
         assert "detect-changes" not in (server.home / "out").read_text()  # registered already
-        assert ended(client, run, "Completed").run_count == 2
+        assert ended(client, server.start(client, "interrupted"), "Completed").run_count == 1
+        lines = (server.work / "interrupted" / "ledger" / "infer.jsonl").read_text().splitlines()
+        assert len(lines) == 30
     finally:
         assert stop(again) == 0
