@@ -68,6 +68,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.lifetime.restart": True,
+    # a local cluster closes the nanny of a worker that is not back by then: on a busy machine a restart takes minutes
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
     # a terminal sends Ctrl-C to workers too; the command ends them when it has taken its blocks back
     "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
     # what watches a worker takes its threads' time: a profiler that samples a hundred times a second (the ledger says

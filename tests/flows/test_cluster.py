@@ -212,6 +212,7 @@ def test_the_settings_of_deploy_are_those_of_a_run() -> None:
         "distributed.worker.lifetime.stagger": "36 minutes",
     }
     del expected["distributed.worker.preload"]  # Ctrl-C of the command's terminal does not reach them
+    del expected["distributed.deploy.lost-worker-timeout"]  # of a local cluster
     assert flat(theirs) == expected
     assert ClusterConfig().worker_hours == 6
 
