@@ -394,7 +394,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     flag = tmp_path / "flag"
     flag.touch()
     whole = [archive.files[number][0] for number in (0, 2, 3)]
-    request = request_of(whole, tmp_path / "archive", cluster, retries=0)
+    request = request_of(whole, tmp_path / "faulty", cluster, retries=0)
 
     @flow(name="scripted", persist_result=False)
     def scripted(again: bool) -> ArchiveSummary:
@@ -403,13 +403,13 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
 
     with pytest.raises(FailedCellsError, match=r"1 of 2 cells failed(.|\n)*cell-r000c001(.|\n)*scripted fault"):
         scripted(False)
-    version = version_of(tmp_path / "archive")
+    version = version_of(tmp_path / "faulty")
     assert (version / "cells" / "cell-r000c000" / "peak_probability.tif").exists()
     assert not (version / "collection.json").exists()
     with get_client(sync_client=True) as client:
-        cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("archive cell-")}
-    assert cells == {"archive cell-r000c000": "Completed", "archive cell-r000c001": "Failed"}
-    state = directory_status(tmp_path / "archive")
+        cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("faulty cell-")}
+    assert cells == {"faulty cell-r000c000": "Completed", "faulty cell-r000c001": "Failed"}
+    state = directory_status(tmp_path / "faulty")
     assert dict(state.lines())[version.name] == "4 tasks done, 2 failed, in 2 cells"
     assert all("cell-r000c001" in name and "scripted fault" in error for name, error in state.failed.items())
     flag.unlink()
@@ -418,8 +418,8 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     assert "computes: 0 blocks" in plan
     assert "computes: 4 blocks" in plan_of(request.model_copy(update={"retry_failed": True}))
     scripted(True)
-    assert not directory_status(tmp_path / "archive").failed
-    assert computed(tmp_path / "archive") == 2 * BLOCKS
+    assert not directory_status(tmp_path / "faulty").failed
+    assert computed(tmp_path / "faulty") == 2 * BLOCKS
     assert (version / "collection.json").exists()
 
 
