@@ -69,6 +69,7 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
     facts = json.loads(path.read_text()) if path.exists() else {}
     if facts.get("identity") != json.loads(json.dumps(identity)):
         facts = {"identity": identity, **_scored(name, store)}
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomically(path, facts)
     return UntrainedScore(
         result=Result(
