@@ -239,7 +239,9 @@ def _distances(shown: _Shown) -> tuple[bytes, str]:
         ]
         for number in range(len(shown.titles))
     ]
-    picture = grid_of_maps(rows, side=shown.side, scale="distance of features", high=2.0, row_titles=shown.titles)
+    # a network that is little trained keeps to a small part of [0, 2], and would be dark all over
+    highest = max(float(found.max()) for metrics in maps.values() for found in metrics.values()) or 2.0
+    picture = grid_of_maps(rows, side=shown.side, scale="distance of features", high=highest, row_titles=shown.titles)
     return picture, (
         "Distance between the two dates at each layer, by both metrics, of features made one long at each position; "
         "of such vectors L2² = 2 · cosine, so that L2 shows small differences and cosine hides them"
