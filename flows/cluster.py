@@ -199,7 +199,7 @@ def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
         )
-        with closed_in_time(cluster), Client(cluster) as client:
+        with closed_in_time(cluster), Client(cluster, set_as_default=False) as client:
             yield client, layout
 
 
@@ -208,7 +208,7 @@ def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
 
     lanes = config.lanes or 1
     cluster = LocalCUDACluster(**cuda_options(config), host="127.0.0.1", dashboard_address="127.0.0.1:0")
-    with closed_in_time(cluster), Client(cluster) as client:
+    with closed_in_time(cluster), Client(cluster, set_as_default=False) as client:
         yield client, ClusterLayout(workers=len(client.scheduler_info(n_workers=-1)["workers"]), lanes=lanes)
 
 
@@ -240,7 +240,7 @@ def _client(config: ClusterConfig) -> Client:
             "and give its tls:// address"
         )
     try:
-        return Client(address, timeout=_PATIENCE, security=security)
+        return Client(address, timeout=_PATIENCE, security=security, set_as_default=False)
     except (OSError, TimeoutError, ValueError, RuntimeError, FutureWarning) as error:
         raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
 
