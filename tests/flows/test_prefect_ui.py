@@ -158,9 +158,9 @@ def test_a_person_finds_the_run_in_the_ui(
     page.get_by_text("Completed").first.wait_for()
     page.wait_for_timeout(3000)
     picture(page, "ui-run")
-    page.get_by_role("tab", name="Task Runs").first.click()
+    page.get_by_text("Task Runs", exact=True).first.click()
     page.get_by_text("infer 1-", exact=False).first.wait_for()
-    page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
+    page.get_by_text("Artifacts", exact=True).first.click()
     page.get_by_text("Blocks of the run").wait_for()
     # what the tasks of the run made stands under what the run itself made, and is drawn once one scrolls there
     quicklook = page.get_by_text("Before, after and change probability")
