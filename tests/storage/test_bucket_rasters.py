@@ -191,7 +191,9 @@ def test_a_store_that_was_half_created_does_not_exist(bucket: ObjectPath, tmp_pa
 
 def test_a_missing_shard_is_an_error_and_never_a_fill_value(bucket: ObjectPath) -> None:
     store = create(bucket / "run.zarr")
-    with pytest.raises(IntegrityError, match=rf"{bucket}/run\.zarr/image/c/0/0/0/0 is missing"):
+    with pytest.raises(
+        IntegrityError, match=rf"{bucket}/run\.zarr/image/c/[01]/0/0/0 is missing"
+    ):  # whichever date answers first
         store.read_series(rows=slice(0, 10), cols=slice(0, 10))
     rows, cols = BLOCKS[0]
     store.write_probability(np.full((1, 64, 64), 255, np.uint8), rows=rows, cols=cols)
