@@ -322,6 +322,7 @@ class Slow:
         return {"square": item**2}
 
 
+@pytest.mark.slow
 def test_workers_are_replaced_when_their_time_is_over_and_no_block_is_lost(tmp_path: Path) -> None:
     def made() -> int:
         return len(list(tmp_path.glob("made-*")))
