@@ -55,7 +55,7 @@ CASES = (
         archive="naip/m_*.tif",
         water=lambda data, day: (data / "naip" / f"water_{day.replace('-', '')}.tif", 1),
         look=lambda mask: (mask == 1, mask != 255),
-        request={"bundle": "water-extent", "bands": [1, 2, 3], "grid": {"resolution": 2.5}},
+        request={"bundle": "water-extent", "bands": [1, 2, 3]},
     ),
     Case(
         name="landsat",
