@@ -92,8 +92,8 @@ def test_one_worker_and_another_cut_give_the_same_bytes(run: Path, pair: Synthet
 
 def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, pair: SyntheticPair) -> None:
     before = probability(run)
-    with pytest.raises(DifferentRunError, match=r"parameters\.overlap: 32 → 16"):
-        detect_changes(request_for(pair, run, overlap=16))
+    with pytest.raises(DifferentRunError, match=r"parameters\.overlap: 64 → 32"):
+        detect_changes(request_for(pair, run, overlap=32))
     assert np.array_equal(probability(run), before)
 
 
