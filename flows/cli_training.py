@@ -120,8 +120,13 @@ def train(
     backbone_weights: Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors, .pth).")] = None,
     about: Annotated[Path | None, typer.Option(help="Text file for the model card: the data and their terms.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the bundle; default: the output directory's.")] = None,
+    figures: Annotated[bool, typer.Option(help="Draw what the network sees into the report.")] = True,
     cluster: ClusterOption = "local",
     workers: Annotated[int | None, typer.Option(help="Ranks, one a worker; default: 1, or one a GPU.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Of each rank on a CPU; default: its share of the cores. The weights' last bits depend on it."),
+    ] = None,
     certificates: CertificatesOption = None,
     cluster_set: ClusterSetOption = None,
 ) -> None:
@@ -143,9 +148,11 @@ def train(
             "backbone_weights": backbone_weights,
             "about": text,
             "name": name,
+            "figures": figures,
             "cluster": cluster_of(
                 cluster,
                 workers=workers or (1 if cluster == "local" else None),
+                lanes=threads,
                 certificates=certificates,
                 settings=cluster_set,
             ),

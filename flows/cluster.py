@@ -41,6 +41,9 @@ class ClusterLayout:
 WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
+    # Training asks for more. On a machine that has other work, threads that spin at every barrier for one that is not
+    # running wait ten times as long as they compute; after this count they sleep.
+    "GOMP_SPINCOUNT": "10000",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",

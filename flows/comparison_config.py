@@ -238,7 +238,12 @@ class CompareRequest(Frozen):
             raise ValueError("a comparison has seeds 0, 1, …: leave seed out, and say how many by --seeds")
         trainings = []
         for seed in range(self.seeds):
-            request = {"dataset": self.dataset, "recipe": recipe, "changes": {**changes, "seed": seed}}
+            request = {
+                "dataset": self.dataset,
+                "recipe": recipe,
+                "changes": {**changes, "seed": seed},
+                "figures": False,
+            }
             try:
                 drafted = TrainRequest.model_validate({**request, "output": self.output})
             except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
@@ -16,10 +16,9 @@ from urllib.parse import urlparse
 from distributed import Client, Future
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from torch.utils.tensorboard import SummaryWriter
 
 from dasnet.backbone_weights import load_backbone
-from dasnet.bundle import save_bundle
+from dasnet.bundle import Bundle, save_bundle
 from dasnet.errors import TrainingError
 from dasnet.trained_bundle import TrainedBundle
 from dasnet.training import HISTORY, Progress
@@ -30,12 +29,14 @@ from flows.endings import named_endings
 from flows.evaluation_report import PEER_HEADER, peer_rows
 from flows.failures import FailedBlocksError
 from flows.model_card import model_card
+from flows.network_figures import HEADINGS, changed_samples, figures_of
 from flows.rank import SAMPLES, RankTask, free_port, has_gpu, make_bundle, train_rank, training_data
 from flows.run_directory import RunDirectory
 from flows.score import Score, score
 from flows.stopping import raise_if_stopped
 from flows.train_report import read_history, training_pictures, write_training_report
 from flows.training_config import TrainRequest
+from flows.training_watch import EPOCH_HEADER, Watch, epoch_row
 from flows.versions import versions
 from storage.dataset_store import DatasetStore, open_dataset
 from storage.page import markdown_table
@@ -43,7 +44,6 @@ from storage.publish import publish, write_json_atomically
 from tiling.execute import ClusterLostError
 
 _LOOK_S = 1.0
-EPOCH_HEADER = ("epoch", "loss", "F1", "precision", "recall", "accuracy", "threshold", "η", "γ", "rate", "pairs/s")
 
 
 class TrainingDirectory(RunDirectory):
@@ -150,7 +150,7 @@ def train_ranks(
     reporter.begin("train", steps, unit="steps")
     live = artifacts.LiveProgress("train", steps, unit="steps")
     try:
-        with Watch(directory, live) as watch:
+        with Watch(directory.training, directory.tensorboard, live) as watch:
             while not all(future.done() for future in futures):
                 raise_if_stopped()
                 _raise_first(futures, client)
@@ -225,86 +225,6 @@ def _end_workers(futures: list[Future], addresses: list[str], client: Client) ->
         client.cancel(futures, force=True)
         if len(addresses) > 1:
             client.restart_workers(addresses, raise_for_error=False)
-
-
-class Watch:
-    """Follows the history that the first rank writes: progress, artifacts, TensorBoard.
-
-    A resumed training writes again what came after its checkpoint; a step is shown once.
-    """
-
-    def __init__(self, directory: TrainingDirectory, live: artifacts.LiveProgress) -> None:
-        self._directory, self._live = directory, live
-        self._history, self._position = directory.training / HISTORY, 0
-        self._step = self._epoch = -1
-        self._epochs: list[list[str]] = []
-
-    def __enter__(self) -> Watch:
-        # replayed from the history, so that one file has the whole curve however often training was resumed
-        for old in self._directory.tensorboard.glob("events.*"):
-            old.unlink()
-        self._writer = SummaryWriter(str(self._directory.tensorboard))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-
-    def look(self) -> None:
-        """Show what is new."""
-        for facts in self._new_lines():
-            if facts["kind"] == "step" and facts["step"] > self._step:
-                self._step = facts["step"]
-                current_reporter().advance()
-                self._live.advance()
-                for name in sorted(set(facts) - {"kind", "epoch", "step"}):
-                    self._writer.add_scalar(f"train/{name}", facts[name], self._step)
-            elif facts["kind"] == "epoch" and facts["epoch"] > self._epoch:
-                self._epoch = facts["epoch"]
-                self._show_epoch(facts)
-
-    def _new_lines(self) -> Iterator[dict[str, Any]]:
-        if not self._history.exists():
-            return
-        if self._history.stat().st_size < self._position:
-            self._position = 0
-        with self._history.open("rb") as file:
-            file.seek(self._position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._position += len(line)
-                yield json.loads(line)
-
-    def _show_epoch(self, facts: dict[str, Any]) -> None:
-        for name in (
-            "f1",
-            "precision",
-            "recall",
-            "accuracy",
-            "threshold",
-            "eta",
-            "gamma",
-            "device_share",
-            "pairs_per_s",
-        ):
-            if facts[name] is not None:
-                self._writer.add_scalar(f"validation/{name}", facts[name], self._epoch)
-        self._writer.flush()
-        self._epochs.append(epoch_row(facts))
-        artifacts.show_table("epochs", EPOCH_HEADER, self._epochs, "Validation by epoch")
-        sheet = self._directory.training / SAMPLES
-        if sheet.exists():
-            artifacts.show_picture("samples", sheet.read_bytes(), "Validation samples after the last epoch")
-
-
-def epoch_row(facts: dict[str, Any]) -> list[str]:
-    """One row of :data:`EPOCH_HEADER`."""
-
-    def text(name: str, digits: int = 4) -> str:
-        return "" if facts[name] is None else f"{facts[name]:.{digits}f}"
-
-    scores = [text(name) for name in ("f1", "precision", "recall", "accuracy", "threshold", "eta", "gamma")]
-    return [str(facts["epoch"] + 1), text("loss"), *scores, f"{facts['rate']:.2e}", f"{facts['pairs_per_s']:.1f}"]
 
 
 @task(name="bundle", task_run_name="bundle", cache_policy=NO_CACHE, persist_result=False)
@@ -383,7 +303,7 @@ def finished(
     history = read_history(directory.training / HISTORY)
     with publish(directory.path / "history.json") as draft:
         draft.write_text(json.dumps(history))
-    pictures = training_pictures(history, trained)
+    pictures = [*training_pictures(history, trained), *_seen(request, bundle, store)]
     sheet = directory.training / SAMPLES
     report = write_training_report(
         directory.path / "report.html",
@@ -414,6 +334,18 @@ def finished(
         validation_f1=trained.validation.f1,
         test=test,
     )
+
+
+def _seen(request: TrainRequest, bundle: Bundle, store: DatasetStore) -> list[tuple[str, bytes, str]]:
+    """(name, PNG, caption) of what the network sees on samples it was not trained on; nothing if none has a change."""
+    changed = next((found for split in ("test", "val") if len(found := changed_samples(store, split))), None)
+    if not request.figures or changed is None:
+        return []
+    reporter = current_reporter()
+    reporter.begin("figures", len(HEADINGS), unit="figures")
+    made, left_out = figures_of(bundle, store, changed)
+    reporter.end(f"{len(made)} figures{''.join(f'; left out: {reason}' for reason in left_out)}")
+    return [(name, picture, f"{HEADINGS[name]}. {caption}") for name, (picture, caption) in made.items()]
 
 
 @flow(name="train", flow_run_name="{request.output.name}", persist_result=False)

@@ -50,14 +50,8 @@ def training_pictures(history: Sequence[dict[str, Any]], trained: TrainedBundle)
         y_labels=("loss", "score at the best threshold", "learning rate"),
     )
     pictures = [("curves", curves, "Loss and its parts, validation scores, learning rate")]
-    scales = {
-        label: (number, [facts[name] for facts in epochs])
-        for label, name in (("η, spatial", "eta"), ("γ, channel", "gamma"))
-        if epochs and epochs[0][name] is not None
-    }
-    if scales:
-        attention = lines({"Attention's scales": scales}, x_label="epoch", y_labels=("value",))
-        pictures.append(("attention", attention, "η and γ by epoch, as in Figure 9"))
+    if scales := scales_picture(history):
+        pictures.append(("attention-scales", *scales))
     calibration = reliability_diagram(
         {
             f"half the distance, ECE {trained.before.error:.3f}": (trained.before.probability, trained.before.observed),
@@ -66,6 +60,24 @@ def training_pictures(history: Sequence[dict[str, Any]], trained: TrainedBundle)
     )
     pictures.append(("reliability", calibration, "Reliability on validation, before and after calibration"))
     return pictures
+
+
+def scales_picture(history: Sequence[dict[str, Any]]) -> tuple[bytes, str] | None:
+    """η and γ after each epoch, PNG and caption; None of a network without attention."""
+    epochs = [facts for facts in history if facts["kind"] == "epoch"]
+    number = [facts["epoch"] + 1 for facts in epochs]
+    series = {
+        name: (number, [facts[key] for facts in epochs])
+        for name, key in (("η, spatial", "eta"), ("γ, channel", "gamma"))
+        if epochs and epochs[0][key] is not None
+    }
+    if not series:
+        return None
+    return (
+        lines({"Attention's scales": series}, x_label="epoch", y_labels=("value",)),
+        "η of the spatial and γ of the channel attention after each epoch, as in Figure 9; both begin at 0, without "
+        "attention",
+    )
 
 
 def write_training_report(

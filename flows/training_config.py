@@ -59,6 +59,7 @@ class TrainRequest(Frozen):
         str, Field(description="For the model card: what the data are, their terms, and what limits the model.")
     ] = ""
     name: Annotated[str | None, Field(description="Of the bundle; empty: the output directory's.")] = None
+    figures: Annotated[bool, Field(description="Draw what the network sees into the report.")] = True
     cluster: Annotated[ClusterConfig, Field(description="One rank on each worker.")] = ClusterConfig(workers=1)
 
     @property

@@ -27,6 +27,7 @@ from dasnet.metrics import Confusion
 from flows.config import ClusterConfig, DetectRequest
 from flows.dataset_config import PrepareRequest
 from flows.evaluate import evaluate
+from flows.network_figures import HEADINGS
 from flows.prepare import prepare_dataset
 from flows.train import TrainingSummary, train
 from flows.training_config import EvaluateRequest, TrainRequest, chosen_recipe, parsed_changes
@@ -109,11 +110,12 @@ def test_what_a_person_watches(trained: Path, prefect_ui: str) -> None:
     assert newest("train") == 100.0
     rows = json.loads(newest("epochs"))
     assert len(rows) == 8 and {"loss", "F1", "η", "γ", "threshold"} <= set(rows[0])
-    for picture in ("samples", "curves", "attention", "reliability"):
+    for picture in ("samples", "curves", "attention-scales", "reliability", *HEADINGS):
         assert newest(picture).startswith("data:image/png")
     assert "always “no change”" in newest("test")
     page = (trained / "report.html").read_text()
-    assert "η and γ by epoch, as in Figure 9" in page and "Reliability on validation" in page
+    assert "after each epoch, as in Figure 9" in page and "Reliability on validation" in page
+    assert all(heading in page for heading in HEADINGS.values())
 
 
 def test_tensorboard_has_the_whole_curve(trained: Path) -> None:

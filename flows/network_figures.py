@@ -1,0 +1,236 @@
+"""What a network sees, drawn: distances by layer, Grad-CAM, attention of a pixel, features in a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dasnet.attention import SpatialAttention
+from dasnet.bundle import Bundle, build_model
+from dasnet.change_network import ChangeNetwork
+from dasnet.explanations import attention_of, differences, distance_maps, embedded_in_a_plane, grad_cam, layers_of
+from dasnet.model import DASNet
+from flows.console import current_reporter
+from storage.dataset_store import DatasetStore, Samples
+from storage.errors import InputError
+from storage.maps import Cell, clouds, grid_of_maps
+from storage.quicklook import display_bands, stretch
+
+Figure = tuple[bytes, str]
+"""A PNG and its caption."""
+
+HEADINGS = {
+    "distances": "Distances by layer and metric (as Figure 6)",
+    "grad-cam": "Grad-CAM (as Figure 11)",
+    "attention": "What a pixel attends to",
+    "t-sne": "Features in a plane (as Figure 10)",
+}
+
+_CLOUD = 300
+_CLOUD_SAMPLES = 24
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """Samples as they are shown and as a network takes them.
+
+    Attributes:
+        images: (2b, C, s, s) normalised; `pictures`: for each sample both dates (s, s, 3).
+    """
+
+    bundle: Bundle
+    network: ChangeNetwork
+    samples: Samples
+    images: Tensor
+    pictures: Sequence[Sequence[Any]]
+    titles: Sequence[str]
+
+    @property
+    def side(self) -> int:
+        return int(self.samples.label.shape[-1])
+
+
+def changed_samples(store: DatasetStore, split: str) -> Any:
+    """Indices of the samples of a split that have a changed pixel, in order."""
+    indices = store.indices(split)
+    return indices[store.pixels("changed")[indices] > 0]
+
+
+def figures_of(
+    bundle: Bundle,
+    store: DatasetStore,
+    changed: Any,
+    *,
+    samples: int = 3,
+    beside: Bundle | None = None,
+    pixel: tuple[int, int] | None = None,
+) -> tuple[dict[str, Figure], list[str]]:
+    """The figures by name, in the order of :data:`HEADINGS`, and what is left out and why.
+
+    Args:
+        changed: indices of samples with a change, of which `samples` are shown, spread evenly.
+        beside: another network in the t-SNE.
+        pixel: row and column whose attention is shown; None = in the middle of what changed.
+    """
+    reporter = current_reporter()
+    shown = _shown(bundle, store, _spread(changed, samples))
+    made: dict[str, Figure] = {"distances": _distances(shown)}
+    left_out: list[str] = []
+    reporter.advance()
+    made["grad-cam"] = _grad_cam(shown)
+    reporter.advance()
+    if isinstance(shown.network, DASNet) and isinstance(shown.network.head.sa, SpatialAttention):
+        made["attention"] = _attention(shown, pixel)
+    else:
+        left_out.append("attention of a pixel: the network has no spatial attention")
+    reporter.advance()
+    try:
+        bundles = [bundle] if beside is None else [bundle, beside]
+        made["t-sne"] = _clouds(bundles, store, _spread(changed, _CLOUD_SAMPLES))
+    except InputError as error:
+        left_out.append(f"features in a plane: {error}")
+    reporter.advance()
+    return made, left_out
+
+
+def _spread(indices: Any, count: int) -> list[int]:
+    return [int(i) for i in indices[np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int))]]
+
+
+def _shown(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> _Shown:
+    samples = store.read(indices)
+    bands = display_bands(store.bands)
+    pictures = [
+        list(stretch(np.stack([before[bands], after[bands]]).astype(np.float32), valid))
+        for before, after, valid in zip(samples.before, samples.after, samples.valid, strict=True)
+    ]
+    return _Shown(
+        bundle=bundle,
+        network=build_model(bundle).eval(),
+        samples=samples,
+        images=_normalised(bundle, samples),
+        pictures=pictures,
+        titles=[f"{store.sources[i]}" for i in indices],
+    )
+
+
+def _normalised(bundle: Bundle, samples: Samples) -> Tensor:
+    mean = torch.tensor([band.mean for band in bundle.bands])[:, None, None]
+    std = torch.tensor([band.std for band in bundle.bands])[:, None, None]
+    dates = [torch.from_numpy(date.astype(np.float32)) for date in (samples.before, samples.after)]
+    known = torch.from_numpy(np.moveaxis(samples.valid, 1, 0)[:, :, None])
+    return torch.cat([((date - mean) / std) * valid for date, valid in zip(dates, known, strict=True)])
+
+
+def _pair(shown: _Shown, number: int) -> list[Cell]:
+    label = np.repeat((shown.samples.label[number] == 1)[..., None] * np.uint8(255), 3, axis=2).astype(np.uint8)
+    before, after = shown.pictures[number]
+    return [Cell(values=before, title="before"), Cell(values=after, title="after"), Cell(values=label, title="label")]
+
+
+def _distances(shown: _Shown) -> tuple[bytes, str]:
+    with torch.inference_mode():
+        layers, _ = layers_of(shown.network, shown.images)
+    maps = distance_maps(layers)
+    rows = [
+        [
+            *_pair(shown, number),
+            *(
+                Cell(values=found[number], title=f"{name}\n{metric}")
+                for name, metrics in maps.items()
+                for metric, found in metrics.items()
+            ),
+        ]
+        for number in range(len(shown.titles))
+    ]
+    # a network that is little trained keeps to a small part of [0, 2], and would be dark all over
+    highest = max(float(found.max()) for metrics in maps.values() for found in metrics.values()) or 2.0
+    picture = grid_of_maps(rows, side=shown.side, scale="distance of features", high=highest, row_titles=shown.titles)
+    return picture, (
+        "Distance between the two dates at each layer, by both metrics, of features made one long at each position; "
+        "of such vectors L2² = 2 · cosine, so that L2 shows small differences and cosine hides them"
+    )
+
+
+def _grad_cam(shown: _Shown) -> tuple[bytes, str]:
+    names = list(layers_of(shown.network, shown.images[[0, len(shown.titles)]])[0])
+    layer = names[0] if isinstance(shown.network, DASNet) else names[-1]
+    chosen = [name for name in names if name != "fused embedding"] if isinstance(shown.network, DASNet) else [layer]
+    maps = {name: grad_cam(shown.network, shown.images, shown.samples.label, layer=name) for name in chosen}
+    rows = [
+        [
+            *_pair(shown, number),
+            *(
+                Cell(values=dates[when][number], title=f"{name}\n{date}", under=shown.pictures[number][when])
+                for name, dates in maps.items()
+                for when, date in enumerate(("before", "after"))
+            ),
+        ]
+        for number in range(len(shown.titles))
+    ]
+    picture = grid_of_maps(rows, side=shown.side, scale="share of the highest", high=1.0, row_titles=shown.titles)
+    return picture, (
+        "What in each date makes the changed pixels distant: Grad-CAM with the mean distance over the changed pixels "
+        "as its score, one map a date"
+    )
+
+
+def _attention(shown: _Shown, pixel: tuple[int, int] | None) -> tuple[bytes, str]:
+    rows = []
+    for number in range(len(shown.titles)):
+        row, column = pixel or _inside(shown.samples.label[number])
+        both = shown.images[[number, number + len(shown.titles)]]
+        maps = attention_of(shown.network, both, row=row, column=column)
+        cells = _pair(shown, number)
+        for date, found, picture in zip(("before", "after"), maps, shown.pictures[number], strict=True):
+            share = found / found.max()
+            cells.append(
+                Cell(values=share, title=f"{date}: {found.max():.1%} at most", under=picture, mark=(row, column))
+            )
+        rows.append(cells)
+    picture = grid_of_maps(rows, side=shown.side, scale="share of the highest", high=1.0, row_titles=shown.titles)
+    return picture, "Where the spatial attention of the marked pixel (+) goes, in each date; all of it adds up to 100 %"
+
+
+def _inside(label: Any) -> tuple[int, int]:
+    """A changed pixel near the middle of all changed ones."""
+    places = np.argwhere(label == 1)
+    nearest = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
+    return int(nearest[0]), int(nearest[1])
+
+
+def _clouds(bundles: Sequence[Bundle], store: DatasetStore, indices: Sequence[int]) -> tuple[bytes, str]:
+    panels = []
+    for bundle in bundles:
+        name, features, label = _last_features(bundle, store, indices)
+        vectors, changed = differences(features, label, most=_CLOUD, seed=0)
+        if len(vectors) < 4:
+            raise InputError(f"{store.path}: {len(vectors)} labelled positions are too few for t-SNE")
+        attention = getattr(bundle.architecture, "attention", None)
+        title = name if attention is None else f"{name}, attention {attention}"
+        panels.append((title, embedded_in_a_plane(vectors, seed=0), changed))
+    return clouds(panels), (
+        f"t-SNE of the differences between the two dates' features at up to {_CLOUD} changed and as many unchanged "
+        "positions; distances between clouds mean nothing, their mixing does"
+    )
+
+
+def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> tuple[str, Tensor, Any]:
+    """Name of the last layer, its features of all samples (2b, C, h, w) and their labels; a few samples at a time."""
+    befores, afters, labels, name = [], [], [], ""
+    for first in range(0, len(indices), _AT_ONCE):
+        shown = _shown(bundle, store, indices[first : first + _AT_ONCE])
+        with torch.inference_mode():
+            layers, _ = layers_of(shown.network, shown.images)
+        name, features = list(layers.items())[-1]
+        before, after = features.chunk(2)
+        befores.append(before)
+        afters.append(after)
+        labels.append(shown.samples.label)
+    return name, torch.cat([*befores, *afters]), np.concatenate(labels)
