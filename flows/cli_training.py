@@ -125,7 +125,7 @@ def train(
     workers: Annotated[int | None, typer.Option(help="Ranks, one a worker; default: 1, or one a GPU.")] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Of each rank on a CPU; default: its share of the cores. The weights' last bits depend on it."),
+        typer.Option(help="Of each rank on a CPU; default: its share of the cores. Weights' last bits depend on it."),
     ] = None,
     certificates: CertificatesOption = None,
     cluster_set: ClusterSetOption = None,
