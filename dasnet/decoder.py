@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -68,8 +69,20 @@ def enlarge(x: Tensor, factor: int, *, like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     size = (factor * (rows - 1) + 1, factor * (cols - 1) + 1)
     fine = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    beyond = (0, max(width - size[1], 0), 0, max(height - size[0], 0))
-    return F.pad(fine, beyond, mode="replicate")[..., :height, :width]
+    return grown_to(fine, like)[..., :height, :width]
+
+
+def grown_to(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, h, w) at least as high and wide as `like`: beyond the last row and column their values are kept.
+
+    Not by padding: compiled for a CPU, the gradient of one that replicates has strides that torch 2.13 does not expect.
+    """
+    for axis in (-2, -1):
+        missing = like.shape[axis] - x.shape[axis]
+        if missing > 0:
+            last = x.narrow(axis, x.shape[axis] - 1, 1)
+            x = torch.cat([x, *[last] * missing], dim=axis)
+    return x
 
 
 def _merge(channels: int) -> nn.Sequential:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.networks.peer import Features, PeerArchitecture, SegmentationNetwork, grown_to
+from dasnet.decoder import grown_to
+from dasnet.networks.peer import Features, PeerArchitecture, SegmentationNetwork
 
 _DROPOUT = 0.2
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3))

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from dasnet.change_network import ChangeNetwork
 
@@ -124,9 +123,3 @@ class SegmentationNetwork(PeerNetwork):
     def outputs(self, images: Tensor) -> tuple[Tensor]:
         """(2b, C, H, W) to the log-odds (b, H, W)."""
         return (self.logit(*self.of_both_dates(images)),)
-
-
-def grown_to(x: Tensor, like: Tensor) -> Tensor:
-    """`x` up to three rows and columns larger, its last ones repeated: pooling leaves out what two does not divide."""
-    missing = (like.shape[-2] - x.shape[-2], like.shape[-1] - x.shape[-1])
-    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x

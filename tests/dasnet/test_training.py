@@ -63,6 +63,15 @@ def test_resume_after_any_step_has_the_bits_of_a_run_that_was_never_stopped(
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
+def test_compiled_training_has_nearly_the_same_losses(tmp_path: Path) -> None:
+    options = {"decoder": "half", "epochs": 1}
+    run_of(tmp_path / "plain", **options).run()
+    run_of(tmp_path / "compiled", **options, compile=True).run()
+    plain, compiled = ([step["loss"] for step in steps(tmp_path / name)] for name in ("plain", "compiled"))
+    assert len(compiled) == 4 and compiled == pytest.approx(plain, rel=1e-2)
+
+
 KILLED = """
 import sys
 from pathlib import Path
