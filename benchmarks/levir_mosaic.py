@@ -62,6 +62,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
+    resolution = load_bundle(arguments.bundle).resolution
+    if resolution is None:
+        parser.error(f"{arguments.bundle} does not say its resolution: prepare its dataset with --resolution 1.0")
     arguments.work.mkdir(parents=True, exist_ok=True)
     paths = lay_out(arguments.scenes, arguments.work)
     cluster = ClusterConfig(workers=arguments.workers)
@@ -76,7 +79,7 @@ def main() -> None:
                         "before": str(paths["before"]),
                         "after": str(paths["after"]),
                         "output": output / "run",
-                        "grid": {"resolution": load_bundle(arguments.bundle).resolution},
+                        "grid": {"resolution": resolution},
                         "resampling": "average",
                         "cluster": cluster,
                     }
