@@ -20,15 +20,11 @@ One command each, for a machine without a GPU (all settings are written into the
 
 The trainings of one directory are shared: DASNet as it is stands in five tables and is trained once a seed.
 
-Time, not measured but worked out: operations counted by torch.utils.flop_counter, three times as many for a training
-step as for a forward pass, at 35 GFLOP/s a core, which is what training of `cpu_small` reaches on one core of an AMD
-EPYC with AVX-512 (benchmarks/results/2026-11-23-training.md). With SETTINGS of LEVIR below (6 epochs of 1,200 crops,
-256 validation windows after each) one seed takes, in minutes of one core: dasnet 14, siam-conv 13, fc-ef 14,
-fc-siam-conc 18, fc-siam-diff 18, bidatenet 31, dscn 60, sccn 3, cdnet 102; methods without training a few. So
-`methods` is 4.6 hours a seed of one core, 14 for three, 7 on two cores; without cdnet and dscn less than half of it.
-`losses` adds 4 trainings a seed, `attention` 2, `lambda` 2, `decoder` 4, `margins` 8, at about 14 minutes each and more
-with a decoder: 9 hours of one core for three seeds of all but the margins. `--robustness` scores the test split 17
-times: 5 minutes of one core for dasnet, 55 for cdnet.
+Time: pairs of 96 px (bidatenet: 32) a second in training on one core of an AMD EPYC with AVX-512 and its bfloat16, from
+the CPU time of a step: dasnet 23 in float32 and no faster in bfloat16; in float32 and bfloat16 fc-ef 28 and 43,
+fc-siam-conc 17 and 30, fc-siam-diff 20 and 33, bidatenet 21 and 39, cdnet 4.4 and 8.7, dscn 8 and 17, sccn 94 and 171.
+So all but DASNet are trained in bfloat16. With LEVIR's settings below a seed of `methods` takes 40 minutes of a core, a
+seed of `losses,attention,decoder` as many more. `--robustness` scores the test split 17 times.
 Networks as in the paper (`--recipe paper_cdd`) want a GPU: 205 GFLOP a pair of windows.
 """
 
@@ -40,22 +36,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+_PEERS = ("fc-ef", "fc-siam-conc", "fc-siam-diff", "bidatenet", "cdnet", "dscn", "sccn")
+_USUAL = [
+    "ema=0.99",
+    "dasnet.augmentation.crop=96",
+    "cdnet.augmentation.crop=96",
+    "dscn.augmentation.crop=96",
+    *(f"{name}.precision=bfloat16" for name in _PEERS),
+]
 SETTINGS = {
-    "levir": [
-        "epochs=6",
-        "samples_per_epoch=1200",
-        "ema=0.99",
-        "cdnet.augmentation.crop=96",
-        "dscn.augmentation.crop=96",
-    ],
-    "water": [
-        "epochs=6",
-        "samples_per_epoch=1200",
-        "ema=0.99",
-        "cdnet.augmentation.crop=96",
-        "dscn.augmentation.crop=96",
-    ],
-    "synthetic": ["epochs=4", "samples_per_epoch=800", "cdnet.augmentation.crop=96", "dscn.augmentation.crop=96"],
+    "levir": ["epochs=3", "samples_per_epoch=1200", *_USUAL],
+    "water": ["epochs=3", "samples_per_epoch=1200", *_USUAL],
+    "synthetic": ["epochs=3", "samples_per_epoch=800", *_USUAL],
 }
 
 
