@@ -70,33 +70,6 @@ class DoubleMarginLoss:
         if len(self.supervision) not in (1, 3) or not any(self.supervision):
             raise ValueError(f"λ are three numbers or one, one of them positive, not {self.supervision}")
 
-    @classmethod
-    def balanced(
-        cls,
-        *,
-        share_changed: float,
-        margin_unchanged: float = 0.3,
-        margin_changed: float = 2.2,
-        supervision: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    ) -> DoubleMarginLoss:
-        """Weights as in eq. (7) and (8), 1 / share, then divided by their sum's half: they add up to 2.
-
-        The paper's own weights differ from these by a factor alone, which Adam all but ignores; in this form the loss
-        can be compared between data sets.
-
-        Args:
-            share_changed: share of changed pixels in the training split, in (0, 1).
-        """
-        if not 0 < share_changed < 1:
-            raise ValueError(f"the share of changed pixels must lie between 0 and 1, not {share_changed}")
-        return cls(
-            margin_unchanged=margin_unchanged,
-            margin_changed=margin_changed,
-            weight_unchanged=2 * share_changed,
-            weight_changed=2 * (1 - share_changed),
-            supervision=supervision,
-        )
-
     def of_distance(
         self, distance: Tensor, labels: Tensor, *, stride: int = STRIDE, pixels: Tensor | None = None
     ) -> Tensor:
@@ -198,13 +171,3 @@ def classes(labels: Tensor) -> tuple[Tensor, Tensor]:
     if not (changed | unchanged | (labels == IGNORED)).all():
         raise ValueError(f"labels are 0, 1 and {IGNORED}, not {torch.unique(labels).tolist()}")
     return unchanged, changed
-
-
-def contrastive_loss(*, margin: float, supervision: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> DoubleMarginLoss:
-    """The contrastive loss (Hadsell et al. 2006): WDMC with m1 = 0, one margin and equal weights.
-
-    Args:
-        margin: changed pairs farther than this cost nothing.
-        supervision: λ, as in :class:`DoubleMarginLoss`.
-    """
-    return DoubleMarginLoss(margin_unchanged=0.0, margin_changed=margin, supervision=supervision)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dasnet.losses import IGNORED, DoubleMarginLoss, contrastive_loss
+from dasnet.class_frequency import ClassFrequency
+from dasnet.losses import IGNORED, DoubleMarginLoss
 from dasnet.model import Distances, upsample
+from dasnet.recipes import paper_cdd
 
 
 def test_hand_worked_value() -> None:
@@ -42,7 +44,7 @@ def test_changed_pairs_are_pushed_apart_and_unchanged_ones_together() -> None:
 
 
 def test_gradient_is_the_finite_difference() -> None:
-    loss = DoubleMarginLoss.balanced(share_changed=0.15)
+    loss = DoubleMarginLoss(weight_unchanged=0.3, weight_changed=1.7)
     generator = torch.Generator().manual_seed(1)
     distance = 2 * torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 2, (2, 20, 27), generator=generator)
@@ -71,13 +73,16 @@ def test_deep_supervision_is_the_weighted_sum() -> None:
 
 
 def test_contrastive_loss_is_the_one_of_hadsell() -> None:
+    loss = paper_cdd(loss="contrastive", margin_changed=1.0).loss_of(ClassFrequency(changed=1, unchanged=9))
+    assert isinstance(loss, DoubleMarginLoss)
     distance, labels = torch.tensor([[[0.4, 0.4, 1.5]]]), torch.tensor([[[0, 1, 1]]])
     expected = (0.4**2 + (1.0 - 0.4) ** 2 + 0) / 2 / 3
-    assert contrastive_loss(margin=1.0).of_distance(distance, labels).item() == pytest.approx(expected)
+    assert loss.of_distance(distance, labels).item() == pytest.approx(expected)
 
 
-def test_balanced_weights_keep_the_papers_ratio() -> None:
-    loss = DoubleMarginLoss.balanced(share_changed=0.147)
+def test_weights_of_a_recipe_are_those_of_the_split() -> None:
+    loss = paper_cdd().loss_of(ClassFrequency(changed=147, unchanged=853))
+    assert isinstance(loss, DoubleMarginLoss)
     assert loss.weight_changed / loss.weight_unchanged == pytest.approx((1 / 0.147) / (1 / 0.853))
     assert loss.weight_changed + loss.weight_unchanged == pytest.approx(2)
 
@@ -102,6 +107,3 @@ def test_strange_labels_and_shapes_are_refused() -> None:
         loss.of_distance(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 7))
     with pytest.raises(ValueError, match="one B"):
         loss.of_distance(torch.zeros(1, 2, 2), torch.zeros(2, 2, 2, dtype=torch.long))
-    for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match="share of changed pixels"):
-            DoubleMarginLoss.balanced(share_changed=share)
