@@ -15,12 +15,9 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
-from flows.certificates import CertificateError, Certificates, configured_security
+from flows.certificates import Certificates, configured_security
 from flows.config import ClusterConfig
-
-
-class ClusterError(ValueError):
-    """The cluster that was asked for cannot be had here."""
+from flows.errors import CertificateError, ClusterError
 
 
 @dataclass(frozen=True, kw_only=True)
