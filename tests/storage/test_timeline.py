@@ -117,7 +117,7 @@ def test_the_page_escapes_what_it_is_given_and_names_areas_and_lengths(tmp_path:
     assert "300 ha" in html and "150 ha" in html  # the axis
     assert ">50 m</span>" in html  # 22 % of 300 m, rounded down
     # the second pair knows the five rows that the first one does not: a quarter changed, the rest did not
-    assert "2009-08-18 to 2012-07-31, 25.0%" in html
+    assert "<time>2009-08-18</time> to <time>2012-07-31</time>, 25.0%" in html
     assert "no change seen, 75.0% of what is known" in html
     with Image.open(io.BytesIO(picture)) as shown:
         assert shown.size == (30 + 260, 80)
