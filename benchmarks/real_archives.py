@@ -62,7 +62,7 @@ CASES = (
         archive="landsat/*.tif",
         water=lambda data, day: (data / "landsat" / f"{day[:4]}.tif", _NIR_BAND),
         look=lambda nir: (nir < _NIR_OF_WATER, nir != 0),
-        request={"bundle": "water-extent", "bands": [2, 2, 2], "grid": {"resolution": 0.0001}},
+        request={"bundle": "water-extent", "bands": [2, 1, 3], "grid": {"resolution": 0.00027}},
     ),
 )
 

@@ -35,8 +35,9 @@ from flows.statistics import make_method_predictor, make_statistics
 from flows.versions import versions
 from storage.digests import digest_mosaic
 from storage.errors import InputError
+from storage.new_store import create_store
 from storage.objects import Location
-from storage.store import RunStore, create_store, store_exists
+from storage.store import RunStore, store_exists
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
 

@@ -28,7 +28,7 @@ from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import describe_predictors, make_series_ingest_tool, make_series_tool, run_stage
 from flows.versions import versions
 from storage.errors import IntegrityError
-from storage.store import create_image_store, create_probability_store
+from storage.new_store import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor

@@ -24,7 +24,8 @@ import pystac
 from odc.geo.geom import Geometry
 
 from storage.errors import InputError
-from storage.mosaics import RASTER_SUFFIXES, Mosaic, open_mosaic, open_stacks
+from storage.mosaics import Mosaic, open_mosaic, open_stacks
+from storage.sources import RASTER_SUFFIXES
 
 _RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from storage.errors import IntegrityError
-from storage.store import RunStore, create_store
+from storage.new_store import create_store
+from storage.store import RunStore
 
 GRID = GeoBox((150, 200), Affine(0.5, 0, 500_000, 0, -0.5, 5_600_000), "EPSG:32631")
 BLOCK = 64

@@ -16,8 +16,9 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from storage.looks import LOOK_SIDE, image_look, probability_look, step_of
+from storage.new_store import create_image_store, create_probability_store
 from storage.page import Section
-from storage.store import RunStore, create_image_store, create_probability_store
+from storage.store import RunStore
 from storage.timeline import NO_CHANGE, UNKNOWN, Timeline, TimelineDate, TimelinePair, first_look, write_timeline
 
 DAYS = (date(2009, 8, 18), date(2012, 7, 31), date(2019, 9, 4))
