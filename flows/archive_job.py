@@ -21,8 +21,8 @@ from dasnet.bundle import Bundle, load_bundle
 from flows.archive_config import ReprocessRequest
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
-from flows.method import require_a_bundle
 from flows.run_directory import RunDirectory
+from flows.untrained_model import require_a_bundle
 from storage.archives import DatedFiles, archive_name, read_archive
 from storage.digests import DigestCache, MosaicDigest
 from storage.errors import InputError

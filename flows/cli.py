@@ -178,12 +178,12 @@ def show_bundle(
     bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle or of a method without training, or a path.")],
 ) -> None:
     """Show what a model bundle is: its card and what it needs."""
-    from dasnet.baselines.methods import METHODS
+    from dasnet.baselines.methods import UNTRAINED
     from dasnet.bundle import load_bundle
-    from flows.method import method_card
+    from flows.untrained_model import untrained_card
 
-    if bundle in METHODS:
-        stdout.print(method_card(METHODS[bundle]), markup=False, highlight=False)
+    if bundle in UNTRAINED:
+        stdout.print(untrained_card(UNTRAINED[bundle]), markup=False, highlight=False)
         return
     loaded = load_bundle(bundle)
     print_pairs(

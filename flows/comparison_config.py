@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from dasnet.baselines.methods import METHODS as UNTRAINED
+from dasnet.baselines.methods import UNTRAINED
 from dasnet.methods import PEERS
 from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
 from flows.config import ClusterConfig, Frozen

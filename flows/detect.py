@@ -29,9 +29,9 @@ from flows.fanout import (
 )
 from flows.job import Job, resolve
 from flows.make_products import Summary, make_products
-from flows.method import MethodModel
 from flows.run_directory import RunDirectory
-from flows.statistics import make_method_predictor, make_statistics
+from flows.statistics import make_statistics, make_untrained_predictor
+from flows.untrained_model import UntrainedModel
 from flows.versions import versions
 from storage.digests import digest_mosaic
 from storage.errors import InputError
@@ -154,12 +154,12 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             return connected[0]
 
         ingested = ingest(job, directory, cluster)
-        if make_predictor is None and isinstance(job.bundle, MethodModel):
+        if make_predictor is None and isinstance(job.bundle, UntrainedModel):
             if ingested.failed:
                 # the statistics of what could be read are not those of the mosaic
                 total = len(job.mosaics) * len(job.blocks)
                 raise FailedBlocksError(ingested.failed, total=total, directory=directory.path)
-            make_predictor = partial(make_method_predictor, make_statistics(job, job.bundle, directory, cluster))
+            make_predictor = partial(make_untrained_predictor, make_statistics(job, job.bundle, directory, cluster))
         inferred = infer(job, directory, cluster, make_predictor or predictor_factory(request))
         until_products.close()
         _show_blocks(directory.ledger("infer"), total=len(job.blocks))
