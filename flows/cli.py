@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,8 +55,8 @@ def _explain(error: Exception) -> int:
     from flows.errors import REFUSALS, STORAGE_GAVE_OUT, UNFINISHED
 
     if isinstance(error, ValidationError):
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
-        stderr.print("[red]refused[/red]: " + "; ".join(lines), soft_wrap=True)
+        stderr.print("[red]refused[/red]: ", end="")
+        stderr.print("; ".join(_wrong_fields(error)), markup=False, soft_wrap=True)
         return EXIT_REFUSED
     if isinstance(error, REFUSALS):
         stderr.print("[red]refused[/red]: ", end="")
@@ -75,6 +76,22 @@ def _explain(error: Exception) -> int:
         )
         return EXIT_FAILED_BLOCKS
     raise error
+
+
+def _wrong_fields(error: ValidationError) -> list[str]:
+    """What is wrong with each field, in our own words where there are any: pydantic tries all its types."""
+    found: dict[str, list[tuple[bool, str]]] = {}
+    for wrong in error.errors():
+        # parts of a name that are no field's say which type was tried
+        parts = [str(part) for part in wrong["loc"] if not re.search(r"[^A-Za-z0-9_]", str(part))]
+        said = (wrong["type"] == "value_error", str(wrong["msg"]).removeprefix("Value error, "))
+        found.setdefault(".".join(parts) or "request", []).append(said)
+    return [
+        f"{field}: {text}"
+        for field, said in found.items()
+        for ours, text in dict.fromkeys(said)
+        if ours or not any(other for other, _ in said)
+    ]
 
 
 @app.command()

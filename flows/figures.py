@@ -20,7 +20,7 @@ from dasnet.change_network import ChangeNetwork
 from dasnet.explanations import attention_of, differences, distance_maps, embedded_in_a_plane, grad_cam, layers_of
 from dasnet.model import DASNet
 from flows import artifacts
-from flows.config import Frozen
+from flows.config import Frozen, LocalDirectory
 from flows.console import current_reporter
 from flows.run_directory import RunDirectory
 from flows.score import require_fit
@@ -42,7 +42,7 @@ class FiguresRequest(Frozen):
 
     source: Annotated[str, Field(description="Training directory, path of a bundle, or name of a shipped one.")]
     dataset: Annotated[Path, Field(description="Dataset directory; its test split is shown.")]
-    output: Annotated[Path, Field(description="Directory of the figures: new, or of the same ones.")]
+    output: Annotated[LocalDirectory, Field(description="Directory of the figures: new, or of the same ones.")]
     beside: Annotated[
         str | None,
         Field(description="Another training or bundle beside it in the t-SNE, for example one without attention."),

@@ -56,7 +56,7 @@ def open_mosaic(spec: str | Path | Sequence[str | Path]) -> Mosaic:
     """
     try:
         label, paths = _expand(spec)
-        return _mosaic(label, [open_source(path) for path in map(refuse_credentials, paths)])
+        return _mosaic(label, [open_source(path) for path in paths])
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
 
@@ -142,7 +142,7 @@ def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
         return _label([str(path) for path in spec]), [str(path) for path in spec]
     text = refuse_credentials(str(spec))
     if text.startswith(SCHEME):
-        return text, _expand_objects(ObjectPath.parse(text))
+        return text, objects_named(ObjectPath.parse(text))
     if is_remote(text) or is_zarr(text):
         return text, [text]
     path = Path(text)
@@ -168,7 +168,13 @@ def _label(paths: Sequence[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
-def _expand_objects(path: ObjectPath) -> list[str]:
+def objects_named(path: ObjectPath) -> list[str]:
+    """Addresses of the rasters that a name in a bucket stands for: an object, a list, a pattern, a prefix.
+
+    Raises:
+        InputError: there are none.
+        ObjectStoreError: the store denies it, or does not answer.
+    """
     if path.suffix.lower() != ".txt" and path.facts(patience=FIRST_CONTACT) is not None:
         return [str(path)]
     path.parent.require_answer()

@@ -18,9 +18,9 @@ from rasterio import DatasetReader
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioIOError
 
-from storage.errors import InputError
+from storage.errors import InputError, ObjectStoreError
 from storage.header_checks import check_header
-from storage.objects import SCHEME, ObjectPath, gdal_name, gdal_settings, plain_name
+from storage.objects import SCHEME, ObjectPath, gdal_name, gdal_settings, plain_name, refuse_credentials
 from storage.zarr_store import open_address
 
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
@@ -75,7 +75,11 @@ def open_source(path: str) -> Header:
     Raises:
         InputError: naming the path and what is wrong with it.
     """
-    return _open_zarr(path) if is_zarr(path) else _open_raster(path)
+    refuse_credentials(path)
+    try:
+        return _open_zarr(path) if is_zarr(path) else _open_raster(path)
+    except ObjectStoreError as error:
+        raise InputError(str(error)) from error
 
 
 def is_remote(path: str) -> bool:
