@@ -16,6 +16,7 @@ from dasnet.methods import title_of
 from flows import artifacts
 from flows.console import current_reporter
 from flows.job import Job
+from flows.lost_images import looking_at, stored_images
 from flows.products import BlockStatistics, BlockVerifier, ProductLedger
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import read_progress
@@ -24,7 +25,7 @@ from flows.versions import versions
 from storage.cog import write_cog
 from storage.objects import Location
 from storage.page import area_words
-from storage.quicklook import make_quicklooks, write_quicklook
+from storage.quicklook import Quicklooks, make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
 from storage.stac import ItemAsset, write_item
 from storage.store import NODATA, RunStore
@@ -104,7 +105,10 @@ def _make_rest(
 
     polygons = products.make("changes", changes, parameters=parameters)
     captions = (_dated(job, 0), _dated(job, 1), "change probability")
-    looks = partial(make_quicklooks, store, threshold=threshold)
+
+    def looks() -> Quicklooks:
+        with looking_at(stored_images(store, job.blocks), ingested=partial(directory.ledger, "ingest")):
+            return make_quicklooks(store, threshold=threshold)
 
     def quicklook(path: Location) -> dict[str, Any]:
         write_quicklook(path, looks(), captions=captions)

@@ -18,8 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import numpy as np
 import rioxarray  # noqa: F401  registers the .rio accessor
@@ -170,26 +169,33 @@ class RunStore(Generic[P]):
     ) -> None:
         """Write one block of one date durably: image (C, h, w), valid (h, w). The range is exactly one block."""
         self._require_one_block(rows, cols)
-        self._write("image", (time, slice(None), rows, cols), image)
-        self._write("valid", (time, rows, cols), valid)
-        self._sync(self._image, (time, 0), rows, cols)
-        self._sync(self._valid, (time,), rows, cols)
+        self._write(self._image, (time, 0), (time, slice(None), rows, cols), image)
+        self._write(self._valid, (time,), (time, rows, cols), valid)
 
     def write_probability(self, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
         """Write one block of all intervals durably: (T − 1, h, w) uint8; returns the SHA-256 of its bytes, as hex."""
         self._require_one_block(rows, cols)
         pixels = np.ascontiguousarray(probability, dtype=np.uint8)
         for interval in range(len(pixels)):
-            self._write("change_probability", (interval, rows, cols), pixels[interval])
-            self._sync(self._probability, (interval,), rows, cols)
+            self._write(self._probability, (interval,), (interval, rows, cols), pixels[interval])
         return hashlib.sha256(pixels.data).hexdigest()
 
-    def _write(self, name: str, where: tuple[Any, ...], values: NDArray[Any]) -> None:
+    def _write(self, array: zarr.Array, leading: tuple[int, ...], where: tuple[Any, ...], values: NDArray[Any]) -> None:
+        """Write one shard; `leading`: its place in the dimensions before y and x, `where`: the selection it is."""
+        writing = self._for_writing[array.basename]
         try:
-            self._for_writing[name][where] = values
+            try:
+                writing[where] = values
+            except (BaseError, OSError):
+                raise
+            except Exception:  # zarr reads the shard that it replaces, which may be beyond reading
+                for shard in self._shards(array, leading, where[-2], where[-1]):
+                    shard.unlink(missing_ok=True)
+                writing[where] = values
         except BaseError as error:
             assert isinstance(self.path, ObjectPath)
-            raise ObjectStoreError(explain(self.path / name, error)) from error
+            raise ObjectStoreError(explain(self.path / array.basename, error)) from error
+        self._sync(array, leading, where[-2], where[-1])
 
     def _inside(self, rows: slice, cols: slice) -> tuple[slice, slice]:
         return (
@@ -217,11 +223,10 @@ class RunStore(Generic[P]):
                 f"its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
 
-    def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[Path]:
-        assert isinstance(self.path, Path)
-        folder = self.path.joinpath(array.name.strip("/"), "c", *map(str, leading))
+    def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[P]:
+        folder = "/".join([array.name.strip("/"), "c", *map(str, leading)])
         return [
-            folder / str(y) / str(x)
+            cast(P, self.path / f"{folder}/{y}/{x}")
             for y in range(rows.start // self.block, -(-rows.stop // self.block))
             for x in range(cols.start // self.block, -(-cols.stop // self.block))
         ]
@@ -231,7 +236,7 @@ class RunStore(Generic[P]):
             return  # what a store has accepted is durable
         for shard in self._shards(array, leading, rows, cols):
             for path in (shard, shard.parent):
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = os.open(str(path), os.O_RDONLY)
                 try:
                     os.fsync(descriptor)
                 finally:
