@@ -15,7 +15,9 @@ from flows.terminal import print_pairs, run_flow, stderr
 def reprocess(
     archive: Annotated[
         list[str],
-        typer.Argument(help="STAC catalogue or items (.json, file or URL), table (.csv), folder, pattern, or rasters."),
+        typer.Argument(
+            help="STAC catalogue or items (.json, also a URL), table (.csv), folder, pattern, or rasters; local or s3://…."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Archive directory: new, or of the same archive, which then goes on.")],
     bundle: Annotated[str, typer.Option(help="Model: name of a shipped bundle, or a path.")] = "synthetic",

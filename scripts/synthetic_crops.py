@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasnet.losses import IGNORED
-from storage.synthetic_noise import Sun
+from scripts.synthetic_scenes import any_pseudo_change
 from storage.synthetic_scene import PseudoChange, Scene, Window
 
 SIDE = 2048
@@ -19,29 +19,6 @@ CROP = 128
 BATCH = 8
 
 _SHARE_CUT = 0.15  # of the crops that have an edge of the data in them
-
-
-def any_pseudo_change(seed: int) -> PseudoChange:
-    """Conditions of two dates as they might be, drawn from a seed."""
-    random = np.random.default_rng([seed, 7])
-
-    def sun() -> Sun:
-        return Sun(azimuth=random.uniform(100, 260), elevation=random.uniform(30, 62))
-
-    overall = random.uniform(0.88, 1.14)
-    gain = tuple(float(overall * random.uniform(0.94, 1.06)) for _ in range(3))
-    offset = tuple(float(random.uniform(-8, 12)) for _ in range(3))
-    return PseudoChange(
-        season=random.uniform(0, 0.9),
-        haze=random.uniform(0, 0.35),
-        before=sun(),
-        after=sun(),
-        shift_x=random.uniform(-0.7, 0.7),
-        shift_y=random.uniform(-0.7, 0.7),
-        gain=(gain[0], gain[1], gain[2]),
-        offset=(offset[0], offset[1], offset[2]),
-        noise=random.uniform(1, 4),
-    )
 
 
 def scene(seed: int, *, usual: bool) -> Window:

@@ -13,25 +13,14 @@ from affine import Affine
 
 from storage.synthesize import SyntheticPair
 from tests.flows.conftest import Finished
+from tests.rasters import geotiff
 
 Dasnet = Callable[..., Finished]
 
 
 def raster(path: Path, *, pixels: np.ndarray | None = None, **profile: object) -> Path:
-    """A small RGB GeoTIFF of 300 × 200 px; `profile` overrides what rasterio is told."""
-    data = np.full((3, 200, 300), 90, dtype=np.uint8) if pixels is None else pixels
-    settings: dict[str, object] = {
-        "driver": "GTiff",
-        "count": data.shape[0],
-        "height": data.shape[1],
-        "width": data.shape[2],
-        "dtype": data.dtype,
-        "crs": "EPSG:32631",
-        "transform": Affine(1, 0, 500_000, 0, -1, 5_600_000),
-    }
-    with rasterio.open(path, "w", **{**settings, **profile}) as dataset:
-        dataset.write(data)
-    return path
+    """A small RGB GeoTIFF of 300 × 200 px."""
+    return geotiff(path, np.full((3, 200, 300), 90, dtype=np.uint8) if pixels is None else pixels, **profile)
 
 
 @pytest.fixture
