@@ -162,6 +162,7 @@ class ArchiveWork:
         lines = [
             ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
             *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
+            *(("no more", f"{day}: read before, not among the dates now; it is kept") for day in self._gone()),
             ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
             (
                 "grid",
@@ -212,6 +213,10 @@ class ArchiveWork:
         """Stores that there are, of the version or of the images."""
         place = self._directory.root.path if folder == "images" else self._directory.version.path
         return sorted(store.stem for store in (place / folder).glob(f"{start}*.zarr"))
+
+    def _gone(self) -> list[str]:
+        """Days that an earlier run has read and that the archive, or the request, has no more."""
+        return sorted({name[:10] for name in self._names("images", "")} - {str(image.day) for image in self.job.images})
 
     def _why_version(self) -> str:
         if self._directory.version.describe() is not None:

@@ -495,6 +495,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     work_of(
         resolve_archive(request_of(source, three[0], cluster, end=DAYS[2]))
     ).require_disk()  # all there: none needed
+    assert f"no more: {DAYS[2]}: read before" in plan_of(request_of(source, three[0], cluster, end=DAYS[1]))
     assert sorted(path for path in three[0].rglob("*")) == before
     assert not (tmp_path / "x").exists()
 
