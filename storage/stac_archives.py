@@ -83,7 +83,10 @@ def _items(href: str, *, seen: set[str]) -> Iterator[_Found]:
     elif kind == "Feature":
         yield _parsed(content, href)
     elif kind in ("Catalog", "Collection"):
-        for link in content.get("links") or ():
+        links = content.get("links")
+        if not isinstance(links, list):
+            raise InputError(f"{href} cannot be read as STAC: a {kind} has a list of links")
+        for link in links:
             if not isinstance(link, Mapping) or link.get("rel") not in ("item", "child"):
                 continue
             if not isinstance(link.get("href"), str):

@@ -164,6 +164,7 @@ def test_a_folder_a_pattern_and_a_list_take_dates_from_names(tmp_path: Path) -> 
         ("empty.json", "", "cannot be read as STAC"),
         ("list.json", "[1, 2]", "cannot be read as STAC"),
         ("other.json", '{"type": "Topology"}', "cannot be read as STAC"),
+        ("bare.json", '{"type": "Catalog"}', "cannot be read as STAC: a Catalog has a list of links"),
         ("items.json", '{"type": "FeatureCollection", "features": [{"type": "Feature"}]}', "cannot be read as STAC"),
         ("none.json", '{"type": "FeatureCollection", "features": []}', "holds no imagery"),
         ("a.csv", "when,where\n1,2\n", "needs the columns date and path; it has ['when', 'where']"),
