@@ -20,7 +20,7 @@ from rasterio.vrt import WarpedVRT
 
 from benchmarks.common import MemoryPeak, machine, prefect, scene, timed
 from dasnet.baselines.detector import Detector, probability
-from dasnet.baselines.methods import METHODS, fit, method_named
+from dasnet.baselines.methods import UNTRAINED, fit, untrained_named
 from dasnet.baselines.reweighted import ChiSquared
 from dasnet.baselines.statistics import Names
 from dasnet.evaluation import curves
@@ -64,9 +64,9 @@ def lines(name: str, pair: Pair) -> Iterator[str]:
     bands = tuple(str(number) for number in range(1, len(before) + 1))
     names = Names(before=f"{name} before", after=f"{name} after", bands_before=bands, bands_after=bands)
     label = np.where(valid, label, np.uint8(IGNORED))
-    for method_name, usual in METHODS.items():
+    for method_name, usual in UNTRAINED.items():
         for threshold in ("otsu", "chi2") if isinstance(usual, ChiSquared) else (None,):
-            method = method_named(method_name, threshold=threshold)
+            method = untrained_named(method_name, threshold=threshold)
 
             def run(method=method) -> tuple[int, Detector, NDArray[np.float64]]:
                 state = fit(method, lambda: [(before, after, valid)], names)
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with taizhou and naip")
     parser.add_argument("--memory", type=int, nargs="+", default=[], help="sides of synthetic pairs")
-    parser.add_argument("--method", choices=list(METHODS), default="irmad", help="that --memory runs")
+    parser.add_argument("--method", choices=list(UNTRAINED), default="irmad", help="that --memory runs")
     options = parser.parse_args()
     if options.data is not None:
         for name, load in (("taizhou", taizhou), ("naip", naip)):

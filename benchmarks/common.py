@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +13,12 @@ from typing import Any
 
 import psutil
 
+from flows import machine as here
+
 
 def machine() -> str:
     """Cores, processor and date, as every result line ends."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, {date.today():%Y-%m-%d}"
+    return f"{here.machine()}, {date.today():%Y-%m-%d}"
 
 
 def scene(folder: Path, *, height: int, width: int, seed: int = 11) -> tuple[Path, Path]:

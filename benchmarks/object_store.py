@@ -21,9 +21,10 @@ import numpy as np
 from benchmarks.common import machine, scene
 from storage.ingest import ingest_block
 from storage.mosaics import open_mosaic
+from storage.new_store import create_store
 from storage.objects import Location, ObjectPath
 from storage.rasters import GridReader
-from storage.store import RunStore, create_store
+from storage.store import RunStore
 from tests.s3_server import BUCKET, S3Server
 from tiling.grid import BlockGrid
 

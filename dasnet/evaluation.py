@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,8 +169,3 @@ class ChangeVectors:
         above = int(edge) + 1
         tp, fp = int(changed[above:].sum()), int(unchanged[above:].sum())
         return Confusion(tp=tp, fp=fp, fn=int(changed.sum()) - tp, tn=int(unchanged.sum()) - fp)
-
-
-def scores_of(confusion: Confusion) -> Mapping[str, float]:
-    """All scores, and the totals they come from."""
-    return {**confusion.scores(), "tp": confusion.tp, "fp": confusion.fp, "fn": confusion.fn, "tn": confusion.tn}

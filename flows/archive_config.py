@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.config import InferenceRequest
+from flows.config import Address, InferenceRequest, LocalDirectory
 from tiling.pairing import require_rule
 
-ArchiveSpec = str | list[str]
-"""A STAC catalogue or item collection (.json), a table (.csv), a folder or pattern of rasters, or a list of rasters."""
+ArchiveSpec = Address | list[Address]
+"""A STAC catalogue or item collection (.json), a table (.csv), a folder or pattern of rasters, or a list of rasters,
+each local or ``s3://…``."""
 
 
 class ReprocessRequest(InferenceRequest):
@@ -22,10 +22,10 @@ class ReprocessRequest(InferenceRequest):
         ArchiveSpec,
         Field(
             description="STAC catalogue or item collection (.json, file or URL), table (.csv: date, path), folder, "
-            "pattern or list of rasters."
+            "pattern or list of rasters; each local or s3://…."
         ),
     ]
-    output: Annotated[Path, Field(description="Archive directory: new, empty, or of the same archive.")]
+    output: Annotated[LocalDirectory, Field(description="Archive directory: new, empty, or of the same archive.")]
     asset: Annotated[
         str | None,
         Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -21,8 +21,9 @@ from dasnet.bundle import Bundle, load_bundle
 from flows.archive_config import ReprocessRequest
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
-from flows.method import require_a_bundle
+from flows.lost_images import StoredImage
 from flows.run_directory import RunDirectory
+from flows.untrained_model import require_a_bundle
 from storage.archives import DatedFiles, archive_name, read_archive
 from storage.digests import DigestCache, MosaicDigest
 from storage.errors import InputError
@@ -64,6 +65,11 @@ class DatedImage:
     @property
     def day(self) -> date:
         return self.files.day
+
+
+def read_name(image: DatedImage, block: str) -> str:
+    """Name of an image's block in the ingest ledger."""
+    return f"{image.name}/{block}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +180,20 @@ class ArchiveDirectory:
             cols=cell.box.cols,
         )
 
+    def stored_images(self, images: Iterable[DatedImage], blocks: Iterable[int]) -> Iterator[StoredImage]:
+        """Some blocks of some dates, as the ledger of ingest calls them."""
+        wanted = [self.job.blocks[index] for index in blocks]
+        return (
+            StoredImage(
+                name=read_name(image, block.name),
+                store=self.image_store(image),
+                time=0,
+                box=block.box,
+            )
+            for image in images
+            for block in wanted
+        )
+
     @property
     def images(self) -> ImagesByDate:
         return ImagesByDate(stores={image.name: self.image_store(image) for image in self.job.images})
@@ -214,8 +234,14 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
             for earlier, later in pairs_of([image.day for image in images], request.pairing)
         )
     except PairingError as error:
-        gone = f"; left out: {', '.join(map(str, left_out))} (no pixel on the grid)" if left_out else ""
-        raise InputError(f"archive {archive_name(request.archive)}: {error}{gone}") from error
+        hints = []
+        if left_out:
+            days = ", ".join(map(str, left_out))
+            another = "choose another with --bbox or --region, or begin with another date by --start"
+            hints.append(f"left out: {days} (no pixel on the grid: {another})")
+        if outline is not None:
+            hints.append("items that do not touch the region do not count")
+        raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
     warnings: list[str] = [f"{day}: left out, {why}" for day, why in left_out.items()]
     compare_resolution(grid, bundle, warnings)
     # pairs of the same season share no date with their neighbours

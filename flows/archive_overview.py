@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import cos, radians
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from flows import artifacts
 from flows.archive_job import ArchiveDirectory, ArchiveJob, DatedImage
 from flows.archive_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id
 from flows.console import current_reporter
+from flows.lost_images import looking_at
 from flows.products import ProductLedger
 from flows.versions import versions
 from storage.looks import image_look, probability_look, step_of
@@ -105,7 +107,11 @@ def describe_timeline(
     dates = []
     for image in job.images:
         store = directory.image_store(image)
-        pixels, is_valid = image_look(store, store.path.with_suffix(".look.npz"))
+        with looking_at(
+            directory.stored_images([image], range(len(job.blocks))),
+            ingested=partial(directory.root.ledger, "ingest"),
+        ):
+            pixels, is_valid = image_look(store, store.path.with_suffix(".look.npz"))
         dates.append(TimelineDate(day=image.day, image=pixels, valid=is_valid, note=_note(job, image, shares)))
     number = {image.name: index for index, image in enumerate(job.images)}
     pairs = []

@@ -21,12 +21,13 @@ from dasnet.methods import title_of
 from flows.archive_job import ArchiveDirectory, ArchiveJob, Pair
 from flows.archive_work import finished_pairs
 from flows.console import current_reporter
+from flows.lost_images import looking_at
 from flows.products import ProductLedger
 from flows.versions import versions
 from storage.cog import write_cog
 from storage.errors import IntegrityError
 from storage.quicklook import make_quicklooks, write_quicklook
-from storage.series import PairView, SeriesMaps
+from storage.series import SeriesMaps
 from storage.stac import ItemAsset, write_item
 from storage.store import NODATA
 from storage.vector import changed_levels, write_changes
@@ -158,7 +159,18 @@ def _make_pair(
         lambda path: asdict(write_changes(view, path, threshold=threshold, min_area_m2=min_area)),
         parameters=parameters,
     )
-    products.make("quicklook", partial(_quicklook, view, pair, threshold), parameters=parameters)
+
+    def quicklook(path: Path) -> dict[str, Any]:
+        with looking_at(
+            directory.stored_images((pair.earlier, pair.later), cell.blocks),
+            ingested=partial(directory.root.ledger, "ingest"),
+        ):
+            looks = make_quicklooks(view, threshold=threshold)
+        captions = (f"{pair.earlier.day}", f"{pair.later.day}", "change probability")
+        write_quicklook(path, looks, captions=captions)
+        return {}
+
+    products.make("quicklook", quicklook, parameters=parameters)
     made = {name: products.digest(name) for name in ("probability", "changes", "quicklook")}
     products.make(
         "item",
@@ -171,12 +183,6 @@ def _make_pair(
         changed_pixels=int(sum(mosaic["histogram"][changed_levels(threshold) : NODATA])),
         valid_pixels=mosaic["valid_pixels"],
     )
-
-
-def _quicklook(view: PairView, pair: Pair, threshold: float, path: Path) -> dict[str, Any]:
-    captions = (f"{pair.earlier.day}", f"{pair.later.day}", "change probability")
-    write_quicklook(path, make_quicklooks(view, threshold=threshold), captions=captions)
-    return {}
 
 
 def _write_item(

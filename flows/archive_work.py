@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
-from flows.archive_job import PAIRS_AT_ONCE, ArchiveDirectory, ArchiveJob, DatedImage, Pair
+from flows.archive_job import PAIRS_AT_ONCE, ArchiveDirectory, ArchiveJob, DatedImage, Pair, read_name
 from tiling.grid import Cell
 from tiling.ledger import Ledger
 from tiling.plan import RefusedPlanError
@@ -26,7 +26,7 @@ class CellWork:
     """What is still to be computed in a cell.
 
     Attributes:
-        to_read: (date, block index) of images that are not ingested yet, halo included.
+        to_read: (date, block index) of images that are not ingested yet or have been set back, halo included.
         tasks: by name; each a block with the pairs that are missing of it.
         quarantined: names of tasks that failed before and are not taken up again.
     """
@@ -45,16 +45,13 @@ class CellWork:
         return sum(len(task.dates) for task in self.to_compute)
 
 
-def read_name(image: DatedImage, block: str) -> str:
-    """Name of an image's block in the ingest ledger."""
-    return f"{image.name}/{block}"
-
-
 def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
     """What the ledgers leave to do in a cell."""
     digests = finished_pairs(inferred)
     tasks: dict[str, SeriesTask] = {}
-    needed: dict[tuple[str, int], DatedImage] = {}
+    compared = {image.name: image for pair in job.pairs for image in (pair.earlier, pair.later)}
+    # the cell's own blocks were read before their pairs were computed, unless they have been set back since
+    needed = {(name, index): image for index in cell.blocks for name, image in compared.items()}
     for index in cell.blocks:
         block = job.blocks[index]
         known = digests.get(block.name, {})
@@ -165,6 +162,7 @@ class ArchiveWork:
         lines = [
             ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
             *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
+            *(("no more", f"{day}: read before, not among the dates now; it is kept") for day in self._gone()),
             ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
             (
                 "grid",
@@ -215,6 +213,10 @@ class ArchiveWork:
         """Stores that there are, of the version or of the images."""
         place = self._directory.root.path if folder == "images" else self._directory.version.path
         return sorted(store.stem for store in (place / folder).glob(f"{start}*.zarr"))
+
+    def _gone(self) -> list[str]:
+        """Days that an earlier run has read and that the archive, or the request, has no more."""
+        return sorted({name[:10] for name in self._names("images", "")} - {str(image.day) for image in self.job.images})
 
     def _why_version(self) -> str:
         if self._directory.version.describe() is not None:

@@ -12,7 +12,7 @@ import torch
 from dasnet.inference import DasnetPredictor
 from flows.archive_job import ArchiveJob
 from flows.job import Job
-from flows.method import MethodModel
+from flows.untrained_model import UntrainedModel
 
 _CALLS = 2
 _WINDOWS = 4
@@ -27,7 +27,7 @@ def calibrated(job: J) -> J:
     For another cluster than the local one nothing is measured: its devices are not here. Nor for a method without
     training: reading is what takes its time.
     """
-    if job.request.cluster.kind != "local" or isinstance(job.bundle, MethodModel):
+    if job.request.cluster.kind != "local" or isinstance(job.bundle, UntrainedModel):
         return job
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

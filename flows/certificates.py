@@ -25,15 +25,13 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from distributed import Security
 
+from flows.errors import CertificateError
+
 ROLES = ("scheduler", "worker", "client")
 _AUTHORITY_DAYS = 3650
 _CLOCKS_DIFFER_BY = timedelta(minutes=10)
 _LISTENS_AND_CALLS = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 _CALLS = (ExtendedKeyUsageOID.CLIENT_AUTH,)
-
-
-class CertificateError(ValueError):
-    """Certificates that are missing, do not fit together, or have expired."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +14,14 @@ from rich.table import Table
 
 from flows.cli_archive import reprocess
 from flows.cli_bench import compare, figures
-from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, certs, cluster_of
+from flows.cli_cluster import certs
+from flows.cli_options import computing_options, grid_options, with_options
 from flows.cli_server import deploy, server
 from flows.cli_training import add_training_commands
 from flows.terminal import (
     EXIT_FAILED_BLOCKS,
     EXIT_REFUSED,
     Terminal,
-    numbers,
     print_pairs,
     run_flow,
     stderr,
@@ -54,8 +55,8 @@ def _explain(error: Exception) -> int:
     from flows.errors import REFUSALS, STORAGE_GAVE_OUT, UNFINISHED
 
     if isinstance(error, ValidationError):
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
-        stderr.print("[red]refused[/red]: " + "; ".join(lines), soft_wrap=True)
+        stderr.print("[red]refused[/red]: ", end="")
+        stderr.print("; ".join(_wrong_fields(error)), markup=False, soft_wrap=True)
         return EXIT_REFUSED
     if isinstance(error, REFUSALS):
         stderr.print("[red]refused[/red]: ", end="")
@@ -77,7 +78,24 @@ def _explain(error: Exception) -> int:
     raise error
 
 
+def _wrong_fields(error: ValidationError) -> list[str]:
+    """What is wrong with each field, in our own words where there are any: pydantic tries all its types."""
+    found: dict[str, list[tuple[bool, str]]] = {}
+    for wrong in error.errors():
+        # parts of a name that are no field's say which type was tried
+        parts = [str(part) for part in wrong["loc"] if not re.search(r"[^A-Za-z0-9_]", str(part))]
+        said = (wrong["type"] == "value_error", str(wrong["msg"]).removeprefix("Value error, "))
+        found.setdefault(".".join(parts) or "request", []).append(said)
+    return [
+        f"{field}: {text}"
+        for field, said in found.items()
+        for ours, text in dict.fromkeys(said)
+        if ours or not any(other for other, _ in said)
+    ]
+
+
 @app.command()
+@with_options(where=grid_options, how=computing_options)
 def detect(
     before: Annotated[str, typer.Argument(help="Mosaic of the first date: file, URL, folder, glob, .txt list, Zarr.")],
     after: Annotated[str, typer.Argument(help="Mosaic of the second date.")],
@@ -91,33 +109,14 @@ def detect(
             "sfa, isfa."
         ),
     ] = "synthetic",
-    bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 4,1,2.")] = None,
     threshold: Annotated[
         str | None, typer.Option(help="Of a method without training: otsu, or chi2 (irmad, sfa, isfa).")
     ] = None,
     before_date: Annotated[str | None, typer.Option(help="Date of the first mosaic (ISO 8601).")] = None,
     after_date: Annotated[str | None, typer.Option(help="Date of the second mosaic (ISO 8601).")] = None,
-    crs: Annotated[str | None, typer.Option(help="CRS of the result; default: the first mosaic's.")] = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size of the result, in units of its CRS.")] = None,
-    bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the result.")] = None,
-    region: Annotated[Path | None, typer.Option(help="GeoJSON polygons; outside them the result is nodata.")] = None,
-    resampling: Annotated[
-        str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")
-    ] = "bilinear",
-    cluster: ClusterOption = "local",
-    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
-    lanes: Annotated[int | None, typer.Option(help="Blocks that compute at a time in one worker.")] = None,
-    certificates: CertificatesOption = None,
-    cluster_set: ClusterSetOption = None,
-    precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
-    block: Annotated[int, typer.Option(help="Side of a block, in pixels.")] = 2048,
-    window: Annotated[int | None, typer.Option(help="Side of a window, in pixels; default: the bundle's.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; default: a quarter window.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows in one forward pass on a GPU.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
-    min_area: Annotated[float, typer.Option(help="Smallest change polygon, in square metres.")] = 0.0,
-    retries: Annotated[int, typer.Option(help="Further attempts at a block that failed.")] = 2,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined blocks.")] = False,
+    *,
+    where: dict[str, Any],
+    how: dict[str, Any],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Two georeferenced mosaics in, one calibrated change-probability mosaic with its products out."""
@@ -129,24 +128,11 @@ def detect(
             "after": after,
             "output": output,
             "bundle": bundle,
-            "bands": numbers(bands, "--bands", int),
             "threshold": threshold,
             "before_date": before_date,
             "after_date": after_date,
-            "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
-            "resampling": resampling,
-            "cluster": cluster_of(
-                cluster, workers=workers, lanes=lanes, certificates=certificates, settings=cluster_set
-            ),
-            "precision": precision,
-            "block": block,
-            "window": window,
-            "overlap": overlap,
-            "batch": batch,
-            "compile": compile,
-            "min_area": min_area,
-            "retries": retries,
-            "retry_failed": retry_failed,
+            **where,
+            **how,
         }
     )
     from flows.job import resolve
@@ -209,12 +195,12 @@ def show_bundle(
     bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle or of a method without training, or a path.")],
 ) -> None:
     """Show what a model bundle is: its card and what it needs."""
-    from dasnet.baselines.methods import METHODS
+    from dasnet.baselines.methods import UNTRAINED
     from dasnet.bundle import load_bundle
-    from flows.method import method_card
+    from flows.untrained_model import untrained_card
 
-    if bundle in METHODS:
-        stdout.print(method_card(METHODS[bundle]), markup=False, highlight=False)
+    if bundle in UNTRAINED:
+        stdout.print(untrained_card(UNTRAINED[bundle]), markup=False, highlight=False)
         return
     loaded = load_bundle(bundle)
     print_pairs(

@@ -12,6 +12,7 @@ from flows.terminal import print_pairs, stderr
 ClusterOption = Annotated[
     str, typer.Option(help="local | cuda | tls://host:port | tcp://host:port | FILE.json of a scheduler")
 ]
+WorkersOption = Annotated[int | None, typer.Option(help="Worker processes.")]
 CertificatesOption = Annotated[
     Path | None,
     typer.Option(help="For tls://: folder of `dasnet certs`.", envvar="DASNET_CERTIFICATES", show_envvar=True),

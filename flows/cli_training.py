@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
+from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, WorkersOption, cluster_of
 from flows.terminal import numbers, prefect, print_pairs, run_flow, terminal
 
 
@@ -40,7 +40,7 @@ def prepare(
     max_nodata: Annotated[float, typer.Option(help="Largest share of unknown pixels in a sample.")] = 0.5,
     shard: Annotated[int, typer.Option(help="Samples in one shard.")] = 64,
     cluster: ClusterOption = "local",
-    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    workers: WorkersOption = None,
     certificates: CertificatesOption = None,
     cluster_set: ClusterSetOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined shards.")] = False,
@@ -85,7 +85,7 @@ def prepare(
 def weights(
     dataset: Annotated[Path, typer.Argument(help="Dataset directory.")],
     cluster: ClusterOption = "local",
-    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    workers: WorkersOption = None,
     certificates: CertificatesOption = None,
     cluster_set: ClusterSetOption = None,
 ) -> None:
@@ -180,7 +180,7 @@ def evaluate(
     bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 1,2,3.")] = None,
     precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "float32",
     cluster: ClusterOption = "local",
-    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    workers: WorkersOption = None,
     certificates: CertificatesOption = None,
     cluster_set: ClusterSetOption = None,
 ) -> None:

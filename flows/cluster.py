@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
-from flows.certificates import CertificateError, Certificates, configured_security
+from flows.certificates import Certificates, configured_security
 from flows.config import ClusterConfig
-
-
-class ClusterError(ValueError):
-    """The cluster that was asked for cannot be had here."""
+from flows.errors import CertificateError, ClusterError
+from flows.machine import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +81,6 @@ SETTINGS = {
     "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
 }
 """Dask's settings for a run. Schedulers and workers that others start have them from ``deploy/dask/dasnet.yaml``."""
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local_layout(config: ClusterConfig) -> ClusterLayout:

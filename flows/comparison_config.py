@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from dasnet.baselines.methods import METHODS as UNTRAINED
+from dasnet.baselines.methods import UNTRAINED
 from dasnet.methods import PEERS
 from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
-from flows.config import ClusterConfig, Frozen
+from flows.config import ClusterConfig, Frozen, LocalDirectory
 from flows.training_config import TrainRequest
 
 TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "margins"]
@@ -156,7 +156,8 @@ class CompareRequest(Frozen):
 
     dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
     output: Annotated[
-        Path, Field(description="Directory of the comparison: new, or of the same dataset; it keeps its trainings.")
+        LocalDirectory,
+        Field(description="Directory of the comparison: new, or of the same dataset; it keeps its trainings."),
     ]
     methods: Annotated[tuple[str, ...], Field(min_length=1, description=f"Which methods: {', '.join(CHOICES)}.")] = (
         "dasnet",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dasnet.bundle import Bundle
 from dasnet.inference import DasnetPredictor
 from dasnet.methods import AnyArchitecture, build_network
-from flows.cluster import cores
 from flows.comparison_results import Cost
+from flows.machine import machine
 from storage.dataset_store import DatasetStore
 from storage.publish import write_json_atomically
 
@@ -65,16 +64,6 @@ def _pairs_per_s(bundle: Bundle, store: DatasetStore) -> float:
         return done / (time.perf_counter() - began)
     finally:
         torch.set_num_threads(threads)
-
-
-def machine() -> str:
-    """Cores and processor."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{cores()} cores of {model}"
 
 
 def device() -> str:

@@ -14,8 +14,9 @@ from dasnet.metrics import Confusion
 from dasnet.pseudo_changes import AXES
 from flows import artifacts
 from flows.comparison_config import CompareRequest, TableName, Variant
-from flows.comparison_cost import device, machine
+from flows.comparison_cost import device
 from flows.comparison_results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
+from flows.machine import machine
 from flows.robustness import StrengthCurves, robustness_csv
 from flows.train import TrainingDirectory
 from flows.untrained import UntrainedScore

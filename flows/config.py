@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +34,16 @@ Output = Annotated[
     WithJsonSchema({"type": "string", "format": "path"}),
 ]
 """A local directory, or ``s3://bucket/prefix``."""
+
+
+def _local(path: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise ValueError(f"{path} is an address; a local directory is wanted (only `dasnet detect` writes to a bucket)")
+    return path
+
+
+LocalDirectory = Annotated[Path, AfterValidator(_local)]
+"""A directory on this machine, or on a disk that all workers share."""
 
 
 def _required_first(schema: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.config import ClusterConfig, Frozen, MosaicSpec
+from flows.config import ClusterConfig, Frozen, LocalDirectory, MosaicSpec
 
 
 class PrepareRequest(Frozen):
@@ -26,7 +26,9 @@ class PrepareRequest(Frozen):
     label: Annotated[Path | None, Field(description="What changed: a raster or polygons.")] = None
     label_before: Annotated[Path | None, Field(description="Or a mask of the first date …")] = None
     label_after: Annotated[Path | None, Field(description="… and one of the second: changed is what differs.")] = None
-    output: Annotated[Path, Field(description="Dataset directory: new, or of the same dataset, which then goes on.")]
+    output: Annotated[
+        LocalDirectory, Field(description="Dataset directory: new, or of the same dataset, which then goes on.")
+    ]
     window: Annotated[int, Field(ge=32, le=2048, multiple_of=8, description="Side of a sample, in pixels.")] = 256
     stride: Annotated[
         int | None, Field(ge=8, description="Pixels from one window to the next; empty: they do not overlap.")

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from flows.automations import TAG, notification, register_automations
-from flows.prefect_server import PrefectServerError
+from flows.errors import PrefectServerError
 from storage.errors import InputError
 
 QUEUES = {"gpu": 1, "cpu": 4}

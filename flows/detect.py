@@ -28,15 +28,18 @@ from flows.fanout import (
     run_stage,
 )
 from flows.job import Job, resolve
+from flows.lost_images import set_back_lost, stored_images
 from flows.make_products import Summary, make_products
-from flows.method import MethodModel
 from flows.run_directory import RunDirectory
-from flows.statistics import make_method_predictor, make_statistics
+from flows.statistics import make_statistics, make_untrained_predictor
+from flows.statistics_progress import pass_name, read_progress, sheets_of
+from flows.untrained_model import UntrainedModel
 from flows.versions import versions
 from storage.digests import digest_mosaic
 from storage.errors import InputError
+from storage.new_store import create_store
 from storage.objects import Location
-from storage.store import RunStore, create_store, store_exists
+from storage.store import RunStore, store_exists
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
 
@@ -152,13 +155,15 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
                 artifacts.show_dashboard(connected[0][0].dashboard_link)
             return connected[0]
 
+        if request.retry_failed and store_exists(directory.store):
+            _set_back_lost_images(job, directory)
         ingested = ingest(job, directory, cluster)
-        if make_predictor is None and isinstance(job.bundle, MethodModel):
+        if make_predictor is None and isinstance(job.bundle, UntrainedModel):
             if ingested.failed:
                 # the statistics of what could be read are not those of the mosaic
                 total = len(job.mosaics) * len(job.blocks)
                 raise FailedBlocksError(ingested.failed, total=total, directory=directory.path)
-            make_predictor = partial(make_method_predictor, make_statistics(job, job.bundle, directory, cluster))
+            make_predictor = partial(make_untrained_predictor, make_statistics(job, job.bundle, directory, cluster))
         inferred = infer(job, directory, cluster, make_predictor or predictor_factory(request))
         until_products.close()
         _show_blocks(directory.ledger("infer"), total=len(job.blocks))
@@ -203,6 +208,26 @@ def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = 
 def _take_up_failed(job: Job, ledger: Ledger) -> None:
     if job.request.retry_failed:
         ledger.forget([entry.block for entry in ledger.entries("failed")], reason="--retry-failed")
+
+
+def _set_back_lost_images(job: Job, directory: RunDirectory[Location]) -> None:
+    """Of the blocks that failed after ingest: what they need may have been lost since, and is then read anew."""
+    needed = {
+        other.index
+        for entry in directory.ledger("infer").entries("failed")
+        for other in job.blocks.touching(job.lattice.read_box(job.blocks.named(entry.block).box))
+    }
+    if isinstance(job.bundle, UntrainedModel):
+        sheets = sheets_of(height=job.grid.height, width=job.grid.width)
+        counted = directory.ledger(pass_name(read_progress(directory).state.passes + 1))
+        needed |= {
+            other.index
+            for entry in counted.entries("failed")
+            for other in job.blocks.touching(sheets.named(entry.block).box)
+        }
+    set_back_lost(
+        directory.ledger("ingest"), stored_images(RunStore(directory.store), (job.blocks[index] for index in needed))
+    )
 
 
 def _refuse_dates_without_pixels(job: Job, ledger: Ledger) -> None:

@@ -1,18 +1,34 @@
-"""Which errors are a user's to mend, and with which exit code they end."""
+"""What a command refuses, which errors are a user's to mend, and with which exit code they end.
+
+Nothing heavy is imported here: also a command that computes nothing must be able to name what went wrong.
+"""
 
 from __future__ import annotations
 
 import errno
 
 from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
-from flows.certificates import CertificateError
-from flows.cluster import ClusterError
 from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
-from flows.prefect_server import PrefectServerError
-from flows.secret_files import SecretError
 from storage.errors import InputError, IntegrityError, ObjectStoreError, TakenOverError
-from tiling.execute import ClusterLostError, UnlikeWorkerError
+from tiling.errors import ClusterLostError, UnlikeWorkerError
 from tiling.plan import RefusedPlanError
+
+
+class ClusterError(ValueError):
+    """The cluster that was asked for cannot be had here."""
+
+
+class CertificateError(ValueError):
+    """Certificates that are missing, do not fit together, or have expired."""
+
+
+class PrefectServerError(RuntimeError):
+    """The embedded server did not start, or the configured one does not answer."""
+
+
+class SecretError(ValueError):
+    """A secret is missing, badly formed, or lies where others can read it."""
+
 
 REFUSALS: tuple[type[Exception], ...] = (
     InputError,

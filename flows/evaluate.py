@@ -16,11 +16,11 @@ from flows.cluster import ClusterLayout, connect, require_cluster
 from flows.detect import detect_changes
 from flows.endings import named_endings
 from flows.evaluation_report import PEER_HEADER, peer_rows, write_evaluation
-from flows.method import require_a_bundle
 from flows.run_directory import RunDirectory
 from flows.score import Score, require_fit, score
 from flows.score_mosaic import MosaicScore, score_mosaic
 from flows.training_config import EvaluateRequest
+from flows.untrained_model import require_a_bundle
 from flows.versions import versions
 from storage.dataset_store import DatasetStore, open_dataset
 from storage.digests import digest_files

@@ -10,6 +10,13 @@ from storage.objects import Location
 _SHOWN = 20
 
 
+def _listed(failed: Mapping[str, object], *, where_all_are: str = "") -> str:
+    lines = [f"  {name}: {why}" for name, why in list(failed.items())[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        lines.append(f"  … and {len(failed) - _SHOWN} more{where_all_are}")
+    return "\n".join(lines)
+
+
 class FailedCellsError(RuntimeError):
     """The other cells are finished; the message lists the failed ones.
 
@@ -19,12 +26,9 @@ class FailedCellsError(RuntimeError):
 
     def __init__(self, failed: Mapping[str, Exception], *, total: int, directory: Location) -> None:
         self.failed = dict(failed)
-        lines = [f"  {name}: {error}" for name, error in list(failed.items())[:_SHOWN]]
-        if len(failed) > _SHOWN:
-            lines.append(f"  … and {len(failed) - _SHOWN} more")
         super().__init__(
             f"{len(failed)} of {total} cells failed; the others are finished and kept in {directory}:\n"
-            + "\n".join(lines)
+            f"{_listed(failed)}"
         )
 
 
@@ -37,13 +41,10 @@ class FailedBlocksError(RuntimeError):
 
     def __init__(self, failed: Mapping[str, str], *, total: int, directory: Location) -> None:
         self.failed = dict(failed)
-        lines = [f"  {name}: {error}" for name, error in list(failed.items())[:_SHOWN]]
-        if len(failed) > _SHOWN:
-            lines.append(f"  … and {len(failed) - _SHOWN} more: dasnet status {directory}")
         super().__init__(
             f"{len(failed)} of {total} blocks failed; the others are finished and kept in {directory}:\n"
-            + "\n".join(lines)
-            + "\nMend the cause and run the same command with --retry-failed."
+            f"{_listed(failed, where_all_are=f': dasnet status {directory}')}\n"
+            "Mend the cause and run the same command with --retry-failed."
         )
 
 
@@ -56,10 +57,7 @@ class FailedMethodsError(RuntimeError):
 
     def __init__(self, failed: Mapping[str, str], *, report: Path) -> None:
         self.failed = dict(failed)
-        lines = [f"  {name}: {reason}" for name, reason in list(failed.items())[:_SHOWN]]
-        if len(failed) > _SHOWN:
-            lines.append(f"  … and {len(failed) - _SHOWN} more")
-        super().__init__(f"{len(failed)} failed; what the others found is in {report}:\n" + "\n".join(lines))
+        super().__init__(f"{len(failed)} failed; what the others found is in {report}:\n{_listed(failed)}")
 
 
 def reason_of(error: BaseException) -> str:

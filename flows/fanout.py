@@ -17,8 +17,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import LiveProgress
-from flows.cluster import ClusterError, ClusterLayout
+from flows.cluster import ClusterLayout
 from flows.console import Reporter
+from flows.errors import ClusterError
 from storage.ingest import ingest_block
 from storage.objects import Location
 from storage.rasters import GridReader

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from dasnet.bundle import Bundle, load_bundle
 from flows import artifacts
-from flows.config import Frozen
+from flows.config import Frozen, LocalDirectory
 from flows.console import current_reporter
 from flows.network_figures import HEADINGS, Figure, changed_samples, figures_of
 from flows.run_directory import RunDirectory
@@ -31,7 +31,7 @@ class FiguresRequest(Frozen):
 
     source: Annotated[str, Field(description="Training directory, path of a bundle, or name of a shipped one.")]
     dataset: Annotated[Path, Field(description="Dataset directory; its test split is shown.")]
-    output: Annotated[Path, Field(description="Directory of the figures: new, or of the same ones.")]
+    output: Annotated[LocalDirectory, Field(description="Directory of the figures: new, or of the same ones.")]
     beside: Annotated[
         str | None,
         Field(description="Another training or bundle beside it in the t-SNE, for example one without attention."),

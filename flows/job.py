@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from dasnet.bundle import Bundle, load_bundle
 from flows.cluster import local_layout, require_cluster
 from flows.config import DetectRequest, InferenceRequest
-from flows.method import MethodModel, choose_method, is_method
+from flows.untrained_model import UntrainedModel, choose_untrained, is_untrained
 from storage.errors import InputError
 from storage.grids import common_grid, needs_resampling, select_bands
 from storage.mosaics import Mosaic, open_mosaic
@@ -46,7 +46,7 @@ class Job:
     request: DetectRequest
     mosaics: tuple[Mosaic, ...]
     readers: tuple[GridReader, ...]
-    bundle: Bundle | MethodModel
+    bundle: Bundle | UntrainedModel
     grid: GeoBox
     times: tuple[datetime, ...]
     dates_known: bool
@@ -64,7 +64,7 @@ class Job:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """What the probability depends on beside inputs, grid and bundle; a method's own parameters too."""
-        method = self.bundle if isinstance(self.bundle, MethodModel) else None
+        method = self.bundle if isinstance(self.bundle, UntrainedModel) else None
         return {
             "bands": [list(reader.bands) for reader in self.readers],
             "resampling": self.request.resampling,
@@ -113,7 +113,7 @@ class Job:
             ),
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
             (
-                "method" if isinstance(self.bundle, MethodModel) else "bundle",
+                "method" if isinstance(self.bundle, UntrainedModel) else "bundle",
                 f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}",
             ),
             ("blocks", f"{len(plan.blocks):,} of {plan.blocks.size} px"),
@@ -142,10 +142,10 @@ def resolve(request: DetectRequest) -> Job:
     """
     require_cluster(request.cluster)
     warnings: list[str] = []
-    bundle: Bundle | MethodModel
-    if is_method(request.bundle):
+    bundle: Bundle | UntrainedModel
+    if is_untrained(request.bundle):
         mosaics = (open_mosaic(request.before), open_mosaic(request.after))
-        bundle, bands = choose_method(request, mosaics, warnings)
+        bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
         bundle = load_bundle(request.bundle)
         mosaics = (open_mosaic(request.before), open_mosaic(request.after))
@@ -238,7 +238,7 @@ def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
         )
 
 
-def compare_resolution(grid: GeoBox, bundle: Bundle | MethodModel, warnings: list[str]) -> None:
+def compare_resolution(grid: GeoBox, bundle: Bundle | UntrainedModel, warnings: list[str]) -> None:
     """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
     if bundle.resolution is None:
         return
@@ -253,10 +253,10 @@ def compare_resolution(grid: GeoBox, bundle: Bundle | MethodModel, warnings: lis
         )
 
 
-def plan_of(request: InferenceRequest, bundle: Bundle | MethodModel, grid: GeoBox, *, dates: int) -> Plan:
+def plan_of(request: InferenceRequest, bundle: Bundle | UntrainedModel, grid: GeoBox, *, dates: int) -> Plan:
     """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
     window = request.window or bundle.window
-    usual = bundle.overlap if isinstance(bundle, MethodModel) else window // 4
+    usual = bundle.overlap if isinstance(bundle, UntrainedModel) else window // 4
     overlap = usual if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
@@ -269,5 +269,5 @@ def plan_of(request: InferenceRequest, bundle: Bundle | MethodModel, grid: GeoBo
         itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
         workers=layout.workers,
         lanes=layout.lanes,
-        model_bytes=bundle.lane_bytes if isinstance(bundle, MethodModel) else 0,
+        model_bytes=bundle.lane_bytes if isinstance(bundle, UntrainedModel) else 0,
     )

@@ -16,15 +16,16 @@ from dasnet.methods import title_of
 from flows import artifacts
 from flows.console import current_reporter
 from flows.job import Job
-from flows.method import MethodModel
+from flows.lost_images import looking_at, stored_images
 from flows.products import BlockStatistics, BlockVerifier, ProductLedger
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import read_progress
+from flows.untrained_model import UntrainedModel
 from flows.versions import versions
 from storage.cog import write_cog
 from storage.objects import Location
 from storage.page import area_words
-from storage.quicklook import make_quicklooks, write_quicklook
+from storage.quicklook import Quicklooks, make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
 from storage.stac import ItemAsset, write_item
 from storage.store import NODATA, RunStore
@@ -104,7 +105,10 @@ def _make_rest(
 
     polygons = products.make("changes", changes, parameters=parameters)
     captions = (_dated(job, 0), _dated(job, 1), "change probability")
-    looks = partial(make_quicklooks, store, threshold=threshold)
+
+    def looks() -> Quicklooks:
+        with looking_at(stored_images(store, job.blocks), ingested=partial(directory.ledger, "ingest")):
+            return make_quicklooks(store, threshold=threshold)
 
     def quicklook(path: Location) -> dict[str, Any]:
         write_quicklook(path, looks(), captions=captions)
@@ -190,7 +194,7 @@ def _report_data(
                 ),
             ],
             "Parameters": [(name, str(value)) for name, value in job.parameters.items()],
-            **({"Statistics": _statistics(directory)} if isinstance(job.bundle, MethodModel) else {}),
+            **({"Statistics": _statistics(directory)} if isinstance(job.bundle, UntrainedModel) else {}),
             "Arithmetic": [(name, str(value)) for name, value in described.get("execution", {}).items()],
             _kind(job).capitalize(): [
                 ("name", job.request.bundle),
@@ -207,11 +211,11 @@ def _report_data(
 
 
 def _kind(job: Job) -> str:
-    return "method" if isinstance(job.bundle, MethodModel) else "bundle"
+    return "method" if isinstance(job.bundle, UntrainedModel) else "bundle"
 
 
 def _how_sure(job: Job, directory: RunDirectory[Location], summary: Summary) -> tuple[str, str, str]:
-    if isinstance(job.bundle, MethodModel):
+    if isinstance(job.bundle, UntrainedModel):
         figure, _, origin = read_progress(directory).threshold.partition(", ")
         return "Threshold", figure, origin
     mean, high = summary.disagreement
@@ -256,7 +260,7 @@ def _write_item(path: Location, job: Job, directory: RunDirectory[Location], pro
             "inputs": described["files"],
             "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
             "threshold": job.bundle.threshold,
-            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, MethodModel) else {}),
+            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, UntrainedModel) else {}),
             "parameters": job.parameters,
             "execution": described.get("execution", {}),
             "dates_known": job.dates_known,
@@ -267,6 +271,6 @@ def _write_item(path: Location, job: Job, directory: RunDirectory[Location], pro
 
 
 def _made_by(job: Job) -> str:
-    if isinstance(job.bundle, MethodModel):
+    if isinstance(job.bundle, UntrainedModel):
         return f"{job.request.bundle}: {job.bundle.method.source}"
     return title_of(job.bundle.architecture)

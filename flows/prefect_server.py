@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from flows.errors import PrefectServerError
+
 # What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
 # task runs and events, which are services as well.
 _IDLE_SERVICES = (
@@ -31,10 +33,6 @@ _IDLE_SERVICES = (
     "SCHEDULER",
     "TRIGGERS",
 )
-
-
-class PrefectServerError(RuntimeError):
-    """The embedded server did not start, or the configured one does not answer."""
 
 
 def configured_api_url() -> str | None:

@@ -27,7 +27,7 @@ from dasnet.recipes import Recipe, TrainingData
 from dasnet.trained_bundle import TrainedBundle, bundle_of
 from dasnet.training import TrainingRun, pixel_distances
 from flows.class_weights import ATTRIBUTE
-from flows.cluster import cores
+from flows.machine import cores
 from storage.contact_sheet import Panel, contact_sheet
 from storage.dataset_store import DatasetStore
 from storage.publish import publish

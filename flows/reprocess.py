@@ -16,19 +16,20 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts
 from flows.archive_config import ReprocessRequest
-from flows.archive_job import ArchiveDirectory, ArchiveJob, grid_facts, resolve_archive
+from flows.archive_job import ArchiveDirectory, ArchiveJob, grid_facts, read_name, resolve_archive
 from flows.archive_overview import ArchiveSummary, make_archive_products
 from flows.archive_products import CellSummary, make_cell_products
-from flows.archive_work import CellWork, cell_work, read_name, work_of
+from flows.archive_work import CellWork, cell_work, work_of
 from flows.cluster import ClusterLayout, connect
 from flows.console import current_reporter
 from flows.detect import predictor_factory, summary_of_stage
 from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import describe_predictors, make_series_ingest_tool, make_series_tool, run_stage
+from flows.lost_images import set_back_lost
 from flows.versions import versions
 from storage.errors import IntegrityError
-from storage.store import create_image_store, create_probability_store
+from storage.new_store import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
@@ -167,6 +168,17 @@ def _quarantine_what_lacks_pixels(job: ArchiveJob, ingested: Ledger, ledger: Led
     ledger.append(entries)
 
 
+def _set_back_lost_images(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> None:
+    """Of the tasks that failed: what they need may have been lost since it was read, and is then read anew."""
+    ingested, inferred = directory.root.ledger("ingest"), directory.cell(cell).ledger("infer")
+    work = cell_work(job, cell, ingested=ingested, inferred=inferred)
+    failed = [wanted for name, wanted in work.tasks.items() if inferred.state(name) == "failed"]
+    for image in job.images:
+        boxes = [job.lattice.read_box(job.blocks[task.block].box) for task in failed if image.name in task.dates]
+        needed = {block.index for box in boxes for block in job.blocks.touching(box)}
+        set_back_lost(ingested, directory.stored_images([image], needed))
+
+
 def _reads(job: ArchiveJob, wanted: SeriesTask) -> list[str]:
     box = job.lattice.read_box(job.blocks[wanted.block].box)
     return [f"{date}/{block.name}" for block in job.blocks.touching(box) for date in wanted.dates]
@@ -186,6 +198,8 @@ def process_cell(
     """
     place = directory.cell(cell)
     place.path.mkdir(parents=True, exist_ok=True)
+    if job.request.retry_failed:
+        _set_back_lost_images(job, directory, cell)
     work = cell_work(job, cell, ingested=directory.root.ledger("ingest"), inferred=place.ledger("infer"))
     if work.to_read:
         ingest(job, directory, work, cluster, job.request.retries)

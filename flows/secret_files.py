@@ -7,9 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-
-class SecretError(ValueError):
-    """A secret is missing, badly formed, or lies where others can read it."""
+from flows.errors import SecretError
 
 
 def read_secret(path: Path) -> str:

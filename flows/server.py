@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.prefect_server import PrefectServerError, await_health, die_with_parent
+from flows.errors import PrefectServerError
+from flows.prefect_server import await_health, die_with_parent
 from flows.secret_files import login_from, make_login, require_login
 
 POOL = "dasnet"

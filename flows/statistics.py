@@ -17,17 +17,17 @@ from distributed import Client
 from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import Detector
-from dasnet.baselines.method import Method, State
-from dasnet.baselines.predictor import MethodPredictor, arithmetic
+from dasnet.baselines.predictor import UntrainedPredictor, arithmetic
 from dasnet.baselines.statistics import Tally, total
+from dasnet.baselines.untrained import State, UntrainedMethod
 from flows.cluster import ClusterLayout
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
 from flows.fanout import StageResult, describe_predictors, run_stage
 from flows.job import Job
-from flows.method import MethodModel
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
+from flows.untrained_model import UntrainedModel
 from storage.objects import Location
 from storage.store import RunStore
 from tiling.grid import BlockGrid
@@ -42,7 +42,7 @@ class StatisticsTool:
 
     store: RunStore[Location]
     sheets: BlockGrid
-    method: Method
+    method: UntrainedMethod
     state: State
 
     def describe(self) -> Mapping[str, Any]:
@@ -57,19 +57,24 @@ class StatisticsTool:
         return {"tally": tally.pack(), "seconds": round(time.perf_counter() - started, 4)}
 
 
-def make_statistics_tool(store: RunStore[Location], sheets: BlockGrid, method: Method, state: State) -> StatisticsTool:
+def make_statistics_tool(
+    store: RunStore[Location], sheets: BlockGrid, method: UntrainedMethod, state: State
+) -> StatisticsTool:
     """Runs once on each worker and pass. One thread each: more would add in another order."""
     threadpool_limits(limits=1, user_api="blas")
     return StatisticsTool(store=store, sheets=sheets, method=method, state=state)
 
 
-def make_method_predictor(detector: Detector) -> MethodPredictor:
+def make_untrained_predictor(detector: Detector) -> UntrainedPredictor:
     """Runs once on each worker, for infer."""
-    return MethodPredictor(detector)
+    return UntrainedPredictor(detector)
 
 
 def make_statistics(
-    job: Job, model: MethodModel, directory: RunDirectory[Location], cluster: Callable[[], tuple[Client, ClusterLayout]]
+    job: Job,
+    model: UntrainedModel,
+    directory: RunDirectory[Location],
+    cluster: Callable[[], tuple[Client, ClusterLayout]],
 ) -> Detector:
     """Make the passes that are still to be made.
 
@@ -96,7 +101,7 @@ def make_statistics(
 
 def _count(
     job: Job,
-    method: Method,
+    method: UntrainedMethod,
     state: State,
     sheets: BlockGrid,
     name: str,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dasnet.baselines.method import State
+from dasnet.baselines.untrained import State
 from flows.run_directory import RunDirectory
 from storage.errors import InputError
 from storage.objects import Location

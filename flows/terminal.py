@@ -53,7 +53,7 @@ def numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
 
 def print_pairs(pairs: list[tuple[str, str]]) -> None:
     for name, value in pairs:
-        stdout.print(f"[bold]{name:<13}[/bold]", end="")
+        stdout.print(f"[bold]{name:<12}[/bold] ", end="")  # a longer name keeps its distance
         stdout.print(value, markup=False, soft_wrap=True)
 
 

@@ -41,7 +41,7 @@ from flows.versions import versions
 from storage.dataset_store import DatasetStore, open_dataset
 from storage.page import markdown_table
 from storage.publish import publish, write_json_atomically
-from tiling.execute import ClusterLostError
+from tiling.errors import ClusterLostError
 
 _LOOK_S = 1.0
 

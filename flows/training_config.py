@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from dasnet.augment import Augmentation
 from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
-from flows.config import ClusterConfig, DetectRequest, Frozen
+from flows.config import ClusterConfig, DetectRequest, Frozen, LocalDirectory
 
 if TYPE_CHECKING:
 
@@ -45,7 +45,9 @@ class TrainRequest(Frozen):
     """A dataset in, a bundle out."""
 
     dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
-    output: Annotated[Path, Field(description="Training directory: new, or of the same training, which then goes on.")]
+    output: Annotated[
+        LocalDirectory, Field(description="Training directory: new, or of the same training, which then goes on.")
+    ]
     recipe: Annotated[
         RecipeName,
         Field(description="Where every setting comes from, the method too."),
@@ -87,7 +89,7 @@ class EvaluateRequest(Frozen):
     """A bundle and labelled samples in, scores out; and a labelled mosaic, through the path that detect uses."""
 
     bundle: Annotated[str, Field(description="Name of a shipped bundle, or a path.")]
-    output: Annotated[Path, Field(description="Directory of the evaluation: new, or of the same one.")]
+    output: Annotated[LocalDirectory, Field(description="Directory of the evaluation: new, or of the same one.")]
     dataset: Annotated[Path | None, Field(description="Dataset directory.")] = None
     split: Annotated[Literal["train", "val", "test"], Field(description="Which samples.")] = "test"
     mosaic: Annotated[

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasnet.baselines.detector import Detector, probability
-from dasnet.baselines.method import State
-from dasnet.baselines.methods import METHODS
+from dasnet.baselines.methods import UNTRAINED
+from dasnet.baselines.untrained import State
 from dasnet.metrics import Confusion
 from flows.comparison_results import Result
-from flows.score_method import BINS, score_method
+from flows.score_untrained import BINS, score_untrained
 from storage.dataset_store import DatasetStore, Samples
 from storage.publish import write_json_atomically
 
@@ -59,7 +59,7 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
         InputError: a split without samples.
         DegenerateStatisticsError: the statistics of a split say nothing.
     """
-    method = METHODS[name]
+    method = UNTRAINED[name]
     identity = {
         "method": name,
         "version": method.version,
@@ -87,9 +87,9 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
 
 
 def _scored(name: str, store: DatasetStore) -> dict[str, Any]:
-    threshold, chosen = score_method(name, store, "val").sweep.best()
+    threshold, chosen = score_untrained(name, store, "val").sweep.best()
     began = time.perf_counter()
-    found = score_method(name, store, "test")
+    found = score_untrained(name, store, "test")
     seconds = time.perf_counter() - began
     confusion = found.sweep.at(round(threshold * BINS))
     return {

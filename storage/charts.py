@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from storage.pictures import png
 
 # Okabe and Ito's colours
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -46,7 +47,7 @@ def lines(
         axis.grid(alpha=0.3)
         if len(series) > 1:
             axis.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability_diagram(series: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> bytes:
@@ -60,7 +61,7 @@ def reliability_diagram(series: Mapping[str, tuple[NDArray[np.float64], NDArray[
     axis.set(xlabel="probability", ylabel="observed share of change", xlim=(0, 1), ylim=(0, 1), title="Reliability")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def curves_of_thresholds(
@@ -90,7 +91,7 @@ def curves_of_thresholds(
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def dots(series: Mapping[str, Sequence[float]], *, x_label: str) -> bytes:
@@ -104,7 +105,7 @@ def dots(series: Mapping[str, Sequence[float]], *, x_label: str) -> bytes:
     axis.set_yticks(range(len(series)), list(series))
     axis.set(xlabel=x_label, xlim=(-0.02, 1.02), ylim=(len(series) - 0.5, -0.5))
     axis.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure)
 
 
 def heat(
@@ -129,10 +130,4 @@ def heat(
     axis.set_yticks(range(len(y)), [f"{value:g}" for value in y])
     axis.set(xlabel=x_label, ylabel=y_label)
     figure.colorbar(picture, ax=axis, label=scale_label)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from storage.pictures import png
 from storage.quicklook import colours, display_bands, stretch
 
 _CHANGED, _UNCHANGED, _UNKNOWN = (253, 231, 37), (40, 40, 48), (214, 214, 214)
@@ -67,9 +67,7 @@ def contact_sheet(panels: Sequence[Panel], *, bands: Sequence[str], columns: int
             scaled = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
             canvas.paste(scaled, (left + position * (side + _GAP), top + _GAP))
         draw.text((left, top + side + _GAP + 2), panel.caption[: wide * side // 6], fill="black", font=font)
-    buffer = io.BytesIO()
-    canvas.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return png(canvas)
 
 
 def _pictures(panel: Panel, bands: Sequence[str]) -> list[NDArray[np.uint8]]:

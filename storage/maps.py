@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from storage.pictures import png
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def grid_of_maps(
             axes[number][0].set_ylabel(row_titles[number], fontsize=8)
     if drawn is not None:
         figure.colorbar(drawn, ax=axes, label=scale, shrink=0.8)
-    return _png(figure)
+    return png(figure)
 
 
 def clouds(panels: Sequence[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]) -> bytes:
@@ -84,10 +85,4 @@ def clouds(panels: Sequence[tuple[str, NDArray[np.float32], NDArray[np.bool_]]])
             axis.scatter(chosen[:, 0], chosen[:, 1], s=14, c=colour, marker=form, label=name, linewidths=0, alpha=0.8)
         axis.set(title=title, xlabel="first axis of t-SNE", ylabel="second axis")
         axis.legend(frameon=False, fontsize=8)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

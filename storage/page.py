@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
+from storage.objects import Location
+from storage.pictures import data_uri
 from storage.publish import publish
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -45,11 +46,20 @@ class Page:
 
 def write_page(path: Path, page: Page) -> None:
     """Write the page; all text in it is escaped, all pictures are inside it."""
+    render(path, "page.html", page=page)
+
+
+def render(path: Location, template: str, **values: object) -> None:
+    """Write one of the templates, filled in; `values` has ``page``, of which each shows title, subtitle, warnings."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = _data_uri
-    html = environment.get_template("page.html").render(page=page)
+    environment.filters["data_uri"] = data_uri
+    html = environment.get_template(template).render(values)
     with publish(path) as draft:
         draft.write_text(html, encoding="utf-8")
 
@@ -63,8 +73,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 def area_words(square_metres: float) -> str:
     """Hectares, or square kilometres from a thousand hectares on."""
     return f"{square_metres / 1e4:,.2f} ha" if square_metres < 1e7 else f"{square_metres / 1e6:,.1f} km²"
-
-
-def _data_uri(picture: bytes) -> str:
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 import uuid
@@ -79,8 +78,6 @@ def claim_directory(path: Location) -> None:
     if isinstance(path, ObjectPath):
         _claim_prefix(path)
         return
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise InputError(f"output {path} is an address; this command writes to a local directory")
     if path.exists() and not path.is_dir():
         raise InputError(f"output {path} is a file, not a directory")
     if path.is_dir():

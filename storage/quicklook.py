@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from storage.cog import ProbabilityReader
 from storage.objects import Location
+from storage.pictures import LINE, edges
 from storage.publish import publish
 from storage.store import NODATA
 
@@ -141,10 +142,8 @@ def stretch(images: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np
 
 
 def _with_outline(picture: NDArray[np.uint8], changed: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    inside = changed.copy()
-    inside[1:-1, 1:-1] &= changed[:-2, 1:-1] & changed[2:, 1:-1] & changed[1:-1, :-2] & changed[1:-1, 2:]
     outlined = picture.copy()
-    outlined[changed & ~inside] = (255, 224, 0)
+    outlined[edges(changed)] = LINE
     return outlined
 
 

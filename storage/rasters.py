@@ -26,8 +26,9 @@ from rasterio.windows import Window
 
 from storage.errors import ShortReadError
 from storage.grids import is_whole_shift, region_geometry
-from storage.mosaics import Mosaic, Source
+from storage.mosaics import Mosaic
 from storage.objects import gdal_name, gdal_settings
+from storage.sources import Source
 from storage.zarr_store import open_address
 
 _OPEN_PER_THREAD = 16

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from storage.objects import Location
-from storage.publish import publish
+from storage.page import render
+from storage.pictures import outlines, photograph
 from storage.quicklook import Quicklooks
 
-_TEMPLATES = Path(__file__).with_name("templates")
 _BARS = 64
 
 
@@ -52,22 +47,19 @@ class ReportData:
 
 def write_report(path: Location, data: ReportData) -> None:
     """Write the page; all text in it is escaped, all pictures are inside it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    html = environment.get_template("report.html").render(
-        data=data,
-        before=_picture(data.looks.before),
-        after=_picture(data.looks.after),
-        probability=_picture(data.looks.probability),
-        outline=_outline(data.looks.changed),
+    render(
+        path,
+        "report.html",
+        page=data,
+        before=photograph(data.looks.before),
+        after=photograph(data.looks.after),
+        probability=photograph(data.looks.probability),
+        outline=outlines(data.looks.changed),
         height=data.looks.before.shape[0],
         width=data.looks.before.shape[1],
         bars=_bars(data.histogram),
         threshold_at=100 * data.threshold,
     )
-    with publish(path) as draft:
-        draft.write_text(html, encoding="utf-8")
 
 
 def disagreement_summary(histogram: NDArray[np.int64]) -> tuple[float, float]:
@@ -82,23 +74,6 @@ def disagreement_summary(histogram: NDArray[np.int64]) -> tuple[float, float]:
     values = np.arange(256) / 510
     percentile = values[np.searchsorted(np.cumsum(histogram), 0.95 * total)]
     return float((histogram * values).sum() / total), float(percentile)
-
-
-def _picture(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _outline(changed: NDArray[np.bool_]) -> str:
-    """Edges of the changed areas as a transparent picture that lies over both dates."""
-    padded = np.pad(changed, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    pixels = np.zeros((*changed.shape, 4), dtype=np.uint8)
-    pixels[changed & ~inside] = (255, 224, 0, 255)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _bars(histogram: Sequence[int]) -> list[tuple[float, float, float, str]]:

@@ -27,8 +27,9 @@ from storage.errors import InputError
 from storage.grids import common_grid
 from storage.header_checks import check_header
 from storage.label_values import IGNORED, binarise, histogram, one_band
-from storage.mosaics import DRIVERS, DTYPES, Mosaic, Source, open_mosaic, open_with_allowed_driver
+from storage.mosaics import Mosaic, open_mosaic
 from storage.rasters import GridReader
+from storage.sources import DRIVERS, DTYPES, Source, open_with_allowed_driver
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
 POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")

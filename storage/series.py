@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from storage.cog import Layer, write_layer
-from storage.store import NODATA, RunStore, create_probability_cube
+from storage.new_store import create_probability_cube
+from storage.store import NODATA, RunStore
 
 NEVER, UNKNOWN = 0, -1
 """Of a map of first dates: no change was seen; no pair is known there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from storage.contact_sheet import MEANINGS, judged, labelled
+from storage.pictures import png
 from storage.quicklook import display_bands, stretch
 
 _GAP, _LINE, _MARGIN = 6, 16, 10
@@ -67,9 +67,7 @@ def side_by_side(
             scaled = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
             canvas.paste(scaled, (left, upper + _LINE + 2))
             draw.text((left, upper + _LINE + side + 3), note, fill=(80, 80, 80), font=font)
-    buffer = io.BytesIO()
-    canvas.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return png(canvas)
 
 
 def _pictures(sample: Seen, bands: Sequence[str]) -> list[NDArray[np.uint8]]:

@@ -22,9 +22,6 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 )
 
-DASNET = "DASNet, a Siamese network with dual attention"
-"""What made a probability, as an item's lineage says it."""
-
 _SHA256_MULTIHASH = "1220"
 """The file extension wants multihashes: the code of SHA-256, and its length of 32 bytes."""
 
@@ -51,19 +48,19 @@ def write_item(
     assets: Sequence[ItemAsset],
     provenance: Mapping[str, Any],
     software: Mapping[str, str],
+    made_by: str,
     collection: tuple[str, str] | None = None,
     derived_from: Sequence[str] = (),
-    made_by: str = DASNET,
 ) -> None:
     """Write a STAC item beside its assets.
 
     Args:
-        collection: id of the collection it belongs to, and that one's address relative to the item.
-        derived_from: addresses of the items that the imagery came from.
         start, end: naive UTC datetimes of the two dates.
         provenance: goes into the properties under ``dasnet:…``: inputs with digests, bundle, parameters, run key.
         software: names and versions (processing extension).
-        made_by: what the probability comes from.
+        made_by: what the probability comes from, as the item's lineage says it.
+        collection: id of the collection it belongs to, and that one's address relative to the item.
+        derived_from: addresses of the items that the imagery came from.
     """
     footprint = grid.geographic_extent
     item = pystac.Item(

@@ -17,15 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import numpy as np
 import rioxarray  # noqa: F401  registers the .rio accessor
@@ -37,7 +30,6 @@ from obstore.exceptions import BaseError
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from zarr.codecs import ZstdCodec
-from zarr.errors import ZarrUserWarning
 
 from storage.errors import IntegrityError, ObjectStoreError
 from storage.objects import Location, ObjectPath, P, explain
@@ -58,215 +50,6 @@ WRITING = {"array.write_empty_chunks": True}
 def store_exists(path: Location) -> bool:
     """Whether a store was created at `path`; its root's metadata is what appears last."""
     return (path / "zarr.json").exists()
-
-
-def create_store(
-    path: Location,
-    *,
-    grid: GeoBox,
-    times: Sequence[datetime],
-    bands: Sequence[str],
-    dtype: str,
-    block: int,
-    chunk: int = 256,
-    attrs: Mapping[str, Any] | None = None,
-) -> None:
-    """Create an empty store of a series; it appears at `path` when it is complete.
-
-    Args:
-        grid: of all dates.
-        times: T ≥ 2 dates, ascending.
-        bands: names, in the order of the images' bands.
-        dtype: of the images: uint8, uint16 or float32.
-        block: side of a block, in pixels; a multiple of `chunk` if it is larger than that.
-        chunk: side of the inner chunks, in pixels.
-        attrs: what else the store should say of itself; JSON values.
-    """
-    if len(times) < 2 or list(times) != sorted(times):
-        raise ValueError(f"a series needs two or more dates in time order, not {list(times)}")
-    moments = _moments(times)
-    coordinates = {
-        "time": moments,
-        "band": np.array(list(bands), dtype=object),
-        "interval_start": ("interval", moments[:-1]),
-        "interval_end": ("interval", moments[1:]),
-    }
-    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
-        _add_images(group, grid, dates=len(times), bands=len(bands), dtype=dtype, block=block, chunk=chunk)
-        _add_probability(group, grid, intervals=len(times) - 1, block=block, chunk=chunk)
-
-
-def create_image_store(
-    path: Path,
-    *,
-    grid: GeoBox,
-    time: datetime,
-    bands: Sequence[str],
-    dtype: str,
-    block: int,
-    attrs: Mapping[str, Any] | None = None,
-) -> None:
-    """Create an empty store of one date: images alone. Arguments as of :func:`create_store`."""
-    coordinates = {"time": _moments([time]), "band": np.array(list(bands), dtype=object)}
-    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
-        _add_images(group, grid, dates=1, bands=len(bands), dtype=dtype, block=block)
-
-
-def create_probability_store(
-    path: Path, *, grid: GeoBox, interval: tuple[datetime, datetime], block: int, attrs: Mapping[str, Any] | None = None
-) -> None:
-    """Create an empty store of one pair of dates: its probability alone."""
-    start, end = interval
-    coordinates = {
-        "interval_start": ("interval", _moments([start])),
-        "interval_end": ("interval", _moments([end])),
-    }
-    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
-        _add_probability(group, grid, intervals=1, block=block)
-
-
-def create_probability_cube(
-    path: Path,
-    *,
-    grid: GeoBox,
-    intervals: Sequence[tuple[datetime, datetime]],
-    block: int,
-    attrs: Mapping[str, Any],
-    fill: Callable[[Path], None],
-) -> None:
-    """Create ``change_probability(time, y, x)`` of many pairs, `time` the later date of each; replaces an older one.
-
-    Args:
-        intervals: (earlier, later), ascending by the later.
-        fill: called with the draft's path, to bring the shards there.
-    """
-    coordinates = {
-        "time": _moments([end for _, end in intervals]),
-        "start": ("time", _moments([start for start, _ in intervals])),
-    }
-    with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
-        _add_probability(group, grid, intervals=len(intervals), block=block, dimension="time")
-        fill(Path(str(group.store_path.store.root)))  # type: ignore[attr-defined]
-
-
-def _moments(times: Sequence[datetime]) -> NDArray[np.datetime64]:
-    return np.array([np.datetime64(time, "ns") for time in times])
-
-
-@contextmanager
-def _drafted(
-    path: Location, grid: GeoBox, coordinates: Mapping[str, Any], *, block: int, attrs: Mapping[str, Any] | None
-) -> Iterator[zarr.Group]:
-    """A georeferenced group under a draft's name, which takes its place when the arrays are in it."""
-    if grid.crs is None:
-        raise ValueError("the grid has no CRS")
-    with ExitStack() as until_published:
-        if isinstance(path, ObjectPath):
-            draft = Path(until_published.enter_context(TemporaryDirectory(prefix="store-"))) / path.name
-        else:
-            draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-            shutil.rmtree(draft, ignore_errors=True)
-        _empty_store(draft, grid, coordinates, block=block, attrs=attrs)
-        yield zarr.open_group(draft, mode="r+")
-        with warnings.catch_warnings():
-            # without it every xarray.open_zarr warns; with it zarr warns that version 3 has no standard for it yet
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(draft)
-        if isinstance(path, ObjectPath):
-            _upload_store(draft, path)
-            return
-        old = path.with_name(f".{path.name}.old-{os.getpid()}")
-        if path.exists():
-            path.replace(old)
-        draft.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _empty_store(
-    draft: Path, grid: GeoBox, coordinates: Mapping[str, Any], *, block: int, attrs: Mapping[str, Any] | None
-) -> None:
-    assert grid.crs is not None
-    height, width = grid.shape
-    transform = grid.affine
-    dataset = xr.Dataset(
-        coords={
-            **coordinates,
-            "y": ("y", transform.f + transform.e * (np.arange(height) + 0.5)),
-            "x": ("x", transform.c + transform.a * (np.arange(width) + 0.5)),
-        },
-        attrs={
-            **(attrs or {}),
-            "block": block,
-            "grid": {"crs": str(grid.crs), "transform": list(transform)[:6], "shape": [height, width]},
-        },
-    )
-    dataset = dataset.rio.write_crs(grid.crs.wkt).rio.write_transform(transform)
-    dataset.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
-
-
-def _upload_store(draft: Path, path: ObjectPath) -> None:
-    """Bring a drafted store into a bucket: its root's metadata last, so that it says that the store is whole."""
-    root = draft / "zarr.json"
-    for file in sorted(entry for entry in draft.rglob("*") if entry.is_file() and entry != root):
-        (path / file.relative_to(draft).as_posix()).upload(file)
-    (path / root.name).upload(root)
-
-
-def _add_images(
-    group: zarr.Group, grid: GeoBox, *, dates: int, bands: int, dtype: str, block: int, chunk: int = 256
-) -> None:
-    _add(group, "image", grid, (dates, bands), ("time", "band"), dtype, block=block, chunk=chunk)
-    _add(group, "valid", grid, (dates,), ("time",), "bool", block=block, chunk=chunk, fill_value=False)
-
-
-def _add_probability(
-    group: zarr.Group, grid: GeoBox, *, intervals: int, block: int, chunk: int = 256, dimension: str = "interval"
-) -> None:
-    _add(
-        group,
-        "change_probability",
-        grid,
-        (intervals,),
-        (dimension,),
-        "uint8",
-        block=block,
-        chunk=chunk,
-        fill_value=NODATA,
-        _FillValue=NODATA,
-        scale_factor=PROBABILITY_SCALE,
-        long_name="probability of change between the two dates",
-    )
-
-
-def _add(
-    group: zarr.Group,
-    name: str,
-    grid: GeoBox,
-    leading: tuple[int, ...],
-    dimensions: tuple[str, ...],
-    dtype: str,
-    *,
-    block: int,
-    chunk: int,
-    fill_value: int | bool = 0,
-    **attributes: Any,
-) -> None:
-    """An array whose shards each hold one block of one date or interval, with all its bands."""
-    chunk = min(chunk, block)
-    if block % chunk:
-        raise ValueError(f"block {block} px must be a multiple of the inner chunk, {chunk} px")
-    depth = (1, *leading[1:])
-    array = group.create_array(
-        name,
-        shape=(*leading, *grid.shape),
-        dtype=dtype,
-        chunks=(*depth, chunk, chunk),
-        shards=(*depth, block, block),
-        compressors=COMPRESSORS,
-        dimension_names=(*dimensions, "y", "x"),
-        fill_value=fill_value,
-    )
-    array.attrs.update({"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", **attributes})
 
 
 class RunStore(Generic[P]):
@@ -386,26 +169,33 @@ class RunStore(Generic[P]):
     ) -> None:
         """Write one block of one date durably: image (C, h, w), valid (h, w). The range is exactly one block."""
         self._require_one_block(rows, cols)
-        self._write("image", (time, slice(None), rows, cols), image)
-        self._write("valid", (time, rows, cols), valid)
-        self._sync(self._image, (time, 0), rows, cols)
-        self._sync(self._valid, (time,), rows, cols)
+        self._write(self._image, (time, 0), (time, slice(None), rows, cols), image)
+        self._write(self._valid, (time,), (time, rows, cols), valid)
 
     def write_probability(self, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
         """Write one block of all intervals durably: (T − 1, h, w) uint8; returns the SHA-256 of its bytes, as hex."""
         self._require_one_block(rows, cols)
         pixels = np.ascontiguousarray(probability, dtype=np.uint8)
         for interval in range(len(pixels)):
-            self._write("change_probability", (interval, rows, cols), pixels[interval])
-            self._sync(self._probability, (interval,), rows, cols)
+            self._write(self._probability, (interval,), (interval, rows, cols), pixels[interval])
         return hashlib.sha256(pixels.data).hexdigest()
 
-    def _write(self, name: str, where: tuple[Any, ...], values: NDArray[Any]) -> None:
+    def _write(self, array: zarr.Array, leading: tuple[int, ...], where: tuple[Any, ...], values: NDArray[Any]) -> None:
+        """Write one shard; `leading`: its place in the dimensions before y and x, `where`: the selection it is."""
+        writing = self._for_writing[array.basename]
         try:
-            self._for_writing[name][where] = values
+            try:
+                writing[where] = values
+            except (BaseError, OSError):
+                raise
+            except Exception:  # zarr reads the shard that it replaces, which may be beyond reading
+                for shard in self._shards(array, leading, where[-2], where[-1]):
+                    shard.unlink(missing_ok=True)
+                writing[where] = values
         except BaseError as error:
             assert isinstance(self.path, ObjectPath)
-            raise ObjectStoreError(explain(self.path / name, error)) from error
+            raise ObjectStoreError(explain(self.path / array.basename, error)) from error
+        self._sync(array, leading, where[-2], where[-1])
 
     def _inside(self, rows: slice, cols: slice) -> tuple[slice, slice]:
         return (
@@ -433,11 +223,10 @@ class RunStore(Generic[P]):
                 f"its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
 
-    def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[Path]:
-        assert isinstance(self.path, Path)
-        folder = self.path.joinpath(array.name.strip("/"), "c", *map(str, leading))
+    def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[P]:
+        folder = "/".join([array.name.strip("/"), "c", *map(str, leading)])
         return [
-            folder / str(y) / str(x)
+            cast(P, self.path / f"{folder}/{y}/{x}")
             for y in range(rows.start // self.block, -(-rows.stop // self.block))
             for x in range(cols.start // self.block, -(-cols.stop // self.block))
         ]
@@ -447,7 +236,7 @@ class RunStore(Generic[P]):
             return  # what a store has accepted is durable
         for shard in self._shards(array, leading, rows, cols):
             for path in (shard, shard.parent):
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = os.open(str(path), os.O_RDONLY)
                 try:
                     os.fsync(descriptor)
                 finally:

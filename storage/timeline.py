@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,29 +10,21 @@ from math import floor, log10
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_dilation
 
-from storage.page import Section, area_words
-from storage.publish import publish
+from storage.page import Section, area_words, render
+from storage.pictures import Colour, outlines, photograph, png, see_through
 from storage.quicklook import MISSING, colours
 from storage.store import NODATA
-
-_TEMPLATES = Path(__file__).with_name("templates")
 
 NO_CHANGE, UNKNOWN = -1, -2
 """Of :func:`first_look`."""
 
 _EVERY = 7
 """Every n-th pixel is enough to know percentiles."""
-
-Colour = tuple[int, int, int]
-
-_LINE, _HALO = (255, 224, 0), (20, 20, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,56 +104,46 @@ def write_timeline(path: Path, data: Timeline) -> bytes:
     bar_m = _round_length(0.22 * width * data.pixel_m)
     axis = _axis([pair.changed_m2 for pair in data.pairs])
     bars = _bars(data, days, axis[-1][0])
-    html = (
-        _environment()
-        .get_template("timeline.html")
-        .render(
-            data=data,
-            width=width,
-            height=height,
-            dates=[
-                {"day": f"{found.day}", "picture": _jpeg(picture), "note": found.note}
-                for found, picture in zip(data.dates, _stretched(data.dates), strict=True)
-            ],
-            pairs=[
-                {
-                    "earlier": pair.earlier,
-                    "later": pair.later,
-                    "name": f"{days[pair.earlier]} to {days[pair.later]}",
-                    "start": f"{days[pair.earlier]}",
-                    "end": f"{days[pair.later]}",
-                    "probability": _jpeg(colours(pair.probability)),
-                    "outline": _outlines((pair.probability != NODATA) & (pair.probability >= data.level)),
-                    "colour": "#" + "".join(f"{part:02x}" for part in palette[number]),
-                    "first": f"{(first == number).sum() / known:.1%}",
-                    "area": area_words(pair.changed_m2),
-                    "places": pair.places,
-                    "share": f"{pair.share:.1%}",
-                    "bar": bars[number],
-                }
-                for number, pair in enumerate(data.pairs)
-            ],
-            first=_first_overlay(first, palette),
-            never=f"{(first == NO_CHANGE).sum() / known:.1%}",
-            ticks=_ticks(days),
-            axis=axis,
-            chosen=max(range(len(data.pairs)), key=lambda number: data.pairs[number].changed_m2),
-            scale_bar={"share": 100 * bar_m / (width * data.pixel_m), "words": _length_words(bar_m)},
-        )
+    render(
+        path,
+        "timeline.html",
+        page=data,
+        width=width,
+        height=height,
+        dates=[
+            {"day": f"{found.day}", "picture": photograph(picture), "note": found.note}
+            for found, picture in zip(data.dates, _stretched(data.dates), strict=True)
+        ],
+        pairs=[
+            {
+                "earlier": pair.earlier,
+                "later": pair.later,
+                "name": f"{days[pair.earlier]} to {days[pair.later]}",
+                "start": f"{days[pair.earlier]}",
+                "end": f"{days[pair.later]}",
+                "probability": photograph(colours(pair.probability)),
+                "outline": outlines((pair.probability != NODATA) & (pair.probability >= data.level)),
+                "colour": "#" + "".join(f"{part:02x}" for part in palette[number]),
+                "first": f"{(first == number).sum() / known:.1%}",
+                "area": area_words(pair.changed_m2),
+                "places": pair.places,
+                "share": f"{pair.share:.1%}",
+                "bar": bars[number],
+            }
+            for number, pair in enumerate(data.pairs)
+        ],
+        first=_first_overlay(first, palette),
+        never=f"{(first == NO_CHANGE).sum() / known:.1%}",
+        ticks=_ticks(days),
+        axis=axis,
+        chosen=max(range(len(data.pairs)), key=lambda number: data.pairs[number].changed_m2),
+        scale_bar={"share": 100 * bar_m / (width * data.pixel_m), "words": _length_words(bar_m)},
     )
-    with publish(path) as draft:
-        draft.write_text(html, encoding="utf-8")
     return _first_picture(first, palette, [pair_days(data, pair) for pair in data.pairs])
 
 
 def pair_days(data: Timeline, pair: TimelinePair) -> tuple[date, date]:
     return data.dates[pair.earlier].day, data.dates[pair.later].day
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
 
 
 def _palette(count: int) -> list[Colour]:
@@ -231,29 +211,9 @@ def _length_words(metres: float) -> str:
     return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
 
 
-def _outlines(changed: NDArray[np.bool_]) -> str:
-    """Edges of the changed areas, light with a dark halo, so that they are seen on any ground."""
-    padded = np.pad(changed, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    line = changed & ~inside
-    numbers = np.zeros(changed.shape, dtype=np.uint8)
-    numbers[binary_dilation(line, np.ones((3, 3)))] = 1
-    numbers[line] = 2
-    return _see_through(numbers, [_HALO, _LINE])
-
-
 def _first_overlay(first: NDArray[np.int16], palette: Sequence[Colour]) -> str:
     """Coloured where a change was seen, see-through elsewhere."""
-    return _see_through(np.clip(first + 1, 0, None), palette)
-
-
-def _see_through(numbers: NDArray[Any], palette: Sequence[Colour]) -> str:
-    """PNG of (h, w) numbers: 0 is see-through, n the n-th colour; at most 255 of them, or the last ones are one."""
-    picture = Image.fromarray(np.minimum(numbers, 255).astype(np.uint8), mode="P")
-    picture.putpalette([0, 0, 0, *(part for colour in palette[:255] for part in colour)])
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", transparency=0)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return see_through(np.clip(first + 1, 0, None), palette)
 
 
 def _first_picture(first: NDArray[np.int16], palette: Sequence[Colour], pairs: Sequence[tuple[date, date]]) -> bytes:
@@ -271,12 +231,4 @@ def _first_picture(first: NDArray[np.int16], palette: Sequence[Colour], pairs: S
     for row, (colour, text) in enumerate([*entries, (dark, "no change seen"), (MISSING, "nodata")]):
         draw.rectangle((width + 8, line * row + 3, width + 24, line * row + 17), fill=colour, outline=(120, 120, 120))
         draw.text((width + 32, line * row + 2), text, fill="black", font=font)
-    buffer = io.BytesIO()
-    canvas.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=86)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png(canvas)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,11 @@ def test_checkpoints_are_loaded_as_weights_only(path: Path) -> None:
 
 def test_there_are_modules_to_look_at() -> None:
     assert len(MODULES) > 30
+
+
+def test_what_only_looks_is_light() -> None:
+    """`dasnet status` and a refusal answer at once: neither waits for the libraries that a run needs."""
+    heavy = {"dask", "distributed", "prefect", "torch", "rasterio", "xarray", "zarr"}
+    listed = f"import sys, flows.cli, flows.errors, flows.status; print(*({heavy!r} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []

@@ -19,16 +19,10 @@ from distributed import Client, Future, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
+from tiling.errors import ClusterLostError, UnlikeWorkerError
+
 _COUNTING_S = 5.0
 """Seconds between two looks at how many workers there are."""
-
-
-class ClusterLostError(RuntimeError):
-    """The cluster is gone: the scheduler closed the connection, or no worker has come back in time."""
-
-
-class UnlikeWorkerError(RuntimeError):
-    """A worker computes otherwise than those that began the run, so its blocks would not fit theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)

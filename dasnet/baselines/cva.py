@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dasnet.baselines import otsu
 from dasnet.baselines.detector import PixelDetector, SquaredLength
-from dasnet.baselines.method import State
 from dasnet.baselines.statistics import Moments, Names, Tally, pixel_pairs, require_pixels, require_varying
+from dasnet.baselines.untrained import State
 
 
 def change_vectors(mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> SquaredLength:
@@ -36,17 +36,17 @@ class Cva:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         return otsu.PARAMETERS
 
     def count(self, state: State, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_]) -> Tally:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         if state.passes == 0:
             return Tally(moments=(Moments.of(pixel_pairs(before, after, valid)),))
         return Tally(counts=otsu.histogram(self._length(state).of(before[:, valid], after[:, valid])))
 
     def advance(self, state: State, tally: Tally, names: Names) -> State:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         if state.passes == 0:
             return first_state(tally, names)
         cut = otsu.cut(tally.counts, names)
@@ -57,7 +57,7 @@ class Cva:
         )
 
     def detector(self, state: State) -> PixelDetector:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         return PixelDetector(
             length=self._length(state),
             threshold=float(state.values["cut"]) ** 2,

@@ -18,16 +18,12 @@ def mad(moments: Moments, names: Names, among: str = "") -> Fit:
     Raises:
         DegenerateStatisticsError: the bands of one date depend on each other.
     """
-    covariance = moments.covariance
-    bands = len(covariance) // 2
-    before, after, across = covariance[:bands, :bands], covariance[bands:, bands:], covariance[:bands, bands:]
+    before, after, across = moments.correlations()
+    scale, bands = moments.deviation, len(before)
     require_independent(before, names.bands[:bands], among=among)
     require_independent(after, names.bands[bands:], among=among)
-    # with scaled bands the factors keep their digits, whatever units the bands have
-    scale = moments.deviation
-    root_before = cholesky(before / np.outer(scale[:bands], scale[:bands]), lower=True)
-    root_after = cholesky(after / np.outer(scale[bands:], scale[bands:]), lower=True)
-    half = solve_triangular(root_before, across / np.outer(scale[:bands], scale[bands:]), lower=True)
+    root_before, root_after = cholesky(before, lower=True), cholesky(after, lower=True)
+    half = solve_triangular(root_before, across, lower=True)
     left, correlations, right = svd(solve_triangular(root_after, half.T, lower=True).T)
     from_before = solve_triangular(root_before, left, lower=True, trans="T").T / scale[:bands]
     from_after = solve_triangular(root_after, right.T, lower=True, trans="T").T / scale[bands:]

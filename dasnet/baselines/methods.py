@@ -12,22 +12,22 @@ from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.cva import Cva
 from dasnet.baselines.irmad import IRMAD
-from dasnet.baselines.method import Method, State
 from dasnet.baselines.pca_kmeans import PcaKmeans
 from dasnet.baselines.reweighted import ChiSquared, Threshold
 from dasnet.baselines.sfa import ISFA, SFA
 from dasnet.baselines.statistics import Names, total
+from dasnet.baselines.untrained import State, UntrainedMethod
 from dasnet.errors import PredictorError
 
-METHODS: dict[str, Method] = {method.name: method for method in (Cva(), PcaKmeans(), IRMAD, SFA, ISFA)}
+UNTRAINED: dict[str, UntrainedMethod] = {method.name: method for method in (Cva(), PcaKmeans(), IRMAD, SFA, ISFA)}
 """By the name that a user gives."""
 
 Sheet = tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]
 """before and after, (C, h, w) each, and where both are valid, (h, w)."""
 
 
-def method_named(name: str, *, threshold: Threshold | None = None) -> Method:
-    """One of :data:`METHODS`.
+def untrained_named(name: str, *, threshold: Threshold | None = None) -> UntrainedMethod:
+    """One of :data:`UNTRAINED`.
 
     Args:
         threshold: another than the method's usual one.
@@ -36,7 +36,7 @@ def method_named(name: str, *, threshold: Threshold | None = None) -> Method:
         KeyError: no such method.
         PredictorError: a method that cannot take this threshold.
     """
-    method = METHODS[name]
+    method = UNTRAINED[name]
     if threshold is None or (threshold == "otsu" and isinstance(method, Cva)):
         return method
     if isinstance(method, ChiSquared):
@@ -45,7 +45,7 @@ def method_named(name: str, *, threshold: Threshold | None = None) -> Method:
     raise PredictorError(f"{name} knows no threshold {threshold!r}: its own is {own}")
 
 
-def fit(method: Method, sheets: Callable[[], Iterable[Sheet]], names: Names) -> State:
+def fit(method: UntrainedMethod, sheets: Callable[[], Iterable[Sheet]], names: Names) -> State:
     """All passes, one sheet after another in this process.
 
     Args:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from dasnet.baselines import otsu
 from dasnet.baselines.cva import change_vectors, first_state
 from dasnet.baselines.detector import SquaredLength
-from dasnet.baselines.method import State
 from dasnet.baselines.statistics import Moments, Names, Tally, pixel_pairs, require_pixels
+from dasnet.baselines.untrained import State
 
 SIDE = 4
 """Side of a patch, pixels; that of the paper. The patch of a pixel begins two rows above and two columns left of it."""
@@ -85,7 +85,7 @@ class PcaKmeans:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         return {
             "side": SIDE,
             "energy": self.energy,
@@ -95,7 +95,7 @@ class PcaKmeans:
         }
 
     def count(self, state: State, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_]) -> Tally:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         if state.passes == 0:
             return Tally(moments=(Moments.of(pixel_pairs(before, after, valid)),))
         whole = patches(valid).all(axis=0)
@@ -106,7 +106,7 @@ class PcaKmeans:
         return Tally(moments=(Moments.of(found[:, ~changed]), Moments.of(found[:, changed])))
 
     def advance(self, state: State, tally: Tally, names: Names) -> State:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         if state.passes == 0:
             return first_state(tally, names)
         return self._components(state, tally, names) if state.passes == 1 else self._clusters(state, tally, names)
@@ -160,7 +160,7 @@ class PcaKmeans:
         )
 
     def detector(self, state: State) -> PatchDetector:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         return PatchDetector(
             length=self._length(state),
             weights=state.values["weights"].reshape(SIDE, SIDE),

@@ -30,7 +30,7 @@ def arithmetic() -> dict[str, Any]:
 _STRIP = 1 << 18  # pixels at a time, so that float64 temporaries stay small beside the block
 
 
-class MethodPredictor:
+class UntrainedPredictor:
     """A method without training, its statistics known; a tiling.protocols.Predictor.
 
     Windows have no part in the result: a pixel is computed once, whatever windows cover it, so they never disagree.

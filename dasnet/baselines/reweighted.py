@@ -17,8 +17,8 @@ from scipy.stats import chi2
 
 from dasnet.baselines import otsu
 from dasnet.baselines.detector import PixelDetector, SquaredLength
-from dasnet.baselines.method import State
 from dasnet.baselines.statistics import Moments, Names, Tally, pixel_pairs, require_pixels, require_varying
+from dasnet.baselines.untrained import State
 
 Threshold = Literal["otsu", "chi2"]
 
@@ -69,7 +69,7 @@ class ChiSquared:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         fitting = {
             "most_fits": self.most_fits,
             "tolerance": self.tolerance,
@@ -79,7 +79,7 @@ class ChiSquared:
         return fitting | ({"significance": SIGNIFICANCE} if self.threshold == "chi2" else otsu.PARAMETERS)
 
     def count(self, state: State, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_]) -> Tally:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         pairs = pixel_pairs(before, after, valid)
         if not state.passes:
             return Tally(moments=(Moments.of(pairs),))
@@ -90,7 +90,7 @@ class ChiSquared:
         return Tally(moments=(Moments.of(pairs, gammaincc(bands / 2, squared / 2)),))
 
     def advance(self, state: State, tally: Tally, names: Names) -> State:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         if state.passes and self._settled(state):
             cut = otsu.cut(tally.counts, names)
             return State(
@@ -122,7 +122,7 @@ class ChiSquared:
         )
 
     def detector(self, state: State) -> PixelDetector:
-        """See :class:`~dasnet.baselines.method.Method`."""
+        """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         freedom = len(state.values["spectrum"])
         if self.threshold == "otsu":
             threshold = freedom * float(state.values["cut"]) ** 2

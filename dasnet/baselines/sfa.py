@@ -19,10 +19,8 @@ def slow_features(moments: Moments, names: Names, among: str = "") -> Fit:
     Raises:
         DegenerateStatisticsError: one relation binds the bands of both dates.
     """
-    scale = moments.deviation
-    correlation = moments.covariance / np.outer(scale, scale)
-    bands = len(scale) // 2
-    before, after, across = correlation[:bands, :bands], correlation[bands:, bands:], correlation[:bands, bands:]
+    before, after, across = moments.correlations()
+    scale, bands = moments.deviation, len(before)
     both = (before + after) / 2
     require_independent(both, [f"band {band}" for band in names.bands_before], among=f" in both dates{among}")
     slowness, features = eigh(before + after - across - across.T, both)

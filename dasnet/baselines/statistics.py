@@ -93,6 +93,15 @@ class Moments:
         """(D,) standard deviations."""
         return np.sqrt(np.diag(self.covariance))
 
+    def correlations(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Of pixel pairs: (C, C) each, of the bands before, of the bands after, and of those before with those after.
+
+        Unlike covariances they keep their digits in what is made of them, whatever units the bands have.
+        """
+        found = self.covariance / np.outer(self.deviation, self.deviation)
+        bands = len(found) // 2
+        return found[:bands, :bands], found[bands:, bands:], found[:bands, bands:]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tally:

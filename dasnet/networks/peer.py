@@ -5,6 +5,7 @@ Legend of shapes: B images, C bands, (H, W) pixels; all of these networks answer
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
@@ -87,9 +88,9 @@ class PeerNetwork(ChangeNetwork):
         """Pixels between two positions of the distance."""
         return self.architecture.stride
 
+    @abstractmethod
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to a tensor of B for each resolution that is kept."""
-        raise NotImplementedError
 
     def of_both_dates(self, images: Tensor) -> tuple[Features, Features]:
         """Features of the first and of the second date: (2b, C, H, W) to tensors of b."""
@@ -107,9 +108,9 @@ class SegmentationNetwork(PeerNetwork):
     losses = ("cross-entropy",)
     parts = ("segmentation",)
 
+    @abstractmethod
     def scores(self, before: Features, after: Features) -> Tensor:
         """(B, 2, H, W) scores of unchanged and changed."""
-        raise NotImplementedError
 
     def logit(self, before: Features, after: Features) -> Tensor:
         """(B, H, W) log-odds of changed, in the arithmetic that the network computes in."""

@@ -14,23 +14,15 @@ from affine import Affine
 
 from storage.errors import InputError
 from storage.mosaics import open_mosaic
+from tests.rasters import geotiff
 
 
-def geotiff(path: Path, pixels: np.ndarray | None = None, **profile: object) -> Path:
-    """A georeferenced RGB GeoTIFF of 256 × 256 px; `profile` overrides what rasterio is told."""
-    data = np.random.default_rng(0).integers(1, 255, (3, 256, 256)).astype(np.uint8) if pixels is None else pixels
-    defaults: dict[str, object] = {
-        "driver": "GTiff",
-        "count": data.shape[0],
-        "height": data.shape[1],
-        "width": data.shape[2],
-        "dtype": data.dtype,
-        "crs": "EPSG:32631",
-        "transform": Affine(1, 0, 500_000, 0, -1, 5_600_000),
-    }
-    with rasterio.open(path, "w", **{**defaults, **profile}) as dataset:
-        dataset.write(data)
-    return path
+def raster(path: Path, pixels: np.ndarray | None = None, **profile: object) -> Path:
+    """A georeferenced RGB GeoTIFF of 256 × 256 px."""
+    random = np.random.default_rng(0)
+    return geotiff(
+        path, random.integers(1, 255, (3, 256, 256)).astype(np.uint8) if pixels is None else pixels, **profile
+    )
 
 
 def refused(path: Path | str, *words: str) -> None:
@@ -56,20 +48,20 @@ def test_missing_empty_and_not_a_raster(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("driver", ["GTiff", "COG"])
 def test_truncated(tmp_path: Path, share: float, driver: str) -> None:
-    whole = geotiff(tmp_path / "whole.tif", driver=driver).read_bytes()
+    whole = raster(tmp_path / "whole.tif", driver=driver).read_bytes()
     cut = tmp_path / "cut.tif"
     cut.write_bytes(whole[: int(len(whole) * share)])
     refused(cut, "cut.tif")
 
 
 def test_truncated_envi(tmp_path: Path) -> None:
-    path = geotiff(tmp_path / "scene.img", driver="ENVI")
+    path = raster(tmp_path / "scene.img", driver="ENVI")
     path.write_bytes(path.read_bytes()[:100_000])
     refused(path, "scene.img", "100,000", "truncated")
 
 
 def test_a_vrt_under_the_name_of_a_tiff(tmp_path: Path) -> None:
-    secret = geotiff(tmp_path / "secret.tif")
+    secret = raster(tmp_path / "secret.tif")
     text = (
         '<VRTDataset rasterXSize="256" rasterYSize="256"><SRS>EPSG:32631</SRS>'
         "<GeoTransform>500000, 1, 0, 5600000, 0, -1</GeoTransform>"
@@ -94,14 +86,14 @@ def _patch_tag(path: Path, tag: int, value: int) -> None:
 
 @pytest.mark.parametrize("side", [200_000, 2_000_000_000])
 def test_a_header_that_claims_absurd_size(tmp_path: Path, side: int) -> None:
-    path = geotiff(tmp_path / "huge.tif", tiled=True, blockxsize=256, blockysize=256)
+    path = raster(tmp_path / "huge.tif", tiled=True, blockxsize=256, blockysize=256)
     _patch_tag(path, 256, side)
     _patch_tag(path, 257, side)
     refused(path, "huge.tif")
 
 
 def test_a_header_that_claims_an_absurd_tile(tmp_path: Path) -> None:
-    path = geotiff(tmp_path / "tile.tif", tiled=True, blockxsize=256, blockysize=256)
+    path = raster(tmp_path / "tile.tif", tiled=True, blockxsize=256, blockysize=256)
     for tag in (256, 257, 322, 323):
         _patch_tag(path, tag, 1_000_000)
     refused(path, "tile.tif")
@@ -128,35 +120,35 @@ def test_large_and_almost_empty_is_no_attack(tmp_path: Path) -> None:
 
 
 def _without_crs(path: Path) -> Path:
-    return geotiff(path, crs=None)
+    return raster(path, crs=None)
 
 
 def _rotated(path: Path) -> Path:
-    return geotiff(path, transform=Affine.translation(500_000, 5_600_000) @ Affine.rotation(10) @ Affine.scale(1, -1))
+    return raster(path, transform=Affine.translation(500_000, 5_600_000) @ Affine.rotation(10) @ Affine.scale(1, -1))
 
 
 def _south_up(path: Path) -> Path:
-    return geotiff(path, transform=Affine(1, 0, 500_000, 0, 1, 5_600_000))
+    return raster(path, transform=Affine(1, 0, 500_000, 0, 1, 5_600_000))
 
 
 def _nowhere(path: Path) -> Path:
-    return geotiff(path, transform=Affine.identity())
+    return raster(path, transform=Affine.identity())
 
 
 def _all_nodata(path: Path) -> Path:
-    return geotiff(path, np.zeros((3, 256, 256), np.uint8), nodata=0)
+    return raster(path, np.zeros((3, 256, 256), np.uint8), nodata=0)
 
 
 def _all_nan(path: Path) -> Path:
-    return geotiff(path, np.full((3, 256, 256), np.nan, np.float32))
+    return raster(path, np.full((3, 256, 256), np.nan, np.float32))
 
 
 def _complex(path: Path) -> Path:
-    return geotiff(path, np.zeros((1, 64, 64), np.complex64))
+    return raster(path, np.zeros((1, 64, 64), np.complex64))
 
 
 def _signed(path: Path) -> Path:
-    return geotiff(path, np.ones((1, 64, 64), np.int16))
+    return raster(path, np.ones((1, 64, 64), np.int16))
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -178,12 +170,12 @@ def test_rasters_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Path
 
 
 def test_files_that_do_not_make_one_mosaic(tmp_path: Path) -> None:
-    geotiff(tmp_path / "a.tif")
-    geotiff(tmp_path / "b.tif", np.ones((2, 64, 64), np.uint8))
+    raster(tmp_path / "a.tif")
+    raster(tmp_path / "b.tif", np.ones((2, 64, 64), np.uint8))
     refused(tmp_path, "do not make one mosaic", "a.tif has bands 3", "b.tif has 2")
 
 
 def test_one_valid_pixel_is_found_wherever_it_is(tmp_path: Path) -> None:
     pixels = np.zeros((3, 256, 256), np.uint8)
     pixels[:, 201, 77] = 5
-    assert open_mosaic(geotiff(tmp_path / "a.tif", pixels, nodata=0)).grid.shape == (256, 256)
+    assert open_mosaic(raster(tmp_path / "a.tif", pixels, nodata=0)).grid.shape == (256, 256)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasnet.baselines.detector import Detector
-from dasnet.baselines.method import Method
 from dasnet.baselines.methods import fit
 from dasnet.baselines.statistics import Names
+from dasnet.baselines.untrained import UntrainedMethod
 
 
 def names(bands: int) -> Names:
@@ -35,7 +35,7 @@ def two_dates(
 
 
 def detector_of(
-    method: Method, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_] | None = None
+    method: UntrainedMethod, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_] | None = None
 ) -> Detector:
     """Fitted to a whole pair at once."""
     there = np.ones(before.shape[1:], dtype=bool) if valid is None else valid
@@ -43,7 +43,7 @@ def detector_of(
 
 
 def statistic_of(
-    method: Method, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_] | None = None
+    method: UntrainedMethod, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """(h, w) of a whole pair, fitted to itself."""
     there = np.ones(before.shape[1:], dtype=bool) if valid is None else valid

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasnet.baselines.methods import METHODS, fit, method_named
+from dasnet.baselines.methods import UNTRAINED, fit, untrained_named
 from dasnet.baselines.statistics import Moments, Tally, pixel_pairs, total
 from dasnet.errors import DegenerateStatisticsError, PredictorError
 from tests.dasnet.pairs import detector_of, names, two_dates
@@ -52,32 +52,32 @@ def test_a_tally_survives_json_to_the_last_bit() -> None:
         assert np.array_equal(mine.scatter, mine.scatter.T)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 @settings(max_examples=6)
 @given(rows=st.sets(st.sampled_from([4, 16, 20, 32, 48])), cols=st.sets(st.sampled_from([8, 24, 40])))
 def test_statistics_of_sheets_are_those_of_the_whole_pair(name: str, rows: set[int], cols: set[int]) -> None:
     before, after, _ = two_dates(height=60, width=72)
     valid = np.ones((60, 72), dtype=bool)
     valid[3:11, 40:] = False
-    whole = fit(METHODS[name], lambda: [(before, after, valid)], names(3))
+    whole = fit(UNTRAINED[name], lambda: [(before, after, valid)], names(3))
     boxes = [
         (slice(top, bottom), slice(left, right))
         for top, bottom in zip([0, *sorted(rows)], [*sorted(rows), 60], strict=True)
         for left, right in zip([0, *sorted(cols)], [*sorted(cols), 72], strict=True)
     ]
     sheets = [(before[:, *box], after[:, *box], valid[box]) for box in boxes]
-    found = fit(METHODS[name], lambda: sheets, names(3))
+    found = fit(UNTRAINED[name], lambda: sheets, names(3))
     assert found.passes == whole.passes
-    one, other = METHODS[name].detector(whole), METHODS[name].detector(found)
+    one, other = UNTRAINED[name].detector(whole), UNTRAINED[name].detector(found)
     assert other.threshold == pytest.approx(one.threshold, rel=1e-9)
     np.testing.assert_allclose(
         other.statistic(before, after, valid)[valid], one.statistic(before, after, valid)[valid], rtol=1e-7, atol=1e-9
     )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_degenerate_pairs_are_refused_by_name(name: str) -> None:
-    method = METHODS[name]
+    method = UNTRAINED[name]
     before, after, _ = two_dates()
     constant = after.copy()
     constant[1] = 7
@@ -97,7 +97,7 @@ def test_bands_that_determine_one_another_are_named() -> None:
     before, after, _ = two_dates(4)
     before[3] = 2 * before[0] - before[2] + 5
     with pytest.raises(DegenerateStatisticsError) as refused:
-        detector_of(METHODS["irmad"], before, after)
+        detector_of(UNTRAINED["irmad"], before, after)
     assert "singular" in str(refused.value)
     assert "band b1 of old.tif, band b3 of old.tif, band b4 of old.tif determine" in str(refused.value)
     after[3] = 2 * after[0] - after[2] + 5
@@ -106,7 +106,7 @@ def test_bands_that_determine_one_another_are_named() -> None:
         shared_before, shared_after = before.copy(), after.copy()
         shared_before[3], shared_after[3] = shared_before[0], shared_after[0]
         with pytest.raises(DegenerateStatisticsError, match="in both dates: band b1, band b4 determine"):
-            detector_of(METHODS[name], shared_before, shared_after)
+            detector_of(UNTRAINED[name], shared_before, shared_after)
 
 
 def test_patches_are_needed_for_patches() -> None:
@@ -114,14 +114,14 @@ def test_patches_are_needed_for_patches() -> None:
     valid = np.zeros((9, 40), dtype=bool)
     valid[::3] = True
     with pytest.raises(DegenerateStatisticsError, match="no patch of 4 × 4 pixels is valid in both"):
-        detector_of(METHODS["pca-kmeans"], before, after, valid)
+        detector_of(UNTRAINED["pca-kmeans"], before, after, valid)
 
 
 def test_thresholds_that_a_method_does_not_have_are_refused() -> None:
-    assert method_named("cva", threshold="otsu") is METHODS["cva"]
+    assert untrained_named("cva", threshold="otsu") is UNTRAINED["cva"]
     for name, threshold in (("cva", "chi2"), ("pca-kmeans", "chi2"), ("pca-kmeans", "otsu")):
         with pytest.raises(PredictorError, match=f"{name} knows no threshold '{threshold}'"):
-            method_named(name, threshold=threshold)  # type: ignore[arg-type]
+            untrained_named(name, threshold=threshold)  # type: ignore[arg-type]
 
 
 def test_pixel_pairs_are_both_dates_of_the_valid_pixels() -> None:

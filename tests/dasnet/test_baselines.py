@@ -20,11 +20,11 @@ from sklearn.metrics import cohen_kappa_score
 
 from dasnet.baselines.detector import levels, probability
 from dasnet.baselines.irmad import mad
-from dasnet.baselines.method import Method
-from dasnet.baselines.methods import METHODS, method_named
-from dasnet.baselines.predictor import MethodPredictor
+from dasnet.baselines.methods import UNTRAINED, untrained_named
+from dasnet.baselines.predictor import UntrainedPredictor
 from dasnet.baselines.sfa import slow_features
 from dasnet.baselines.statistics import Moments
+from dasnet.baselines.untrained import UntrainedMethod
 from dasnet.errors import PredictorError
 from tests.dasnet.pairs import detector_of, names, statistic_of, two_dates
 
@@ -38,12 +38,12 @@ def test_change_vectors_of_four_pixels_by_hand() -> None:
     before = np.array([[[0, 0, 4, 4]], [[2, 6, 2, 6]]], dtype=np.uint8)
     after = np.array([[[1, 1, 3, 3]], [[2, 6, 6, 2]]], dtype=np.uint8)
     # standardised: −1 −1 1 1 at both dates; −1 1 −1 1 then −1 1 1 −1, so two pixels move by (0, ±2): 4 over 2 bands
-    np.testing.assert_allclose(statistic_of(METHODS["cva"], before, after), [[0, 0, 2, 2]], atol=1e-15)
+    np.testing.assert_allclose(statistic_of(UNTRAINED["cva"], before, after), [[0, 0, 2, 2]], atol=1e-15)
 
 
 def test_otsus_threshold_is_that_of_scikit_image() -> None:
     before, after, _ = two_dates()
-    detector = detector_of(METHODS["cva"], before, after)
+    detector = detector_of(UNTRAINED["cva"], before, after)
     sizes = np.sqrt(detector.statistic(before, after, np.ones(before.shape[1:], dtype=bool)))
     bins = np.floor(sizes * 256)  # 4096 bins up to 16
     assert np.sqrt(detector.threshold) * 256 == threshold_otsu(bins, nbins=int(bins.max() - bins.min()) + 1) // 1 + 1
@@ -105,7 +105,7 @@ def reweighted(before: NDArray[Any], after: NDArray[Any], kind: str) -> NDArray[
 def test_iterated_methods_are_their_definition_on_whole_arrays(name: str) -> None:
     before, after, _ = two_dates(4)
     np.testing.assert_allclose(
-        statistic_of(METHODS[name], before, after), reweighted(before, after, name), rtol=1e-5, atol=1e-8
+        statistic_of(UNTRAINED[name], before, after), reweighted(before, after, name), rtol=1e-5, atol=1e-8
     )
 
 
@@ -114,7 +114,7 @@ def test_iterated_methods_are_their_definition_on_whole_arrays(name: str) -> Non
 def test_irmad_is_blind_to_affine_changes_of_either_date(seed: int) -> None:
     random = np.random.default_rng(seed)
     before, after, _ = two_dates(3)
-    original = statistic_of(METHODS["irmad"], before, after)
+    original = statistic_of(UNTRAINED["irmad"], before, after)
 
     def mixed(image: NDArray[np.float64]) -> NDArray[np.float64]:
         turn, _ = np.linalg.qr(random.normal(size=(3, 3)))
@@ -122,7 +122,7 @@ def test_irmad_is_blind_to_affine_changes_of_either_date(seed: int) -> None:
         return np.einsum("ij,jyx->iyx", mixture, image) + random.normal(size=(3, 1, 1)) * 1000
 
     np.testing.assert_allclose(
-        statistic_of(METHODS["irmad"], mixed(before), mixed(after)), original, rtol=1e-5, atol=1e-8
+        statistic_of(UNTRAINED["irmad"], mixed(before), mixed(after)), original, rtol=1e-5, atol=1e-8
     )
 
 
@@ -131,8 +131,8 @@ def test_change_vectors_and_slow_features_are_blind_to_gain_and_offset_of_each_b
     gain, offset = np.array([0.1, 3, 40])[:, None, None], np.array([5, -100, 0])[:, None, None]
     for name in ("cva", "pca-kmeans", "sfa", "isfa"):
         np.testing.assert_allclose(
-            statistic_of(METHODS[name], before * gain + offset, after),
-            statistic_of(METHODS[name], before, after),
+            statistic_of(UNTRAINED[name], before * gain + offset, after),
+            statistic_of(UNTRAINED[name], before, after),
             rtol=1e-6,
             atol=1e-9,
         )
@@ -156,7 +156,7 @@ def test_chi2_calls_one_unchanged_pixel_in_a_hundred_changed(name: str) -> None:
     before = random.normal(100, 20, (2, 400, 400))
     after = before + random.normal(0, 5, before.shape)
     # reweighting narrows what is taken for unchanged: one fit is where χ² is exact
-    method: Any = method_named(name, threshold="chi2")
+    method: Any = untrained_named(name, threshold="chi2")
     once = type(method)(**{**vars(method), "most_fits": 1})
     detector = detector_of(once, before, after)
     assert detector.threshold == pytest.approx(9.2103, abs=1e-4)  # −2 ln 0.01
@@ -169,7 +169,7 @@ def test_reweighting_brings_the_change_out() -> None:
     for plain, iterated in (("sfa", "isfa"),):
         contrast = [
             np.median(found[changed]) / np.median(found[~changed])
-            for found in (statistic_of(METHODS[name], before, after) for name in (plain, iterated))
+            for found in (statistic_of(UNTRAINED[name], before, after) for name in (plain, iterated))
         ]
         assert contrast[1] > 2 * contrast[0]
 
@@ -179,7 +179,7 @@ def test_one_changed_square_is_found_by_pca_and_kmeans() -> None:
     before = random.integers(90, 110, (1, 64, 64)).astype(np.uint8)
     after = before + random.integers(0, 3, before.shape).astype(np.uint8)
     after[0, 24:40, 12:36] = 220
-    detector = detector_of(METHODS["pca-kmeans"], before, after)
+    detector = detector_of(UNTRAINED["pca-kmeans"], before, after)
     called = detector.statistic(before, after, np.ones((64, 64), dtype=bool)) >= detector.threshold
     assert called[26:39, 14:35].all(), "all but its rim"
     outside = np.ones((64, 64), dtype=bool)
@@ -197,22 +197,22 @@ def test_pca_and_kmeans_are_those_of_scikit_learn() -> None:
     features = PCA(n_components=0.9, svd_solver="full").fit_transform(patches)
     clusters = KMeans(2, n_init=10, random_state=0).fit_predict(features)
     changed = clusters == int(patches[clusters == 1].mean() > patches[clusters == 0].mean())
-    detector = detector_of(METHODS["pca-kmeans"], before, after)
+    detector = detector_of(UNTRAINED["pca-kmeans"], before, after)
     called = detector.statistic(before, after, np.ones((96, 96), dtype=bool)) >= detector.threshold
     # the pixel whose patch this is
     assert cohen_kappa_score(called[2::4, 2::4].ravel(), changed) > 0.97
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_a_changed_rectangle_is_found_in_any_type_of_values(name: str) -> None:
     before, after, changed = two_dates(3, height=120, width=120, seed=4)
     whole = [np.clip(np.round(date + 100), 0, 65535).astype(np.uint16) for date in (before, after)]
-    integer = statistic_of(METHODS[name], *whole)
-    detector = detector_of(METHODS[name], *whole)
+    integer = statistic_of(UNTRAINED[name], *whole)
+    detector = detector_of(UNTRAINED[name], *whole)
     called = integer >= detector.threshold
     assert (called & changed).sum() / (called | changed).sum() > 0.5
     floats = [date.astype(np.float32) for date in whole]
-    assert np.array_equal(statistic_of(METHODS[name], *floats), integer)
+    assert np.array_equal(statistic_of(UNTRAINED[name], *floats), integer)
 
 
 @pytest.mark.parametrize("name", ["irmad", "isfa"])
@@ -220,31 +220,31 @@ def test_what_agrees_to_the_last_digit_is_unchanged_and_nothing_else(name: str) 
     """Canonical correlations of 1, slowness of 0: an edit pasted into a copy of the image."""
     before, after, changed = two_dates(3)
     pasted = np.where(changed, after, before)
-    detector = detector_of(METHODS[name], before, pasted)
+    detector = detector_of(UNTRAINED[name], before, pasted)
     assert np.array_equal(detector.statistic(before, pasted, ~changed) >= detector.threshold, changed)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_one_band_is_enough(name: str) -> None:
     before, after, changed = two_dates(1, height=120, width=120)
-    found = statistic_of(METHODS[name], before, after)
+    found = statistic_of(UNTRAINED[name], before, after)
     assert np.median(found[changed]) > 3 * np.median(found[~changed])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_what_nodata_holds_says_nothing(name: str) -> None:
     before, after, _ = two_dates(3)
     valid = np.ones(before.shape[1:], dtype=bool)
     valid[10:23, 5:18] = False
-    found = statistic_of(METHODS[name], before, after, valid)
+    found = statistic_of(UNTRAINED[name], before, after, valid)
     wild_before, wild_after = before.copy(), after.copy()
     wild_before[:, ~valid], wild_after[:, ~valid] = 5e4, -1e5
-    assert np.array_equal(statistic_of(METHODS[name], wild_before, wild_after, valid)[valid], found[valid])
+    assert np.array_equal(statistic_of(UNTRAINED[name], wild_before, wild_after, valid)[valid], found[valid])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_a_pixels_bits_do_not_depend_on_where_the_array_is_cut(name: str) -> None:
-    method: Method = METHODS[name]
+    method: UntrainedMethod = UNTRAINED[name]
     before, after, _ = two_dates(3, height=61, width=73)
     there = np.ones((61, 73), dtype=bool)
     there[30, 20:40] = False
@@ -275,16 +275,18 @@ def test_the_predictor_fills_its_crop_and_nothing_else() -> None:
     valid = np.ones((2, 64, 80), dtype=bool)
     valid[0, 40:, :] = valid[1, :, 70:] = False
     both = valid[0] & valid[1]
-    detector = detector_of(METHODS["pca-kmeans"], before, after, both)
+    detector = detector_of(UNTRAINED["pca-kmeans"], before, after, both)
     origins = np.array([(y, x) for y in (0, 32) for x in (0, 32, 48)], dtype=np.int64)
     arguments: dict[str, Any] = {"origins": origins, "taper": np.ones(32, dtype=np.float32)}
     images = np.stack([before, after])
-    found = MethodPredictor(detector).predict(images, valid, crop=(slice(8, 60), slice(16, 80)), **arguments)
+    found = UntrainedPredictor(detector).predict(images, valid, crop=(slice(8, 60), slice(16, 80)), **arguments)
     expected = np.where(both, levels(detector.statistic(before, after, both), detector.threshold), 255)
     assert np.array_equal(found.probability[0], expected[8:60, 16:80])
     assert (found.windows_computed, found.windows_skipped) == (6, 0)
     assert not found.disagreement.any() and found.disagreement.shape == (256,)
-    empty = MethodPredictor(detector).predict(images, valid & False, crop=(slice(0, 64), slice(0, 80)), **arguments)
+    empty = UntrainedPredictor(detector).predict(images, valid & False, crop=(slice(0, 64), slice(0, 80)), **arguments)
     assert (empty.probability == 255).all() and empty.windows_computed == 0
     with pytest.raises(PredictorError, match="one pair"):
-        MethodPredictor(detector).predict(images, valid, crop=(slice(0, 9), slice(0, 9)), pairs=[(1, 0)], **arguments)
+        UntrainedPredictor(detector).predict(
+            images, valid, crop=(slice(0, 9), slice(0, 9)), pairs=[(1, 0)], **arguments
+        )

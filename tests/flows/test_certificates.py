@@ -11,7 +11,8 @@ from pathlib import Path
 import dask
 import pytest
 
-from flows.certificates import ROLES, CertificateError, Certificates, configured_security, make_certificates
+from flows.certificates import ROLES, Certificates, configured_security, make_certificates
+from flows.errors import CertificateError
 from tests.flows.conftest import Finished
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

@@ -11,27 +11,17 @@ import pytest
 import rasterio
 from affine import Affine
 
+from flows.cli import main
 from storage.synthesize import SyntheticPair
 from tests.flows.conftest import Finished
+from tests.rasters import geotiff
 
 Dasnet = Callable[..., Finished]
 
 
 def raster(path: Path, *, pixels: np.ndarray | None = None, **profile: object) -> Path:
-    """A small RGB GeoTIFF of 300 × 200 px; `profile` overrides what rasterio is told."""
-    data = np.full((3, 200, 300), 90, dtype=np.uint8) if pixels is None else pixels
-    settings: dict[str, object] = {
-        "driver": "GTiff",
-        "count": data.shape[0],
-        "height": data.shape[1],
-        "width": data.shape[2],
-        "dtype": data.dtype,
-        "crs": "EPSG:32631",
-        "transform": Affine(1, 0, 500_000, 0, -1, 5_600_000),
-    }
-    with rasterio.open(path, "w", **{**settings, **profile}) as dataset:
-        dataset.write(data)
-    return path
+    """A small RGB GeoTIFF of 300 × 200 px."""
+    return geotiff(path, np.full((3, 200, 300), 90, dtype=np.uint8) if pixels is None else pixels, **profile)
 
 
 @pytest.fixture
@@ -153,3 +143,43 @@ def test_the_authors_checkpoint_becomes_a_bundle(dasnet: Dasnet, tmp_path: Path)
     assert ended.code == 0, ended.err
     assert dasnet("bundle", tmp_path / "authors.safetensors").code == 0
     assert dasnet("import-authors", tmp_path / "nope.pth", tmp_path / "b.safetensors").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("reprocess", "dates.csv", "--output", "s3://maps/archive"),
+            "output: s3:/maps/archive is an address; a local directory is wanted (only `dasnet detect`",
+        ),
+        (
+            ("train", "data", "--output", "gs://maps/training"),
+            "output: gs:/maps/training is an address; a local directory is wanted",
+        ),
+        (
+            ("reprocess", "https://me:hush@example.org/items.json", "--output", "o"),
+            "archive: https://…@example.org/items.json was given with a password, a token or a signature in it",
+        ),
+        (
+            ("detect", "a.tif", "b.tif", "--output", "o", "--block", "100", "--bbox", "1,2,1,3"),
+            "grid.bbox: bbox (1.0, 2.0, 1.0, 3.0) must be left, bottom, right, top with left < right and bottom "
+            "< top; block: Input should be a multiple of 64",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_once_and_by_its_name(
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["dasnet", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.startswith(f"refused: {said}")
+    assert "Value error" not in err and "hush" not in err
+    assert list(tmp_path.iterdir()) == []

@@ -23,10 +23,11 @@ from distributed import LocalCluster
 from pydantic import ValidationError
 
 from flows import cluster
-from flows.certificates import CertificateError, Certificates, make_certificates
-from flows.cluster import ClusterError, ClusterLayout, connect, cuda_options, local_layout, require_cluster
+from flows.certificates import Certificates, make_certificates
+from flows.cluster import ClusterLayout, connect, cuda_options, local_layout, require_cluster
 from flows.config import ClusterConfig
 from flows.detect import detect_changes
+from flows.errors import CertificateError, ClusterError
 from flows.prefect_server import flush_logs
 from storage.synthesize import SyntheticPair
 from tests.conftest import ROOT

@@ -15,8 +15,8 @@ from prefect import Flow
 from flows.automations import HEARTBEAT, PAUSE_S, SILENCE_S, TAG, automations
 from flows.deployments import QUEUES, default_file, for_pool
 from flows.endings import INCOMPLETE, REFUSED
-from flows.prefect_server import PrefectServerError
-from flows.secret_files import SecretError, login_from, make_login, read_secret
+from flows.errors import PrefectServerError, SecretError
+from flows.secret_files import login_from, make_login, read_secret
 from flows.server import HEARTBEAT_S, POOL, ServerOptions, running_server, server_environment, worker_environment
 from storage.errors import InputError
 

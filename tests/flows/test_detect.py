@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from rio_cogeo import cog_validate
 
 from flows.config import ClusterConfig
 from flows.detect import detect_changes
+from flows.failures import FailedBlocksError
 from flows.run_directory import DifferentRunError
 from storage.errors import IntegrityError
 from storage.synthesize import SyntheticPair
@@ -150,6 +152,35 @@ def test_changed_bytes_in_the_store_are_noticed_and_computed_again(
         detect_changes(request_for(pair, output))
     detect_changes(request_for(pair, output))
     assert np.array_equal(probability(output), probability(run))
+
+
+def test_lost_imagery_is_read_anew_with_retry_failed(run: Path, pair: SyntheticPair, tmp_path: Path) -> None:
+    output = tmp_path / "lost"
+    shutil.copytree(run, output)
+    again = request_for(pair, output)
+    store = output / "run.zarr"
+    shard = store / "image" / "c" / "1" / "0" / "0" / "0"
+    whole = shard.read_bytes()
+
+    # before its block is computed
+    shard.unlink()
+    ledger = Ledger(output / "ledger", "infer")
+    ledger.forget(["r00000c00000"], reason="this test")
+    with pytest.raises(FailedBlocksError, match=r"r00000c00000: IntegrityError.* is missing(.|\n)*--retry-failed"):
+        detect_changes(again.model_copy(update={"retries": 0}))
+    with pytest.raises(FailedBlocksError):
+        detect_changes(again)
+    detect_changes(again.model_copy(update={"retry_failed": True}))
+    assert shard.read_bytes() == whole
+    assert np.array_equal(probability(output), probability(run))
+
+    # after all of it was computed, when a picture is to be made
+    shard.unlink()
+    (output / "ledger" / "products.json").unlink()
+    with pytest.raises(IntegrityError, match=r"1 blocks of imagery are set back \(t1/r00000c00000\); run the same"):
+        detect_changes(again)
+    detect_changes(again)
+    assert shard.read_bytes() == whole
 
 
 def test_unreadable_pixels_fail_their_blocks_and_only_those(

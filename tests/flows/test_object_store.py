@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
+from shapely.geometry import box, mapping
 from zarr.storage import ObjectStore
 
+from flows.archive_config import ReprocessRequest
 from flows.config import DetectRequest
 from flows.detect import detect_changes
+from flows.reprocess import reprocess_archive
 from storage.errors import IntegrityError
 from storage.objects import ObjectPath
 from storage.synthesize import SyntheticPair
@@ -221,6 +225,35 @@ def test_a_lost_shard_is_found_and_computed_again(
         detect_changes(request_for(pair, output))
     detect_changes(request_for(pair, output))
     assert np.array_equal(probability(s3_server, output), local_probability(run))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_archive_in_a_bucket_has_the_bytes_of_a_run(
+    run: Path, pair: SyntheticPair, inputs: tuple[ObjectPath, ObjectPath], bucket: ObjectPath, tmp_path: Path
+) -> None:
+    with rasterio.open(pair.before) as file:
+        bounds = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    items = []
+    for path, year in zip(inputs, (2019, 2024), strict=True):
+        item = pystac.Item(
+            id=path.stem,
+            geometry=mapping(box(*bounds)),
+            bbox=list(bounds),
+            datetime=datetime(year, 6, 1, tzinfo=UTC),
+            properties={},
+        )
+        item.add_asset("image", pystac.Asset(href=f"./{path.name}", media_type=pystac.MediaType.COG, roles=["data"]))
+        items.append(item)
+    collection = pystac.ItemCollection(items).to_dict(transform_hrefs=False)
+    (bucket / "items.json").write(json.dumps(collection).encode())
+    request = ReprocessRequest.model_validate(
+        {"archive": f"{bucket}/items.json", "output": tmp_path / "archive", "block": 512, "cluster": {"workers": 1}}
+    )
+    version = reprocess_archive(request).products["cube"].parent
+    (found,) = version.glob("cells/*/*/change_probability.tif")
+    with rasterio.open(found) as cog:
+        assert np.array_equal(cog.read(1), local_probability(run)[0])
 
 
 @pytest.fixture

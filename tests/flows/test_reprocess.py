@@ -443,6 +443,39 @@ def test_bytes_that_changed_at_rest_are_found_and_computed_again(
     assert np.array_equal(stitched(version, name, "change_probability.tif"), whole)
 
 
+def test_imagery_that_was_lost_is_read_anew_for_products_and_for_pairs(
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "archive"
+    shutil.copytree(three[0], output)
+    version = version_of(output)
+    request = request_of(archive.catalogue, output, cluster, end=DAYS[2])
+    (middle,) = (output / "images").glob(f"{DAYS[1]}-*.zarr")
+    shard = Path("image", "c", "0", "0", "0", "0")  # of the first cell alone
+    whole = (middle / shard).read_bytes()
+
+    # all pairs are finished, and a picture is to be made of imagery that is gone
+    (middle / shard).unlink()
+    for picture in version.glob("cells/cell-r000c000/*/quicklook.png"):
+        picture.unlink()
+    with pytest.raises(FailedCellsError, match=r"1 blocks of imagery are set back .*r00000c00000.*same command"):
+        reprocess_archive(request)
+    assert f"read: {DAYS[1]}: 1 block, of {BLOCKS}, the others were read before" in plan_of(request)
+    reprocess_archive(request)
+    assert (middle / shard).read_bytes() == whole
+    assert len(list(version.glob("cells/*/*/quicklook.png"))) == 2 * 2
+
+    # a new date is to be compared with imagery whose bytes are others
+    (last,) = (output / "images").glob(f"{DAYS[2]}-*.zarr")
+    whole = (last / shard).read_bytes()
+    (last / shard).write_bytes(whole[: len(whole) // 2])
+    request = request_of(archive.catalogue, output, cluster, retries=0)
+    with pytest.raises(FailedCellsError, match=r"IntegrityError(.|\n)*--retry-failed"):
+        reprocess_archive(request)
+    reprocess_archive(request.model_copy(update={"retry_failed": True}))
+    assert (last / shard).read_bytes() == whole
+
+
 def test_what_cannot_work_is_refused_before_anything_is_written(
     three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +495,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     work_of(
         resolve_archive(request_of(source, three[0], cluster, end=DAYS[2]))
     ).require_disk()  # all there: none needed
+    assert f"no more: {DAYS[2]}: read before" in plan_of(request_of(source, three[0], cluster, end=DAYS[1]))
     assert sorted(path for path in three[0].rglob("*")) == before
     assert not (tmp_path / "x").exists()
 

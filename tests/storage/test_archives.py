@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -23,7 +25,9 @@ from storage.archives import read_archive
 from storage.digests import digest_mosaic
 from storage.errors import InputError
 from storage.grids import select_bands
+from storage.objects import ObjectPath
 from storage.rasters import GridReader
+from tests.s3_server import S3Server, use
 
 WEST, EAST = 448_000.0, 448_640.0
 
@@ -160,6 +164,7 @@ def test_a_folder_a_pattern_and_a_list_take_dates_from_names(tmp_path: Path) -> 
         ("empty.json", "", "cannot be read as STAC"),
         ("list.json", "[1, 2]", "cannot be read as STAC"),
         ("other.json", '{"type": "Topology"}', "cannot be read as STAC"),
+        ("bare.json", '{"type": "Catalog"}', "cannot be read as STAC: a Catalog has a list of links"),
         ("items.json", '{"type": "FeatureCollection", "features": [{"type": "Feature"}]}', "cannot be read as STAC"),
         ("none.json", '{"type": "FeatureCollection", "features": []}', "holds no imagery"),
         ("a.csv", "when,where\n1,2\n", "needs the columns date and path; it has ['when', 'where']"),
@@ -266,7 +271,7 @@ def test_a_catalogue_is_read_over_http_and_what_a_server_lacks_is_refused(catalo
         found = read_archive(f"{address}/catalog.json")
         assert [files.day for files in found] == [files.day for files in read_archive(catalogue)]
         assert all(path.startswith(f"{address}/images/") for files in found for path in files.paths)
-        with pytest.raises(InputError, match=r"nothing\.json cannot be read as STAC: .*nothing\.json"):
+        with pytest.raises(InputError, match=r"nothing\.json cannot be read as STAC: .*404"):
             read_archive(f"{address}/nothing.json")
     finally:
         server.shutdown()
@@ -294,6 +299,75 @@ def test_what_items_lack_is_said_with_what_they_have(catalogue: Path) -> None:
         read_archive(catalogue)
 
 
+def no_datetime(found: dict[str, Any]) -> None:
+    found["properties"]["datetime"] = None
+
+
+def no_id(found: dict[str, Any]) -> None:
+    del found["id"]
+
+
+def image(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda found: found["assets"]["image"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_datetime, "STAC item two in {file} has no date: neither datetime nor start_datetime"),
+        (lambda found: found["properties"].update(datetime="yesterday"), "two in {file}: its date 'yesterday' is none"),
+        (lambda found: found.update(properties=None), "two in {file}: its properties must be a JSON object, not null"),
+        (no_id, "{file} cannot be read as STAC: item 2 in it has no id"),
+        (image(href=""), "two in {file}: its asset 'image' has no href"),
+        (image(href=None), "two in {file}: its asset 'image' has no href"),
+        (
+            lambda found: found["assets"].update(image=5),
+            "its asset 'image' must be a JSON object, not 5",
+        ),
+        (image(href="./gone.tif"), "two in {file}: its asset 'image', {folder}/gone.tif, does not exist"),
+        (image(href="./*.tif"), "two in {file}: its asset 'image', {folder}/*.tif, does not exist"),
+        (image(href="."), "is a folder, not a raster"),
+        (
+            lambda found: found.update(geometry={"type": "Polygon", "coordinates": "x"}),
+            "two in {file} has a geometry that",
+        ),
+    ],
+)
+def test_a_bad_item_among_good_ones_is_named(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    features = []
+    for number, name in enumerate(("one", "two", "three")):
+        moment = datetime(2018 + number, 6, 1, tzinfo=UTC)
+        features.append(item(name, raster(tmp_path / f"{name}.tif"), moment).to_dict(include_self_link=False))
+    spoil(features[1])
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    everywhere = box(-180, -90, 180, 90, "EPSG:4326")
+    with pytest.raises(InputError, match=re.escape(words.format(file=path, folder=tmp_path))):
+        read_archive(path, outline=everywhere)
+
+
+def test_a_catalogue_that_leads_round_in_circles_has_an_end(catalogue: Path) -> None:
+    content = json.loads(catalogue.read_text())
+    content["links"] += [
+        {"rel": "child", "href": "./catalog.json"},
+        {"rel": "child", "href": content["links"][-1]["href"]},
+    ]
+    catalogue.write_text(json.dumps(content))
+    assert [len(files.paths) for files in read_archive(catalogue)] == [1, 2, 1]
+
+
+def test_an_item_that_is_listed_twice_is_read_once(catalogue: Path, tmp_path: Path) -> None:
+    items = list(pystac.Catalog.from_file(str(catalogue)).get_items(recursive=True))
+    for found in items:
+        found.make_asset_hrefs_absolute()
+    pystac.ItemCollection([*items, *items]).save_object(str(tmp_path / "items.json"))
+    assert [files.paths for files in read_archive(tmp_path / "items.json")] == [
+        files.paths for files in read_archive(catalogue)
+    ]
+
+
 def test_a_raster_without_a_date_is_refused(tmp_path: Path) -> None:
     raster(tmp_path / "no-date.tif")
     with pytest.raises(InputError, match=r"no-date\.tif tells no date"):
@@ -303,3 +377,53 @@ def test_a_raster_without_a_date_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hollow").mkdir()
     with pytest.raises(InputError, match="holds no raster"):
         read_archive(tmp_path / "hollow")
+
+
+def test_an_archive_may_lie_in_a_bucket(
+    catalogue: Path, bucket: ObjectPath, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catalogue, table, folder and pattern there name the same imagery as on a disk."""
+    for file in catalogue.parent.rglob("*"):
+        if file.is_file():
+            (bucket / "cat" / file.relative_to(catalogue.parent).as_posix()).upload(file)
+    here, there = read_archive(catalogue), read_archive(f"{bucket}/cat/catalog.json")
+    assert [files.time for files in there] == [files.time for files in here]
+    for one, other in zip(there, here, strict=True):
+        assert [path.removeprefix(f"{bucket}/cat/") for path in one.paths] == [
+            str(Path(path).relative_to(catalogue.parent)) for path in other.paths
+        ]
+        assert one.open().grid == other.open().grid
+        assert all(source.href is not None and source.href.startswith(f"{bucket}/cat/") for source in one.items)
+
+    # a catalogue on this disk whose imagery is there
+    items = list(pystac.Catalog.from_file(str(catalogue)).get_items(recursive=True))
+    for found in items:
+        found.assets["image"].href = f"{bucket}/cat/images/{found.id}/{found.id}.tif"
+    pystac.ItemCollection(items).save_object(str(catalogue.parent / "items.json"))
+    assert {path for files in read_archive(catalogue.parent / "items.json") for path in files.paths} == {
+        path for files in there for path in files.paths
+    }
+
+    (bucket / "archive.csv").write(b"date,path\n2019-09-04,cat/images/c/c.tif\n")
+    assert read_archive(f"{bucket}/archive.csv")[0].paths == (f"{bucket}/cat/images/c/c.tif",)
+    for name in ("m_20140720.tif", "m_20190904.tif"):
+        (bucket / "flat" / name).upload(raster(catalogue.parent / name))
+    for spec in (
+        f"{bucket}/flat",
+        f"{bucket}/flat/m_*.tif",
+        [f"{bucket}/flat/m_{day}.tif" for day in (20140720, 20190904)],
+    ):
+        assert [files.day for files in read_archive(spec)] == [date(2014, 7, 20), date(2019, 9, 4)]
+
+    for spec, words in (
+        (f"{bucket}/nothing.json", r"nothing\.json cannot be read as STAC"),
+        (f"{bucket}/nothing.csv", r"nothing\.csv cannot be read"),
+        (f"{bucket}/nothing", "no rasters below it"),
+        ("s3://nowhere/catalog.json", "there is no bucket nowhere"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_archive(spec)
+    use(s3_server, monkeypatch, ("nobody", "no-secret"))
+    with pytest.raises(InputError, match="access denied") as refused:
+        read_archive(f"{bucket}/cat/catalog.json")
+    assert "no-secret" not in str(refused.value)

@@ -17,9 +17,10 @@ from storage.cog import write_cog
 from storage.digests import digest_mosaic
 from storage.errors import InputError, IntegrityError
 from storage.mosaics import open_mosaic
+from storage.new_store import create_store
 from storage.objects import ObjectPath
 from storage.rasters import read_source
-from storage.store import RunStore, create_store, store_exists
+from storage.store import RunStore, store_exists
 from storage.zarr_store import zarr_store
 from tests.s3_server import OWNER, READER, S3Server, use
 

@@ -74,12 +74,12 @@ def test_swipe_follows_slider_and_pointer(page: Any) -> None:
 
 
 def test_left_picture_and_outlines_can_be_chosen(page: Any) -> None:
-    before = page.evaluate("document.getElementById('top').src")
-    page.select_option("#left", "probability")
-    assert page.evaluate("document.getElementById('top').src") != before
+    before = page.evaluate("document.getElementById('left').src")
+    page.select_option("#mode", "probability")
+    assert page.evaluate("document.getElementById('left').src") != before
     assert page.inner_text("#left-tag") == "change probability"
-    page.select_option("#left", "before")
-    assert page.evaluate("document.getElementById('top').src") == before
+    page.select_option("#mode", "before")
+    assert page.evaluate("document.getElementById('left').src") == before
     page.uncheck("#outlines")
     assert not page.is_visible("#outline")
 

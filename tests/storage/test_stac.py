@@ -45,6 +45,7 @@ def test_item_is_valid_and_says_where_when_and_from_what(tmp_path: Path, crs: st
         ],
         provenance={"run_key": "abc", "parameters": {"block": 512}},
         software={"dasnet-region": "0"},
+        made_by="a method of this test",
     )
     content = json.loads((tmp_path / "item.json").read_text())
     JsonSchemaSTACValidator().validate_core(content, pystac.STACObjectType.ITEM, content["stac_version"])
@@ -59,6 +60,7 @@ def test_item_is_valid_and_says_where_when_and_from_what(tmp_path: Path, crs: st
     assert content["properties"]["proj:code"] == (None if crs == LAEA else crs)
     assert ("proj:wkt2" in content["properties"]) == (crs == LAEA)
     assert content["properties"]["dasnet:run_key"] == "abc"
+    assert content["properties"]["processing:lineage"] == "Change probability by a method of this test"
     asset = content["assets"]["probability"]
     assert asset["href"] == "./change_probability.tif"
     assert asset["file:checksum"] == "1220" + digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from storage.errors import IntegrityError
-from storage.store import RunStore, create_store
+from storage.new_store import create_store
+from storage.store import RunStore
 
 GRID = GeoBox((150, 200), Affine(0.5, 0, 500_000, 0, -0.5, 5_600_000), "EPSG:32631")
 BLOCK = 64
@@ -116,6 +118,20 @@ def test_a_missing_shard_is_an_error_and_never_a_fill_value(tmp_path: Path) -> N
         store.read_series(rows=slice(0, 10), cols=slice(0, 10))
     with pytest.raises(IntegrityError, match=r"change_probability/c/0/0/0 is missing"):
         store.read_probability(rows=slice(0, 10), cols=slice(0, 10))
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\0" * len(b)])
+def test_a_shard_beyond_reading_can_be_written_anew(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    store, (rows, cols) = create(tmp_path / "run.zarr"), blocks()[0]
+    image = np.random.default_rng(3).integers(1, 256, (2, 64, 64)).astype(np.uint8)
+    for _ in range(2):
+        store.write_image(1, image, image[0] > 20, rows=rows, cols=cols)
+        store.write_probability(image[:1], rows=rows, cols=cols)
+        found, valid = store.read_images(1, rows=rows, cols=cols)
+        assert np.array_equal(found, image) and np.array_equal(valid, image[0] > 20)
+        assert np.array_equal(store.read_probability(rows=rows, cols=cols), image[0])
+        shards = [path for path in store.path.rglob("c/**/*") if path.is_file() and path.name == "0"]
+        assert len([shard.write_bytes(spoil(shard.read_bytes())) for shard in shards]) >= 3
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

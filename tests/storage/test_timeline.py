@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from storage.looks import LOOK_SIDE, image_look, probability_look, step_of
+from storage.new_store import create_image_store, create_probability_store
 from storage.page import Section
-from storage.store import RunStore, create_image_store, create_probability_store
+from storage.store import RunStore
 from storage.timeline import NO_CHANGE, UNKNOWN, Timeline, TimelineDate, TimelinePair, first_look, write_timeline
 
 DAYS = (date(2009, 8, 18), date(2012, 7, 31), date(2019, 9, 4))
@@ -88,8 +90,8 @@ def test_bars_span_the_time_between_dates_or_stand_at_the_later_one(tmp_path: Pa
         ((date(2020, 3, 1), date(2020, 9, 1)), ["2020-03-01", "2020-09-01"]),
     ],
 )
-def test_the_axis_of_time_names_years_or_else_its_ends(
-    tmp_path: Path, days: tuple[date, ...], words: list[str]
+def test_the_axis_of_time_names_years_or_else_its_ends_and_fits_a_phone(
+    browser: Any, tmp_path: Path, days: tuple[date, ...], words: list[str]
 ) -> None:
     changed = np.zeros((20, 30), dtype=np.uint8)
     data = timeline([pair(0, 1, changed, 0.0)])
@@ -102,6 +104,10 @@ def test_the_axis_of_time_names_years_or_else_its_ends(
         there = date.fromisoformat(word if "-" in word else f"{word}-01-01")
         assert float(at) == pytest.approx(100 * (there - days[0]) / (days[-1] - days[0]), abs=1e-3)
     assert ">1 ha<" in html  # an axis has a length, if nothing changed too
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
 
 
 def test_the_page_escapes_what_it_is_given_and_names_areas_and_lengths(tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_the_page_escapes_what_it_is_given_and_names_areas_and_lengths(tmp_path:
     assert "300 ha" in html and "150 ha" in html  # the axis
     assert ">50 m</span>" in html  # 22 % of 300 m, rounded down
     # the second pair knows the five rows that the first one does not: a quarter changed, the rest did not
-    assert "2009-08-18 to 2012-07-31, 25.0%" in html
+    assert "<time>2009-08-18</time> to <time>2012-07-31</time>, 25.0%" in html
     assert "no change seen, 75.0% of what is known" in html
     with Image.open(io.BytesIO(picture)) as shown:
         assert shown.size == (30 + 260, 80)

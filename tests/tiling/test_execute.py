@@ -13,7 +13,8 @@ from distributed import Client, LocalCluster
 
 from flows.cluster import closed_in_time
 from tiling import execute
-from tiling.execute import BoundedRunner, ClusterLostError, Equipment, Outcome, UnlikeWorkerError
+from tiling.errors import ClusterLostError, UnlikeWorkerError
+from tiling.execute import BoundedRunner, Equipment, Outcome
 
 
 @pytest.fixture(scope="module")

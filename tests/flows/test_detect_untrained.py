@@ -15,12 +15,12 @@ from distributed import LocalCluster
 from numpy.typing import NDArray
 
 from dasnet.baselines.detector import levels
-from dasnet.baselines.methods import METHODS, Sheet, fit
+from dasnet.baselines.methods import UNTRAINED, Sheet, fit
 from dasnet.baselines.statistics import Names
 from flows import statistics
 from flows.config import ClusterConfig, DetectRequest
 from flows.detect import detect_changes
-from flows.score_method import score_method
+from flows.score_untrained import score_untrained
 from flows.status import directory_status
 from storage.dataset_store import DatasetStore, Samples, create_dataset
 from storage.errors import InputError
@@ -65,7 +65,7 @@ def expected(pair: SyntheticPair, name: str) -> NDArray[np.uint8]:
             yield before[:, *here], after[:, *here], valid[here]
 
     names = Names(before="b", after="a", bands_before=("1", "2", "3"), bands_after=("1", "2", "3"))
-    detector = METHODS[name].detector(fit(METHODS[name], sheets, names))
+    detector = UNTRAINED[name].detector(fit(UNTRAINED[name], sheets, names))
     return np.where(valid, levels(detector.statistic(before, after, valid), detector.threshold), np.uint8(255))
 
 
@@ -194,7 +194,7 @@ def test_any_bands_and_types_are_taken_and_what_does_not_fit_is_named(
     assert card.code == 0 and "Celik (2009)" in card.out
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_a_split_is_scored_as_one_image_at_the_methods_own_threshold(name: str, tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     before = random.normal(100, 20, (6, 2, 32, 32)).astype(np.float32)
@@ -221,7 +221,7 @@ def test_a_split_is_scored_as_one_image_at_the_methods_own_threshold(name: str, 
     store.write(0, Samples(before=before, after=after, valid=valid, label=label))
     splits = np.array([0, 0, 2, 2, 2, 0], dtype=np.int8)
     store.finish(splits, changed=[0] * 6, unchanged=[0] * 6, attrs={"digest": "d"})
-    found = score_method(name, store, "test")
+    found = score_untrained(name, store, "test")
     assert found.indices.tolist() == [2, 3, 4]
     assert sum(found.per_sample, type(found.confusion)()) == found.confusion
     # every labelled pixel that both dates have, once
@@ -234,7 +234,7 @@ def test_a_split_is_scored_as_one_image_at_the_methods_own_threshold(name: str, 
     images = [np.concatenate(list(date[2:5]), axis=-1) for date in (before, after)]
     there = np.concatenate(list(valid[2:5].all(axis=1)), axis=-1)
     names = Names(before="b", after="a", bands_before=("a", "b"), bands_after=("a", "b"))
-    detector = METHODS[name].detector(fit(METHODS[name], lambda: [(images[0], images[1], there)], names))
+    detector = UNTRAINED[name].detector(fit(UNTRAINED[name], lambda: [(images[0], images[1], there)], names))
     assert float(found.threshold.split(",")[0]) == pytest.approx(detector.threshold, rel=1e-2)
     with pytest.raises(InputError, match="no sample in split 'val'"):
-        score_method(name, store, "val")
+        score_untrained(name, store, "val")

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from dasnet.baselines.detector import THRESHOLD
-from dasnet.baselines.method import Method
-from dasnet.baselines.methods import METHODS, method_named
+from dasnet.baselines.methods import UNTRAINED, untrained_named
 from dasnet.baselines.statistics import Names
+from dasnet.baselines.untrained import UntrainedMethod
 from flows.config import DetectRequest
 from flows.statistics_progress import SHEET
 from storage.errors import InputError
@@ -24,14 +24,14 @@ _WINDOW = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodBand:
+class UntrainedBand:
     """A band that is compared, as the first mosaic calls it."""
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodModel:
+class UntrainedModel:
     """What a job asks of a bundle, for a method without training.
 
     Attributes:
@@ -39,9 +39,9 @@ class MethodModel:
         threshold: of the probability.
     """
 
-    method: Method
+    method: UntrainedMethod
     names: Names
-    bands: tuple[MethodBand, ...]
+    bands: tuple[UntrainedBand, ...]
     dtype: str
     threshold: float = THRESHOLD
     resolution: float | None = None
@@ -71,10 +71,10 @@ class MethodModel:
     @property
     def card(self) -> str:
         """For a person."""
-        return method_card(self.method)
+        return untrained_card(self.method)
 
 
-def method_card(method: Method) -> str:
+def untrained_card(method: UntrainedMethod) -> str:
     """What a method is, for a person."""
     lines = [f"  {name}: {value}" for name, value in {"version": method.version, **method.parameters}.items()]
     return "\n".join(
@@ -89,23 +89,23 @@ def method_card(method: Method) -> str:
     )
 
 
-def is_method(bundle: str) -> bool:
+def is_untrained(bundle: str) -> bool:
     """Whether a request's bundle is the name of a method without training."""
-    return bundle in METHODS
+    return bundle in UNTRAINED
 
 
 def require_a_bundle(bundle: str, *, flow: str) -> None:
     """Refuse a method without training where only bundles work; raises InputError."""
-    if is_method(bundle):
+    if is_untrained(bundle):
         raise InputError(
             f"{bundle} is a method without training: its statistics are those of one pair of mosaics, so it works with "
             f"`dasnet detect`; {flow} needs a bundle"
         )
 
 
-def choose_method(
+def choose_untrained(
     request: DetectRequest, mosaics: Sequence[Mosaic], warnings: list[str]
-) -> tuple[MethodModel, list[tuple[int, ...]]]:
+) -> tuple[UntrainedModel, list[tuple[int, ...]]]:
     """The method of a request, and the bands (from 1) of either mosaic.
 
     Raises:
@@ -122,7 +122,7 @@ def choose_method(
     given = [f"{option} {value}" for option, value in unknown.items() if value is not None]
     if given:
         raise InputError(f"{request.bundle} has no network, so {', '.join(given)} means nothing to it: leave it out")
-    method = method_named(request.bundle, threshold=request.threshold)
+    method = untrained_named(request.bundle, threshold=request.threshold)
     before, after = mosaics
     if before.dtype != after.dtype:
         raise InputError(
@@ -141,10 +141,10 @@ def choose_method(
         tuple(mosaic.bands[number - 1] for number in numbers) for mosaic, numbers in zip(mosaics, chosen, strict=True)
     )
     unique = bands_before if len(set(bands_before)) == len(bands_before) else [f"band{n}" for n in chosen[0]]
-    model = MethodModel(
+    model = UntrainedModel(
         method=method,
         names=Names(before=before.label, after=after.label, bands_before=bands_before, bands_after=bands_after),
-        bands=tuple(MethodBand(name=name) for name in unique),
+        bands=tuple(UntrainedBand(name=name) for name in unique),
         dtype=before.dtype,
     )
     return model, list(chosen)

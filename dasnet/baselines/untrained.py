@@ -44,7 +44,7 @@ class State:
         return cls(finished=stored["finished"], values=values, notes=tuple(stored["notes"]))
 
 
-class Method(Protocol):
+class UntrainedMethod(Protocol):
     """One method. Pure numbers: who reads the pixels, and where, is the caller's business.
 
     Attributes:

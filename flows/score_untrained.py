@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import probability
-from dasnet.baselines.method import State
-from dasnet.baselines.methods import Sheet, fit, method_named
+from dasnet.baselines.methods import Sheet, fit, untrained_named
 from dasnet.baselines.reweighted import Threshold
 from dasnet.baselines.statistics import Names
+from dasnet.baselines.untrained import State
 from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
 from storage.dataset_store import DatasetStore
 
@@ -22,14 +22,14 @@ BINS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodScore:
+class SplitScore:
     """What a method without training reaches on a split.
 
     Attributes:
         confusion: totals at the method's own threshold.
         per_sample: of each sample; `indices`: which ones.
         sweep: labelled pixels by probability, from which the highest F1 that any threshold reaches comes.
-        state: statistics of the split, of which `METHODS[name].detector` makes a detector.
+        state: statistics of the split, of which `UNTRAINED[name].detector` makes a detector.
         passes: over the samples; `threshold`: of the statistic, for a person.
     """
 
@@ -42,13 +42,13 @@ class MethodScore:
     threshold: str
 
 
-def score_method(name: str, store: DatasetStore, split: str, *, threshold: Threshold | None = None) -> MethodScore:
+def score_untrained(name: str, store: DatasetStore, split: str, *, threshold: Threshold | None = None) -> SplitScore:
     """Fit a method to all samples of a split, labelled or not, and score it on what is labelled, in this process.
 
     The labels have no part in the fit. One sample at a time is in memory.
 
     Args:
-        name: of :data:`dasnet.baselines.methods.METHODS`.
+        name: of :data:`dasnet.baselines.methods.UNTRAINED`.
         threshold: another than the method's usual one.
 
     Raises:
@@ -57,7 +57,7 @@ def score_method(name: str, store: DatasetStore, split: str, *, threshold: Thres
         PredictorError: a threshold that the method cannot take.
         DegenerateStatisticsError: the statistics of the split say nothing.
     """
-    method = method_named(name, threshold=threshold)
+    method = untrained_named(name, threshold=threshold)
     indices = store.indices(split)
 
     def sheets() -> Iterator[Sheet]:
@@ -81,7 +81,7 @@ def score_method(name: str, store: DatasetStore, split: str, *, threshold: Thres
             statistic = np.where(valid, detector.statistic(sample.before[0], sample.after[0], valid), 0)
             sweep.add(probability(statistic, detector.threshold), label)
             per_sample.append(Confusion.count(statistic >= detector.threshold, label))
-    return MethodScore(
+    return SplitScore(
         confusion=sum(per_sample, Confusion()),
         per_sample=per_sample,
         indices=indices,
