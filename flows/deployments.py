@@ -23,8 +23,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from flows.automations import TAG, notification, register_automations
+from flows.automations import notification, register_automations
 from flows.prefect_server import PrefectServerError
+from flows.signs_of_life import TAG
 from storage.errors import InputError
 
 QUEUES = {"gpu": 1, "cpu": 4}

@@ -101,22 +101,22 @@ def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
     run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
 ) -> None:
     output = tmp_path / "killed"
-    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 128, "--workers", 2]
+    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 192, "--workers", 2]
     command = [sys.executable, "-m", "flows", *map(str, arguments)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for_blocks(output, 3, driver)
+        _wait_for_blocks(output, 1, driver)
         workers = [
             p for p in psutil.Process(driver.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())
         ]
         os.kill(workers[0].pid, signal.SIGKILL)
-        _wait_for_blocks(output, 8, driver)
+        _wait_for_blocks(output, 4, driver)
     finally:
         driver.kill()
         driver.wait()
     kept = Ledger(output / "ledger", "infer").count("done")
-    total = 6 * 8
-    assert 8 <= kept < total
+    total = 4 * 5
+    assert 4 <= kept < total
     state = dasnet("status", output)
     assert state.code == 0
     assert f"{kept} of {total} blocks done" in state.out
