@@ -16,6 +16,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.quantities import duration, volume
 from storage.objects import Location
 
 # Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
@@ -31,26 +32,10 @@ _PURPOSES = {
 }
 
 
-def _size(path: Location) -> str:
-    size: float = path.stat().st_size
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
 def _synchronous(created: UUID | Coroutine[Any, Any, UUID]) -> UUID:
     # Prefect's functions serve both worlds; ours is the synchronous one
     assert isinstance(created, UUID)
     return created
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class LiveProgress:
@@ -131,7 +116,7 @@ def show_products(products: Sequence[tuple[str, Location, str]], summary: str) -
     lines += ["| file | what it is | size | SHA-256 |", "| --- | --- | ---: | --- |"]
     # names, not links: no browser follows a link from a server's page to a file
     lines += [
-        f"| `{path.name}` | {_PURPOSES.get(name, name)} | {_size(path)} | `{digest[:8]}…` |"
+        f"| `{path.name}` | {_PURPOSES.get(name, name)} | {volume(path.stat().st_size)} | `{digest[:8]}…` |"
         for name, path, digest in products
     ]
     create_markdown_artifact(key="products", markdown="\n".join(lines), description="Products of the run")

@@ -93,7 +93,7 @@ class Pages:
 @contextmanager
 def pages_of(browser: Any, address: str, folder: Path) -> Iterator[Pages]:
     """A new tab, which must not meet an error in a page's own code."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page = browser.new_page(viewport={"width": 1400, "height": 1080})
     page.set_default_timeout(1000 * PATIENCE_S)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
