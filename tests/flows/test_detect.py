@@ -98,6 +98,7 @@ def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, p
     assert np.array_equal(probability(run), before)
 
 
+@pytest.mark.timeout(1800)
 def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
     run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
 ) -> None:
@@ -121,7 +122,7 @@ def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
     state = dasnet("status", output)
     assert state.code == 0
     assert f"{kept} of {total} blocks done" in state.out
-    resumed = dasnet(*arguments)
+    resumed = dasnet(*arguments, timeout=600)
     assert resumed.code == 0, resumed.err
     assert infer_lines(output) == total, "no finished block is computed again"
     assert np.array_equal(probability(output), probability(run))
@@ -129,7 +130,7 @@ def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
 
 
 def _wait_for_blocks(output: Path, count: int, driver: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while Ledger(output / "ledger", "infer").count("done") < count:
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline
