@@ -42,7 +42,7 @@ from tests.flows.test_train import squares
 
 SIDE = 64
 SETTINGS: dict[str, Any] = {
-    "epochs": 3,
+    "epochs": 6,
     "batch": 4,
     "augmentation": {"crop": 64},
     "dasnet": {"head_channels": 16, "augmentation": {"haze": 0.0, "season": 0.0, "shift": 0.0, "blur": 0.0}},

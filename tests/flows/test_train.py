@@ -34,7 +34,7 @@ from storage.dataset_store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Finished
 
-EPOCHS, STEPS = 5, 25
+EPOCHS, STEPS = 8, 40
 SMALL = {
     "epochs": EPOCHS,
     "batch": 4,
