@@ -38,6 +38,9 @@ from tests.flows.prefect_pages import Pages, pages_of
 from tiling.ledger import Entry, Ledger
 
 
+pytestmark = pytest.mark.timeout(1800)
+
+
 @pytest.fixture(scope="module")
 def client(prefect_ui: str) -> SyncPrefectClient:
     return get_client(sync_client=True)

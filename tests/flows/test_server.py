@@ -323,7 +323,7 @@ def test_what_dies_with_its_worker_or_on_a_terminal_is_found_by_its_silence_sub_
     pages.picture("ui-crashed")
     pages.tab("Details")
     pages.sees("No sign of life for 120 s")
-    again = server.dasnet(*reprocess(server))
+    again = server.dasnet(*reprocess(server), PREFECT_API_AUTH_STRING=server.secret)
     assert again.returncode == 0, again.stderr
 
 
