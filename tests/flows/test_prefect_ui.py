@@ -37,7 +37,6 @@ from tests.flows.conftest import request_for
 from tests.flows.prefect_pages import Pages, pages_of
 from tiling.ledger import Entry, Ledger
 
-
 pytestmark = pytest.mark.timeout(1800)
 
 
