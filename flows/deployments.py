@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -82,7 +83,7 @@ def register(*, file: Path, pool_type: str = "process", notify: str | None = Non
 
     Raises:
         InputError: the file is not ours, a variable it needs is not set, or there is no such block.
-        PrefectServerError: the server refused a deployment.
+        PrefectServerError: the server refused a deployment, or has gone.
     """
     content = for_pool(_read(file), pool_type)
     pool = content["deployments"][0]["work_pool"]["name"]
@@ -90,6 +91,8 @@ def register(*, file: Path, pool_type: str = "process", notify: str | None = Non
         return asyncio.run(_register(content, pool=pool, pool_type=pool_type, notify=notify))
     except PrefectHTTPStatusError as error:
         raise PrefectServerError(f"the Prefect server refused to register: {error}") from error
+    except httpx.TransportError as error:
+        raise PrefectServerError(f"the Prefect server does not answer any more ({error}): deploy again") from error
 
 
 def _read(file: Path) -> dict[str, Any]:

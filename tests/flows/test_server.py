@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
@@ -406,7 +408,9 @@ def test_somebody_is_told_of_a_run_that_ends_badly(server: Server, client: SyncP
     assert "no block 'webhook/failures'" in server.dasnet("deploy", "--notify", "webhook/failures").stderr
     listener = HTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
-    Webhook(method="POST", url=f"http://127.0.0.1:{listener.server_port}/hook").save("failures")  # type: ignore[arg-type]
+    webhook = Webhook(method="POST", url=f"http://127.0.0.1:{listener.server_port}/hook")  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as outside_any_loop:  # the browser's is in this thread: Prefect would not wait
+        outside_any_loop.submit(copy_context().run, webhook.save, "failures").result()
     deployed = server.dasnet("deploy", "--notify", "webhook/failures")
     assert deployed.returncode == 0 and "tell somebody: made" in deployed.stdout, deployed.stderr
     output = server.work / "quarantined"
