@@ -22,7 +22,8 @@ demo: $(STAMP)
 	@$(BIN)/dasnet detect demo/scene/before.tif demo/scene/after.tif --output demo/run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@# in the order of the folders, not of the number of tests: long files with few tests would come last, one beside nothing
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

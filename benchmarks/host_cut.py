@@ -168,7 +168,9 @@ class Cluster:
                 if host != "head":
                     options = ["worker", self.address, "--nthreads", 2, "--no-dashboard", "--name", host]
                     options += ["--local-directory", self.folder / host, "--death-timeout", 600]
-                    command = self.network.on(host, *dask, *options, *tls(self.certificates, "worker"))
+                    # a worker that has lost its scheduler ends; Docker and Kubernetes start it again, as this does
+                    again = ["bash", "-c", 'while :; do "$@"; sleep 1; done', "again"]
+                    command = self.network.on(host, *again, *dask, *options, *tls(self.certificates, "worker"))
                     started.enter_context(process(command, self.folder / f"{host}.log", DASNET_BENCHMARK_HOST=host))
             yield
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from flows.archive_job import PAIRS_AT_ONCE, ArchiveDirectory, ArchiveJob, DatedImage, Pair, read_name
+from flows.quantities import volume
 from tiling.grid import Cell
 from tiling.ledger import Ledger
 from tiling.plan import RefusedPlanError
@@ -183,11 +184,11 @@ class ArchiveWork:
             *(("compare", f"{pair.earlier.day} → {pair.later.day}: {self._why_computed(pair)}") for pair in job.pairs),
             (
                 "reads",
-                f"{_blocks(self.reads.total())} of imagery, at most {self._bytes_in / 1e9:.3g} GB uncompressed",
+                f"{_blocks(self.reads.total())} of imagery, at most {volume(self._bytes_in)} uncompressed",
             ),
             (
                 "computes",
-                f"{_blocks(self.computes.total())} of probability, at most {self._bytes_out / 1e9:.3g} GB "
+                f"{_blocks(self.computes.total())} of probability, at most {volume(self._bytes_out)} "
                 f"uncompressed; {_blocks(self.embeddings)} embedded, of all dates together",
             ),
         ]

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
@@ -17,6 +16,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.quantities import duration, volume
 from storage.objects import Location
 
 # Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
@@ -24,34 +24,18 @@ UPDATE_INTERVAL_S = 2.0
 
 
 _PURPOSES = {
-    "probability": "change probability: a COG, uint8, probability × 254, 255 = nodata",
-    "changes": "changed areas: GeoParquet polygons with area and probability",
-    "quicklook": "before, after and change probability at a glance",
-    "report": "one page for a person: swipe between the dates, figures, provenance",
-    "item": "STAC item: inputs, bundle, parameters, checksums",
+    "probability": "COG of uint8: probability × 254, 255 = nodata",
+    "changes": "GeoParquet polygons: area, probability",
+    "quicklook": "before, after and change probability",
+    "report": "one page to read: swipe between the dates",
+    "item": "STAC item: inputs, bundle, parameters",
 }
-
-
-def _size(path: Location) -> str:
-    size: float = path.stat().st_size
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _synchronous(created: UUID | Coroutine[Any, Any, UUID]) -> UUID:
     # Prefect's functions serve both worlds; ours is the synchronous one
     assert isinstance(created, UUID)
     return created
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class LiveProgress:
@@ -71,11 +55,11 @@ class LiveProgress:
 
     @property
     def _description(self) -> str:
+        # short: a card of the UI shows some thirty letters
         elapsed = time.monotonic() - self._began
         rate = (self._done - self._done_before) / elapsed if elapsed > 0 else 0.0
-        left = (self._total - self._done) / rate if rate else 0.0
-        rest = f", about {duration(left)} left" if left else ""
-        return f"{self._stage}: {self._done:,} of {self._total:,} {self._unit}, {rate:.2f} {self._unit}/s{rest}"
+        left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
+        return f"{self._done:,} of {self._total:,} {self._unit}{left}, {rate:.2f}/s"
 
     def advance(self, count: int = 1) -> None:
         self._done += count
@@ -130,8 +114,9 @@ def show_products(products: Sequence[tuple[str, Location, str]], summary: str) -
     folders = sorted({str(path.resolve().parent) for _, path, _ in products})
     lines = [f"**{summary}**", "", *(f"In `{folder}`:" for folder in folders), ""]
     lines += ["| file | what it is | size | SHA-256 |", "| --- | --- | ---: | --- |"]
+    # names, not links: no browser follows a link from a server's page to a file
     lines += [
-        f"| [{path.name}]({path.resolve().as_uri()}) | {_PURPOSES.get(name, name)} | {_size(path)} | `{digest[:16]}…` |"
+        f"| `{path.name}` | {_PURPOSES.get(name, name)} | {volume(path.stat().st_size)} | `{digest[:8]}…` |"
         for name, path, digest in products
     ]
     create_markdown_artifact(key="products", markdown="\n".join(lines), description="Products of the run")
@@ -144,10 +129,13 @@ def show_table(key: str, header: Sequence[str], rows: Sequence[Sequence[object]]
 
 
 def show_picture(key: str, picture: bytes, description: str) -> None:
-    """A picture, inside the artifact itself."""
+    """A picture, inside the artifact itself.
+
+    Its page is Markdown: under an artifact of the kind `image` the UI writes its address, which here is all its bytes.
+    """
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     encoded = base64.b64encode(picture).decode()
-    create_image_artifact(image_url=f"data:image/{kind};base64,{encoded}", key=key, description=description)
+    show_markdown(key, f"![{description}](data:image/{kind};base64,{encoded})", description)
 
 
 def show_markdown(key: str, markdown: str, description: str) -> None:

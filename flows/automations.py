@@ -14,10 +14,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 
 from flows.endings import INCOMPLETE, REFUSED
+from flows.signs_of_life import TAG
 from storage.errors import InputError
-
-TAG = "dasnet"
-"""Of every deployment here, and so of its runs: automations leave other runs alone."""
 
 SILENCE_S = 120
 """Without a sign of life until a run counts as dead: four heartbeats."""
@@ -39,12 +37,18 @@ _MESSAGE = """{{ flow.name }} / {{ flow_run.name }} ended {{ flow_run.state.name
 {{ flow_run | ui_url }}"""
 
 
-def _trigger(labels: Mapping[str, str] | None = None, **what: Any) -> EventTrigger:
+_OURS = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"})
+
+_OF_A_DEPLOYMENT = ResourceSpecification(
+    {"prefect.resource.id": "prefect.deployment.*", "prefect.resource.role": "deployment"}
+)
+"""Not a sub-flow, nor a command on a terminal: nobody would run those again."""
+
+
+def _trigger(*related: ResourceSpecification, labels: Mapping[str, str] | None = None, **what: Any) -> EventTrigger:
     return EventTrigger(
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", **(labels or {})}),
-        match_related=ResourceSpecification(
-            {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
-        ),
+        match_related=[_OURS, *related],
         for_each={"prefect.resource.id"},
         threshold=1,
         **what,
@@ -82,7 +86,8 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             description="A run that crashed or failed unexpectedly is run again, once; it goes on where it stopped. "
             "Runs that were refused or have blocks in quarantine are not: they need a person.",
             trigger=_trigger(
-                {"prefect.run-count": "1"},
+                _OF_A_DEPLOYMENT,
+                labels={"prefect.run-count": "1"},
                 posture=Posture.Proactive,
                 after=_DIED,
                 expect=_AGAIN,
@@ -103,7 +108,9 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             AutomationCore(
                 name="dasnet: tell somebody",
                 description="Sends a message when a run crashed, failed, was refused, or has blocks in quarantine.",
-                trigger=_trigger(posture=Posture.Reactive, expect=_ENDED_BADLY, within=timedelta(seconds=0)),
+                trigger=_trigger(
+                    _OF_A_DEPLOYMENT, posture=Posture.Reactive, expect=_ENDED_BADLY, within=timedelta(seconds=0)
+                ),
                 actions=[notify],
             )
         )

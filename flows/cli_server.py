@@ -12,6 +12,10 @@ import typer
 
 from flows.terminal import print_pairs, stderr
 
+_RETRIES = 7
+"""Of a request that the server was too busy to answer (503: SQLite is locked), with pauses of 2, 4, 8 … s: four
+minutes; Prefect's own five retries are one."""
+
 
 def server(
     host: Annotated[str, typer.Option(help="Address to listen at; anything but loopback opens it to others.")] = (
@@ -77,15 +81,22 @@ def _speaking_to(address: str, secret: str | None) -> Iterator[None]:
     """
     from urllib.parse import urlsplit
 
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
 
     from flows.server import is_loopback, login, login_file
 
     if secret is None and PREFECT_API_AUTH_STRING.value() is None:
         ours = is_loopback(urlsplit(address).hostname or "") and login_file().exists()
         secret = login(login_file()) if ours else None
-    environment = {"PREFECT_API_URL": address} | ({} if secret is None else {"PREFECT_API_AUTH_STRING": secret})
-    settings = {PREFECT_API_URL: address} | ({} if secret is None else {PREFECT_API_AUTH_STRING: secret})
+    retries = max(_RETRIES, PREFECT_CLIENT_MAX_RETRIES.value())
+    settings = {PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: retries}
+    settings |= {} if secret is None else {PREFECT_API_AUTH_STRING: secret}
+    environment = {setting.name: str(value) for setting, value in settings.items()}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:

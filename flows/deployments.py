@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -23,8 +24,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from flows.automations import TAG, notification, register_automations
+from flows.automations import notification, register_automations
 from flows.errors import PrefectServerError
+from flows.signs_of_life import TAG
 from storage.errors import InputError
 
 QUEUES = {"gpu": 1, "cpu": 4}
@@ -81,7 +83,7 @@ def register(*, file: Path, pool_type: str = "process", notify: str | None = Non
 
     Raises:
         InputError: the file is not ours, a variable it needs is not set, or there is no such block.
-        PrefectServerError: the server refused a deployment.
+        PrefectServerError: the server refused a deployment, or has gone.
     """
     content = for_pool(_read(file), pool_type)
     pool = content["deployments"][0]["work_pool"]["name"]
@@ -89,6 +91,8 @@ def register(*, file: Path, pool_type: str = "process", notify: str | None = Non
         return asyncio.run(_register(content, pool=pool, pool_type=pool_type, notify=notify))
     except PrefectHTTPStatusError as error:
         raise PrefectServerError(f"the Prefect server refused to register: {error}") from error
+    except httpx.TransportError as error:
+        raise PrefectServerError(f"the Prefect server does not answer any more ({error}): deploy again") from error
 
 
 def _read(file: Path) -> dict[str, Any]:

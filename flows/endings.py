@@ -15,6 +15,7 @@ from prefect.states import Failed
 
 from flows.errors import REFUSALS
 from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
+from flows.signs_of_life import watched
 
 REFUSED = "Refused"
 """Nothing was computed: the request cannot work, and the message says why."""
@@ -27,12 +28,16 @@ T = TypeVar("T")
 
 
 def named_endings(body: Callable[P, T]) -> Callable[P, T]:
-    """Under ``@flow``: end Refused or Incomplete where the body's error says so; the caller gets the same error."""
+    """Under ``@flow``: end Refused or Incomplete where the body's error says so; the caller gets the same error.
+
+    Its sub-flows are watched as the run itself is.
+    """
 
     @functools.wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return body(*args, **kwargs)
+            with watched():
+                return body(*args, **kwargs)
         except (FailedBlocksError, FailedCellsError, FailedMethodsError) as error:
             return Failed(name=INCOMPLETE, message=str(error), data=error)  # type: ignore[return-value]  # Prefect takes it
         except REFUSALS as error:

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from dasnet.bundle import Bundle, load_bundle
 from flows.cluster import local_layout, require_cluster
 from flows.config import DetectRequest, InferenceRequest
+from flows.quantities import volume
 from flows.untrained_model import UntrainedModel, choose_untrained, is_untrained
 from storage.errors import InputError
 from storage.grids import common_grid, needs_resampling, select_bands
@@ -121,11 +122,11 @@ class Job:
                 "windows",
                 f"{plan.windows_computed:,} of {plan.lattice.window} px, neighbours share {plan.lattice.overlap} px",
             ),
-            ("reads", f"{plan.bytes_in / 1e9:.3g} GB of imagery and masks, uncompressed"),
-            ("writes", f"{plan.bytes_out / 1e9:.3g} GB of probability; at most {plan.disk_bytes / 1e9:.3g} GB on disk"),
+            ("reads", f"{volume(plan.bytes_in)} of imagery and masks, uncompressed"),
+            ("writes", f"{volume(plan.bytes_out)} of probability; at most {volume(plan.disk_bytes)} on disk"),
             (
                 "workers",
-                f"{plan.workers} × {plan.lanes} blocks at a time, about {plan.worker_bytes / 1e9:.2g} GB each",
+                f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each",
             ),
         ]
         seconds = plan.expected_seconds

@@ -121,6 +121,7 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
         **os.environ,
         "PREFECT_UI_API_URL": f"{address}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
         "DO_NOT_TRACK": "1",
     }

@@ -21,11 +21,9 @@ from urllib.parse import urlsplit
 from flows.errors import PrefectServerError
 from flows.prefect_server import await_health, die_with_parent
 from flows.secret_files import login_from, make_login, require_login
+from flows.signs_of_life import HEARTBEAT_S
 
 POOL = "dasnet"
-
-HEARTBEAT_S = 30
-"""Between two signs of life of a run; the shortest that Prefect takes (its default is 180)."""
 
 _LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 _STOPPING_S = 75.0

@@ -12,12 +12,13 @@ import pytest
 import yaml
 from prefect import Flow
 
-from flows.automations import HEARTBEAT, PAUSE_S, SILENCE_S, TAG, automations
+from flows.automations import HEARTBEAT, PAUSE_S, SILENCE_S, automations
 from flows.deployments import QUEUES, default_file, for_pool
 from flows.endings import INCOMPLETE, REFUSED
 from flows.errors import PrefectServerError, SecretError
 from flows.secret_files import login_from, make_login, read_secret
-from flows.server import HEARTBEAT_S, POOL, ServerOptions, running_server, server_environment, worker_environment
+from flows.server import POOL, ServerOptions, running_server, server_environment, worker_environment
+from flows.signs_of_life import HEARTBEAT_S, TAG
 from storage.errors import InputError
 
 FLOWS = {

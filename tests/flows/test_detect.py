@@ -99,30 +99,31 @@ def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, p
     assert np.array_equal(probability(run), before)
 
 
+@pytest.mark.timeout(1800)
 def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
     run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
 ) -> None:
     output = tmp_path / "killed"
-    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 128, "--workers", 2]
+    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 192, "--workers", 2]
     command = [sys.executable, "-m", "flows", *map(str, arguments)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for_blocks(output, 3, driver)
+        _wait_for_blocks(output, 1, driver)
         workers = [
             p for p in psutil.Process(driver.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())
         ]
         os.kill(workers[0].pid, signal.SIGKILL)
-        _wait_for_blocks(output, 8, driver)
+        _wait_for_blocks(output, 4, driver)
     finally:
         driver.kill()
         driver.wait()
     kept = Ledger(output / "ledger", "infer").count("done")
-    total = 6 * 8
-    assert 8 <= kept < total
+    total = 4 * 5
+    assert 4 <= kept < total
     state = dasnet("status", output)
     assert state.code == 0
     assert f"{kept} of {total} blocks done" in state.out
-    resumed = dasnet(*arguments)
+    resumed = dasnet(*arguments, timeout=600)
     assert resumed.code == 0, resumed.err
     assert infer_lines(output) == total, "no finished block is computed again"
     assert np.array_equal(probability(output), probability(run))
@@ -130,7 +131,7 @@ def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
 
 
 def _wait_for_blocks(output: Path, count: int, driver: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while Ledger(output / "ledger", "infer").count("done") < count:
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline
@@ -141,7 +142,7 @@ def test_changed_bytes_in_the_store_are_noticed_and_computed_again(
     run: Path, pair: SyntheticPair, tmp_path: Path
 ) -> None:
     output = tmp_path / "rotten"
-    detect_changes(request_for(pair, output))
+    shutil.copytree(run, output)
     (output / "ledger" / "products.json").unlink()
     from storage.store import RunStore
 

@@ -52,7 +52,7 @@ def test_a_host_cut_off_costs_only_its_blocks_in_flight(cluster: Cluster, pair: 
     assert whole.sha256 == disturbed.sha256
     assert whole.begun == whole.blocks
     hosts = {path.name.partition("-")[0] for path in (cluster.folder / "mended-calls").iterdir()}
-    assert hosts == {"one", "two"}, "a host that is back takes part by itself"
+    assert hosts == {"one", "two"}, "a host that is back takes part"
 
     silent = detection(
         cluster,

@@ -33,8 +33,8 @@ from storage.synthesize import SyntheticPair
 from tests.flows.conftest import Finished, request_for
 from tests.s3_server import BUCKET, OWNER, READER, S3Server, use
 
-TOTAL = 6 * 8
-"""Blocks of 128 px of the pair."""
+BLOCK, TOTAL = 192, 4 * 5
+"""Side in pixels, and how many the pair has."""
 
 
 def probability(server: S3Server, output: ObjectPath) -> np.ndarray:
@@ -93,20 +93,20 @@ def test_killed_worker_and_killed_driver_resume_to_the_bytes_of_a_local_run(
     dasnet: Callable[..., Finished],
 ) -> None:
     output = bucket / "run"
-    arguments = ["detect", *inputs, "--output", output, "--block", 128, "--workers", 2]
+    arguments = ["detect", *inputs, "--output", output, "--block", BLOCK, "--workers", 2]
     driver = start(*arguments)
     try:
-        wait_for_blocks(output, 3, driver)
+        wait_for_blocks(output, 1, driver)
         workers = [
             p for p in psutil.Process(driver.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())
         ]
         os.kill(workers[0].pid, signal.SIGKILL)
-        wait_for_blocks(output, 8, driver)
+        wait_for_blocks(output, 4, driver)
     finally:
         driver.kill()
         driver.wait()
     kept = finished_blocks(output)
-    assert 8 <= kept < TOTAL
+    assert 4 <= kept < TOTAL
     assert not (output / "change_probability.tif").exists()
     state = dasnet("status", output)
     assert state.code == 0, state.err
@@ -271,7 +271,7 @@ def test_a_store_that_is_killed_and_comes_back_costs_time_alone(
     run: Path, pair: SyntheticPair, mortal_server: S3Server
 ) -> None:
     output = ObjectPath(BUCKET, "run")
-    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 128, "--workers", 2]
+    arguments = ["detect", pair.before, pair.after, "--output", output, "--block", BLOCK, "--workers", 2]
     driver = start(*arguments)
     try:
         wait_for_blocks(output, 5, driver)

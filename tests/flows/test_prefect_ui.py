@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
+from flows.config import DetectRequest
 from flows.detect import detect_changes
 from flows.failures import FailedBlocksError
 from flows.fanout import MAX_BATCHES
 from storage.synthesize import SyntheticPair
 from tests.flows.conftest import request_for
+from tests.flows.prefect_pages import Pages, pages_of
 from tiling.ledger import Entry, Ledger
 
+pytestmark = pytest.mark.timeout(1800)
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def client(prefect_ui: str) -> SyncPrefectClient:
     return get_client(sync_client=True)
 
@@ -80,10 +85,12 @@ def test_artifacts_tell_the_whole_story(client: SyncPrefectClient, completed: Fl
     assert re.search(r"http://127\.0\.0\.1:\d+/status", found["dask-dashboard"].data)
     rows = {row["state"]: row["blocks"] for row in json.loads(found["blocks"].data)}
     assert rows["done"] == rows["total"] == 4
-    picture = base64.b64decode(found["quicklook"].data.partition("base64,")[2])
+    picture = base64.b64decode(found["quicklook"].data.partition("base64,")[2].rstrip(")"))
     assert hashlib.sha256(picture).digest() == hashlib.sha256((run / "quicklook.png").read_bytes()).digest()
+    assert str(run) in found["products"].data
     for product in ("change_probability.tif", "changes.parquet", "item.json", "report.html"):
-        assert (run / product).resolve().as_uri() in found["products"].data
+        digest = hashlib.sha256((run / product).read_bytes()).hexdigest()
+        assert re.search(rf"{product}.*{digest[:8]}", found["products"].data)
 
 
 def test_stages_are_tasks_and_batches_are_few(client: SyncPrefectClient, completed: FlowRun) -> None:
@@ -105,92 +112,80 @@ def test_the_log_of_the_flow_run_has_one_line_a_stage(client: SyncPrefectClient,
         assert sum(message.startswith(f"{stage}: ") for message in messages) == 1, messages
 
 
-def test_a_run_with_quarantined_blocks_ends_incomplete_with_their_list(
-    client: SyncPrefectClient, pair: SyntheticPair, tmp_path: Path
-) -> None:
-    request = request_for(pair, tmp_path / "run", retries=0)
-    detect_changes(request)
+@pytest.fixture(scope="module")
+def quarantined(
+    client: SyncPrefectClient, run: Path, pair: SyntheticPair, tmp_path_factory: pytest.TempPathFactory
+) -> FlowRun:
+    """A run one of whose blocks failed three times."""
+    output = tmp_path_factory.mktemp("quarantined") / "run"
+    shutil.copytree(run, output)
+    (output / "ledger" / "products.json").unlink()
     failed = Entry(block="r00001c00001", state="failed", facts={"error": "scripted", "attempts": 3})
-    Ledger(tmp_path / "run" / "ledger", "infer").append([failed])
+    Ledger(output / "ledger", "infer").append([failed])
     with pytest.raises(FailedBlocksError, match="r00001c00001: scripted"):
-        detect_changes(request)
-    ended = flow_run(client, tmp_path / "run", "Incomplete")
-    assert ended.state is not None and ended.state.message is not None
-    assert "1 of 12 blocks failed" in ended.state.message
-    assert "r00001c00001: scripted" in ended.state.message
-    blocks = artifacts(client, ended)["blocks"].data
+        detect_changes(request_for(pair, output))
+    return flow_run(client, output, "Incomplete")
+
+
+def test_a_run_with_quarantined_blocks_ends_incomplete_with_their_list_and_takes_them_up_again(
+    client: SyncPrefectClient, quarantined: FlowRun
+) -> None:
+    assert quarantined.state is not None and quarantined.state.message is not None
+    assert "1 of 12 blocks failed" in quarantined.state.message
+    assert "r00001c00001: scripted" in quarantined.state.message
+    blocks = artifacts(client, quarantined)["blocks"].data
     assert "r00001c00001" in blocks and "scripted" in blocks
-    assert Ledger(tmp_path / "run" / "ledger", "infer").count("done") == 3
+    request = DetectRequest.model_validate(quarantined.parameters["request"])
+    ledger = Ledger(Path(str(request.output)) / "ledger", "infer")
+    assert ledger.count("done") == 3
     detect_changes(request.model_copy(update={"retry_failed": True}))
-    assert Ledger(tmp_path / "run" / "ledger", "infer").count("failed") == 0
-
-
-PATIENCE_MS = 240_000
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(PATIENCE_MS)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    page.close()
-    assert errors == []
+    ledger = Ledger(Path(str(request.output)) / "ledger", "infer")
+    assert (ledger.count("done"), ledger.count("failed")) == (4, 0)
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[[Any, str], None]:
-    """Keep what a page shows: for the documentation too, where DASNET_PICTURES names its folder."""
-
-    def keep(page: Any, name: str) -> None:
-        folder = Path(os.environ.get("DASNET_PICTURES", tmp_path))
-        page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=75)
-
-    return keep
+def pages(browser: Any, prefect_ui: str, tmp_path: Path) -> Iterator[Pages]:
+    with pages_of(browser, prefect_ui, tmp_path) as pages:
+        yield pages
 
 
-def test_a_person_finds_the_run_in_the_ui(
-    page: Any, picture: Callable[[Any, str], None], prefect_ui: str, completed: FlowRun
-) -> None:
-    page.goto(f"{prefect_ui}/runs/flow-run/{completed.id}")
-    page.get_by_text("detect-changes").first.wait_for()
-    page.get_by_text("Completed").first.wait_for()
-    page.wait_for_timeout(3000)
-    picture(page, "ui-run")
-    page.get_by_text("Task Runs", exact=True).first.click()
-    page.get_by_text("infer 1-", exact=False).first.wait_for()
-    page.get_by_text("Artifacts", exact=True).first.click()
-    page.get_by_text("Blocks of the run").wait_for()
-    # what the tasks of the run made stands under what the run itself made, and is drawn once one scrolls there
-    quicklook = page.get_by_text("Before, after and change probability")
-    page.mouse.move(700, 800)
-    for _ in range(120):
-        page.mouse.wheel(0, 500)
-        page.wait_for_timeout(500)
-        if quicklook.count():
-            break
-    assert quicklook.first.is_visible(), page.locator("body").inner_text()
+def test_a_person_finds_the_run_in_the_ui(pages: Pages, completed: FlowRun) -> None:
+    pages.open_run(completed.id, "Completed")
+    pages.await_bars(5, "completed")
+    pages.picture("ui-run")
+    pages.tab("Task Runs")
+    pages.sees("infer 1-")
+    pages.tab("Artifacts")
+    for description in ("What this run does", "4 of 4 blocks", "Blocks of the run", "Products of the run"):
+        pages.sees(description)
 
 
-def test_the_products_are_a_page_to_read(
-    page: Any, picture: Callable[[Any, str], None], client: SyncPrefectClient, prefect_ui: str, completed: FlowRun
-) -> None:
-    products = artifacts(client, completed)["products"]
-    page.goto(f"{prefect_ui}/artifacts/artifact/{products.id}")
-    page.get_by_role("link", name="change_probability.tif").first.wait_for()
-    shown = page.locator("body").inner_text()
-    assert "changed in" in shown and "swipe between the dates" in shown and "GeoParquet polygons" in shown
-    picture(page, "ui-products")
+def test_the_products_are_a_page_to_read(pages: Pages, client: SyncPrefectClient, completed: FlowRun) -> None:
+    found = artifacts(client, completed)
+    pages.open_artifact(found["products"].id)
+    for words in ("change_probability.tif", "changed in", "swipe between the dates", "GeoParquet polygons"):
+        pages.sees(words)
+    pages.picture("ui-products")
+    pages.open_artifact(found["quicklook"].id)
+    picture = pages.page.get_by_role("img", name="Before, after and change probability")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 1000
+    assert "base64" not in pages.text(), "a picture, not its bytes"
+
+
+def test_quarantined_blocks_stand_in_the_ui(pages: Pages, client: SyncPrefectClient, quarantined: FlowRun) -> None:
+    pages.open_run(quarantined.id, "Incomplete")
+    pages.tab("Details")
+    pages.sees("r00001c00001: scripted")
+    pages.open_artifact(artifacts(client, quarantined)["blocks"].id)
+    pages.sees("failed (quarantined)")
+    pages.sees("r00001c00001")
+    pages.sees("scripted")
+    pages.picture("ui-quarantined")
 
 
 def test_progress_is_seen_in_the_middle_of_a_run(
-    page: Any,
-    picture: Callable[[Any, str], None],
-    client: SyncPrefectClient,
-    prefect_ui: str,
-    pair: SyntheticPair,
-    tmp_path: Path,
+    pages: Pages, client: SyncPrefectClient, prefect_ui: str, pair: SyntheticPair, tmp_path: Path
 ) -> None:
     command = ["detect", pair.before, pair.after, "--output", tmp_path / "run", "--block", 128, "--workers", 1]
     process = subprocess.Popen(
@@ -204,14 +199,14 @@ def test_progress_is_seen_in_the_middle_of_a_run(
             assert process.poll() is None, "the run ended before its progress was seen"
             time.sleep(0.2)
         process.send_signal(signal.SIGSTOP)  # held there: the picture does not depend on how fast this machine is
-        page.goto(f"{prefect_ui}/artifacts/artifact/{found.id}")
-        page.get_by_text("infer:", exact=False).first.wait_for()
-        page.get_by_text("of 48 blocks", exact=False).first.wait_for()
-        picture(page, "ui-progress")
-        process.send_signal(signal.SIGCONT)
-        assert process.wait(timeout=1200) == 0
+        pages.open_run(found.flow_run_id, "Running")
+        pages.tab("Artifacts")
+        pages.sees(re.compile(r"\d+ of 48 blocks, \d+ (s|min) left, [\d.]+/s"))
+        pages.await_bars(3, "completed")
+        pages.picture("ui-progress")
+        pages.open_artifact(found.id)
+        pages.sees(re.compile(r"Progress: [1-8]\d(\.\d+)?%"))
     finally:
-        process.send_signal(signal.SIGCONT)
         process.kill()
         process.wait()
 

@@ -322,7 +322,7 @@ def test_a_new_date_adds_its_own_pairs_and_touches_no_other(
     assert plan.count("there already") == 3 + 2 + 1
     assert f"read: {DAYS[3]}: {BLOCKS} blocks, new" in plan
     assert f"compare: {DAYS[2]} → {DAYS[3]}: {BLOCKS} blocks, a new pair" in plan
-    assert f"reads: {BLOCKS} blocks of imagery, at most {BLOCKS * BLOCK**2 * 4 / 1e9:.3g} GB" in plan
+    assert f"reads: {BLOCKS} blocks of imagery, at most {BLOCKS * BLOCK**2 * 4 / 1e3:.1f} kB" in plan
     assert f"computes: {BLOCKS} blocks of probability" in plan
     assert f"{2 * BLOCKS} blocks embedded" in plan
     reprocess_archive(wider)

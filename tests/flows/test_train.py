@@ -35,8 +35,9 @@ from storage.dataset_store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Finished
 
+EPOCHS, STEPS = 8, 40
 SMALL = {
-    "epochs": 8,
+    "epochs": EPOCHS,
     "batch": 4,
     "head_channels": 16,
     "augmentation": {"crop": 64, "haze": 0.0, "season": 0.0, "shift": 0.0, "blur": 0.0},
@@ -77,7 +78,7 @@ def request(dataset: Path, output: Path, **changes: Any) -> TrainRequest:
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trainings") / "squares"
     summary: TrainingSummary = train(request(dataset, output))
-    assert summary.epochs == 8 and summary.test is not None
+    assert summary.epochs == EPOCHS and summary.test is not None
     return output
 
 
@@ -91,7 +92,7 @@ def test_a_bundle_says_what_it_is(trained: Path, dataset: Path) -> None:
     assert bundle.resolution == 1.0 and bundle.window == 64 and bundle.architecture.head_channels == 16
     assert [band.name for band in bundle.bands] == ["red", "green", "blue"]
     assert bundle.provenance["dataset"]["sha256"] == store.digest
-    assert bundle.provenance["recipe"]["epochs"] == 8
+    assert bundle.provenance["recipe"]["epochs"] == EPOCHS
     assert bundle.provenance["class_frequency"]["changed"] == store.attrs["counts"]["train"]["changed"]
     assert bundle.metrics["test"]["f1"] > bundle.metrics["test"]["f1_no_change"] == 0
     assert bundle.metrics["test"]["highest_f1_of_any_threshold"] >= bundle.metrics["test"]["f1"] - 0.01
@@ -109,9 +110,9 @@ def test_what_a_person_watches(trained: Path, prefect_ui: str) -> None:
 
     assert newest("train") == 100.0
     rows = json.loads(newest("epochs"))
-    assert len(rows) == 8 and {"loss", "F1", "η", "γ", "threshold"} <= set(rows[0])
+    assert len(rows) == EPOCHS and {"loss", "F1", "η", "γ", "threshold"} <= set(rows[0])
     for picture in ("samples", "curves", "attention-scales", "reliability", *HEADINGS):
-        assert newest(picture).startswith("data:image/png")
+        assert "(data:image/png;base64," in newest(picture)
     assert "always “no change”" in newest("test")
     page = (trained / "report.html").read_text()
     assert "after each epoch, as in Figure 9" in page and "Reliability on validation" in page
@@ -121,9 +122,9 @@ def test_what_a_person_watches(trained: Path, prefect_ui: str) -> None:
 def test_tensorboard_has_the_whole_curve(trained: Path) -> None:
     events = EventAccumulator(str(trained / "tensorboard")).Reload()
     loss = events.Scalars("train/loss")
-    assert [event.step for event in loss] == list(range(40))
+    assert [event.step for event in loss] == list(range(STEPS))
     assert loss[7].value == pytest.approx(history(trained, "step")[7]["loss"], rel=1e-5)
-    assert len(events.Scalars("validation/f1")) == 8
+    assert len(events.Scalars("validation/f1")) == EPOCHS
 
 
 def test_evaluate_agrees_with_training_and_with_a_count_by_hand(trained: Path, dataset: Path, tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(trained: Path, dataset: Path,
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(history(output, "step")) < 40
+    assert len(history(output, "step")) < STEPS
     time.sleep(2)  # the worker notices that its driver is gone
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stderr
@@ -320,7 +321,7 @@ def test_a_bundle_for_other_images_is_refused(dataset: Path, trained: Path, pref
 
 def test_status_of_a_training_and_of_its_dataset(dasnet: Callable[..., Finished], trained: Path, dataset: Path) -> None:
     ended = dasnet("status", trained)
-    assert ended.code == 0 and "finished" in ended.out and "40 steps, 8 epochs, best F1" in ended.out
+    assert ended.code == 0 and "finished" in ended.out and f"{STEPS} steps, {EPOCHS} epochs, best F1" in ended.out
     ended = dasnet("status", dataset)
     assert ended.code == 0 and "dataset" in ended.out and "1 done, 0 failed" in ended.out
 

@@ -1,0 +1,25 @@
+"""What lets the server tell a run that is at work from one that died: a tag, and heartbeats that come often enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TAG = "dasnet"
+"""Of every deployment here, its runs and their sub-flows: automations leave other runs alone."""
+
+HEARTBEAT_S = 30
+"""Between two signs of life of a run; the shortest that Prefect takes (its default is 180)."""
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Let flows that are called inside be found by the server's automations when their process dies.
+
+    A sub-flow has no tags of its parent's deployment: without this it would stay Running for ever.
+    """
+    from prefect import tags
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with tags(TAG), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
+        yield
