@@ -77,7 +77,7 @@ def figures(
     ] = None,
 ) -> None:
     """Distances by layer, Grad-CAM, a pixel's attention, t-SNE, and η and γ by epoch, as PNG and one page."""
-    from flows.figures import FiguresRequest
+    from flows.training_config import FiguresRequest
 
     request = FiguresRequest.model_validate(
         {

@@ -6,41 +6,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
-from pydantic import Field
 
 from dasnet.bundle import Bundle, load_bundle
 from flows import artifacts
-from flows.config import Frozen, LocalDirectory
 from flows.console import current_reporter
 from flows.network_figures import HEADINGS, Figure, changed_samples, figures_of
 from flows.run_directory import RunDirectory
 from flows.score import require_fit
 from flows.train_report import scales_picture
+from flows.training_config import FiguresRequest
 from flows.versions import versions
 from storage.dataset_store import DatasetStore, open_dataset
 from storage.errors import InputError
 from storage.page import Page, Section, write_page
 from storage.publish import publish
-
-
-class FiguresRequest(Frozen):
-    """A trained network and labelled samples in, figures out."""
-
-    source: Annotated[str, Field(description="Training directory, path of a bundle, or name of a shipped one.")]
-    dataset: Annotated[Path, Field(description="Dataset directory; its test split is shown.")]
-    output: Annotated[LocalDirectory, Field(description="Directory of the figures: new, or of the same ones.")]
-    beside: Annotated[
-        str | None,
-        Field(description="Another training or bundle beside it in the t-SNE, for example one without attention."),
-    ] = None
-    samples: Annotated[int, Field(ge=1, le=12, description="Test samples with change that are shown.")] = 3
-    pixel: Annotated[
-        tuple[int, int] | None,
-        Field(description="Row and column whose attention is shown; empty: in the middle of what changed."),
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,3 +71,12 @@ def test_what_only_looks_is_light() -> None:
     listed = f"import sys, flows.cli, flows.errors, flows.status; print(*({heavy!r} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []
+
+
+def test_requests_are_read_before_prefect_is() -> None:
+    """A command quiets Prefect's log before it is imported, which must not have happened while its request was read."""
+    requests = sorted(path.stem for path in (ROOT / "flows").glob("*config.py"))
+    listed = f"import importlib, sys; [importlib.import_module(f'flows.{{name}}') for name in {requests}]"
+    listed += "; print('prefect' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(requests) >= 5 and ended.stdout.split() == ["False"]

@@ -32,9 +32,9 @@ from flows.config import ClusterConfig
 from flows.dataset_config import PrepareRequest
 from flows.evaluate import evaluate
 from flows.failures import FailedMethodsError
-from flows.figures import FiguresRequest, figures
+from flows.figures import figures
 from flows.prepare import prepare_dataset
-from flows.training_config import EvaluateRequest
+from flows.training_config import EvaluateRequest, FiguresRequest
 from storage.dataset_store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Finished
