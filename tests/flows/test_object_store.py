@@ -170,6 +170,7 @@ def test_what_cannot_work_is_refused_early(
     ended = dasnet("detect", *inputs, "--output", bucket / "run")
     assert ended.code == 2, ended.err
     assert "access denied" in ended.err and str(bucket / "run") in ended.err
+    use(s3_server, monkeypatch)  # who may list nothing is not told what there is not
     ended = dasnet("detect", "s3://nowhere/before.tif", pair.after, "--output", bucket / "run")
     assert ended.code == 2, ended.err
     assert "there is no bucket nowhere" in ended.err
