@@ -223,14 +223,15 @@ def _clouds(bundles: Sequence[Bundle], store: DatasetStore, indices: Sequence[in
 
 def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> tuple[str, Tensor, Any]:
     """Name of the last layer, its features of all samples (2b, C, h, w) and their labels; a few samples at a time."""
+    network = build_model(bundle).eval()
     befores, afters, labels, name = [], [], [], ""
     for first in range(0, len(indices), _AT_ONCE):
-        shown = _shown(bundle, store, indices[first : first + _AT_ONCE])
+        samples = store.read(indices[first : first + _AT_ONCE])
         with torch.inference_mode():
-            layers, _ = layers_of(shown.network, shown.images)
+            layers, _ = layers_of(network, _normalised(bundle, samples))
         name, features = list(layers.items())[-1]
         before, after = features.chunk(2)
         befores.append(before)
         afters.append(after)
-        labels.append(shown.samples.label)
+        labels.append(samples.label)
     return name, torch.cat([*befores, *afters]), np.concatenate(labels)

@@ -19,7 +19,6 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
@@ -29,7 +28,7 @@ from storage.header_checks import check_header
 from storage.label_values import IGNORED, binarise, histogram, one_band
 from storage.mosaics import Mosaic, open_mosaic
 from storage.rasters import GridReader
-from storage.sources import DRIVERS, DTYPES, Source, open_with_allowed_driver
+from storage.sources import DRIVERS, Source, image_bands_of, open_with_allowed_driver
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
 POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")
@@ -264,16 +263,11 @@ def open_image(spec: str | Sequence[str]) -> Mosaic:
             if dataset.crs is not None and not dataset.transform.is_identity:
                 return open_mosaic(spec)
             check_header(dataset, spec)
-            numbers = tuple(
-                number for number, meaning in enumerate(dataset.colorinterp, start=1) if meaning != ColorInterp.alpha
-            )
-            dtypes = {dataset.dtypes[number - 1] for number in numbers}
-            if len(dtypes) != 1 or not dtypes <= set(DTYPES):
-                raise InputError(f"{spec} holds {', '.join(sorted(dtypes))}; an image is one of {', '.join(DTYPES)}")
+            numbers, dtype = image_bands_of(dataset, spec, what="an image")
             names = ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band{n}" for n in numbers)
             grid = GeoBox(dataset.shape, Affine.identity(), None)
             source = Source(path=spec, grid=grid, files=(spec,), driver=dataset.driver, image_bands=numbers)
-            return Mosaic(label=spec, sources=(source,), grid=grid, bands=names, dtype=dtypes.pop(), date=None)
+            return Mosaic(label=spec, sources=(source,), grid=grid, bands=names, dtype=dtype, date=None)
 
 
 def read_polygons(path: str) -> geopandas.GeoDataFrame:

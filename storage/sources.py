@@ -110,12 +110,7 @@ def _open_raster(path: str) -> Header:
             raise InputError(f"{path} is a VRT, which may name any other file: give the list of its files instead")
     with rasterio.Env(**gdal_settings()), open_with_allowed_driver(path) as dataset:
         check_header(dataset, path)
-        image_bands = tuple(
-            number for number, meaning in enumerate(dataset.colorinterp, start=1) if meaning != ColorInterp.alpha
-        )
-        dtypes = {dataset.dtypes[number - 1] for number in image_bands}
-        if len(dtypes) != 1 or not dtypes <= set(DTYPES):
-            raise InputError(f"{path} holds {', '.join(sorted(dtypes))}; a mosaic is one of {', '.join(DTYPES)}")
+        image_bands, dtype = image_bands_of(dataset, path, what="a mosaic")
         header = Header(
             source=Source(
                 path=path,
@@ -125,12 +120,30 @@ def _open_raster(path: str) -> Header:
                 image_bands=image_bands,
             ),
             bands=_band_names(dataset, image_bands),
-            dtype=dtypes.pop(),
+            dtype=dtype,
             date=_date(path, {**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
         )
         # last, because GDAL's error from a pixel that cannot be read surfaces again in the next call on this dataset
         _require_a_valid_pixel(path, dataset)
         return header
+
+
+def image_bands_of(dataset: rasterio.DatasetReader, path: str, *, what: str) -> tuple[tuple[int, ...], str]:
+    """Numbers, from 1, of the bands that are not alpha, and their type.
+
+    Args:
+        what: the file is to be, for the message.
+
+    Raises:
+        InputError: their types differ, or are none of :data:`DTYPES`.
+    """
+    numbers = tuple(
+        number for number, meaning in enumerate(dataset.colorinterp, start=1) if meaning != ColorInterp.alpha
+    )
+    dtypes = {dataset.dtypes[number - 1] for number in numbers}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES):
+        raise InputError(f"{path} holds {', '.join(sorted(dtypes))}; {what} is one of {', '.join(DTYPES)}")
+    return numbers, dtypes.pop()
 
 
 def open_with_allowed_driver(path: str, drivers: Sequence[str] = DRIVERS) -> DatasetReader:

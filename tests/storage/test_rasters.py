@@ -19,6 +19,7 @@ from storage.errors import InputError, ShortReadError
 from storage.grids import common_grid, needs_resampling, select_bands
 from storage.mosaics import Mosaic, open_mosaic
 from storage.rasters import GridReader
+from tests.rasters import geotiff
 
 CRS = "EPSG:32631"
 
@@ -27,22 +28,8 @@ def write(
     path: Path, pixels: np.ndarray, *, x: float = 500_000, y: float = 5_600_000, res: float = 2.0, **profile: object
 ) -> Path:
     """A tiled GeoTIFF whose upper-left corner is at (x, y)."""
-    defaults: dict[str, object] = {
-        "driver": "GTiff",
-        "count": pixels.shape[0],
-        "height": pixels.shape[1],
-        "width": pixels.shape[2],
-        "dtype": pixels.dtype,
-        "crs": CRS,
-        "transform": Affine(res, 0, x, 0, -res, y),
-        "tiled": True,
-        "blockxsize": 64,
-        "blockysize": 64,
-        "compress": "deflate",
-    }
-    with rasterio.open(path, "w", **{**defaults, **profile}) as dataset:
-        dataset.write(pixels)
-    return path
+    tiles: dict[str, object] = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    return geotiff(path, pixels, **{"transform": Affine(res, 0, x, 0, -res, y), **tiles, **profile})
 
 
 def noise(bands: int = 3, height: int = 150, width: int = 210, seed: int = 0) -> np.ndarray:
