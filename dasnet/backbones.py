@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dasnet._torchvision import mobilenetv3, models
-
 STRIDE = 8
 """Pixels of the image between two positions of the last features, in every backbone."""
 
@@ -39,6 +37,8 @@ class ResNet50(nn.Module):
 
     def __init__(self, in_bands: int = 3) -> None:
         super().__init__()
+        from dasnet._torchvision import models  # takes seconds, and what only names a backbone needs none
+
         network = models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
         self.conv1 = _first_convolution(network.conv1, in_bands)
         self.bn1 = network.bn1
@@ -109,6 +109,8 @@ class MobileNetV3(nn.Module):
 
     def __init__(self, in_bands: int = 3) -> None:
         super().__init__()
+        from dasnet._torchvision import mobilenetv3
+
         # in, kernel, expanded, out, squeeze-and-excitation, activation, stride, dilation; a layer with a dilation keeps
         # the resolution whatever its stride.
         table = [

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
@@ -91,6 +90,8 @@ class Calibration:
             error = ((positive + negative) * p - positive) / total
             gradient = np.array([(error * d).sum(), error.sum()]) + 2 * ridge * parameters
             return value + ridge * (parameters**2).sum(), gradient
+
+        from scipy.optimize import minimize  # slow to import, and a predictor needs the fitted curve alone
 
         start = np.array([1.0, math.log(positive.sum() / negative.sum())])
         slope, intercept = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 1000}).x

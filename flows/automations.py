@@ -158,4 +158,5 @@ async def register_automations(client: PrefectClient, notify: CallWebhook | Send
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    return automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
+    # not as JSON, where a set is a list in any order
+    return automation.model_dump(include={"name", "description", "trigger", "actions"})

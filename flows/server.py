@@ -112,6 +112,7 @@ def server_environment(options: ServerOptions, secret: str) -> dict[str, str]:
         # a busy machine answers PostgreSQL's clients late; Prefect gives up after 10 s and 5 s
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
+        "PREFECT_UI_URL": options.address,  # of the links in notifications: the environment's where that is a proxy's
         **os.environ,
         _LOGIN: secret,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",

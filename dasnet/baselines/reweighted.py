@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincc
-from scipy.stats import chi2
+from scipy.special import chdtri, gammaincc
 
 from dasnet.baselines import otsu
 from dasnet.baselines.detector import PixelDetector, SquaredLength
@@ -128,7 +127,7 @@ class ChiSquared:
             threshold = freedom * float(state.values["cut"]) ** 2
             origin = "Otsu's threshold of the root of χ²"
         else:
-            threshold = float(chi2.isf(SIGNIFICANCE, freedom))
+            threshold = float(chdtri(freedom, SIGNIFICANCE))
             origin = f"which χ² of {freedom} degrees of freedom exceeds in {SIGNIFICANCE:.0%} of unchanged pixels"
         return PixelDetector(length=self._length(state), threshold=threshold, origin=origin)
 

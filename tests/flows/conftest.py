@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
+from distributed.utils import get_mp_context
 
+from flows.cli import main
 from flows.config import ClusterConfig, DetectRequest
 from flows.detect import detect_changes
 from storage.synthesize import SyntheticPair, synthesize
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_fork() -> Iterator[None]:
+    """Workers of flows in this process fork from one that has imported what they need, which saves seconds a run.
+
+    They have its environment, whatever a test sets. Those of a command are spawned, as a user's are.
+    """
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # names its own list of what to import
+        multiprocessing.set_forkserver_preload(["distributed", "flows.detect", "dasnet._torchvision"])
+        yield
+
+
+@pytest.fixture
+def workers_spawn() -> Iterator[None]:
+    """Workers see this test's environment."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +86,11 @@ class Finished:
     err: str
 
 
+Dasnet = Callable[..., Finished]
+
+
 @pytest.fixture
-def dasnet() -> Callable[..., Finished]:
+def dasnet_process() -> Dasnet:
     """Run `dasnet` as a user does, in a process of its own."""
 
     def run(*arguments: object, timeout: float = 240) -> Finished:
@@ -70,5 +98,23 @@ def dasnet() -> Callable[..., Finished]:
             [sys.executable, "-m", "flows", *map(str, arguments)], capture_output=True, text=True, timeout=timeout
         )
         return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+@pytest.fixture
+def dasnet(monkeypatch: pytest.MonkeyPatch) -> Dasnet:
+    """The same in this process, which has already imported what a command needs: seconds less each."""
+
+    def run(*arguments: object) -> Finished:
+        out, err = StringIO(), StringIO()
+        code = 0
+        with redirect_stdout(out), redirect_stderr(err), monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["dasnet", *map(str, arguments)])
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Finished(code, out.getvalue(), err.getvalue())
 
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import dask
@@ -13,7 +12,7 @@ import pytest
 
 from flows.certificates import ROLES, Certificates, configured_security, make_certificates
 from flows.errors import CertificateError
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Dasnet
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
@@ -62,9 +61,7 @@ def test_keys_are_their_owners_alone(made: Certificates) -> None:
     assert stat.S_IMODE(made.directory.stat().st_mode) == 0o700
 
 
-def test_nothing_is_overwritten_and_nothing_half_written(
-    made: Certificates, tmp_path: Path, dasnet: Callable[..., Finished]
-) -> None:
+def test_nothing_is_overwritten_and_nothing_half_written(made: Certificates, tmp_path: Path, dasnet: Dasnet) -> None:
     before = {path: path.read_bytes() for path in made.directory.iterdir()}
     ended = dasnet("certs", made.directory)
     assert ended.code == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,8 @@ from affine import Affine
 
 from flows.cli import main
 from storage.synthesize import SyntheticPair
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Dasnet, Finished
 from tests.rasters import geotiff
-
-Dasnet = Callable[..., Finished]
 
 
 def raster(path: Path, *, pixels: np.ndarray | None = None, **profile: object) -> Path:

@@ -31,7 +31,7 @@ from flows.errors import CertificateError, ClusterError
 from flows.prefect_server import flush_logs
 from storage.synthesize import SyntheticPair
 from tests.conftest import ROOT
-from tests.flows.conftest import Finished, request_for
+from tests.flows.conftest import Dasnet, request_for
 from tiling.execute import BoundedRunner, Equipment
 
 # a busy machine takes minutes for what takes seconds
@@ -219,7 +219,7 @@ def test_the_settings_of_deploy_are_those_of_a_run() -> None:
 
 
 def test_tls_without_certificates_is_refused_before_anything_is_written(
-    pair: SyntheticPair, tmp_path: Path, secured: Secured, dasnet: Callable[..., Finished]
+    pair: SyntheticPair, tmp_path: Path, secured: Secured, dasnet: Dasnet
 ) -> None:
     ended = dasnet("detect", pair.before, pair.after, "--output", tmp_path / "run", "--cluster", secured.address)
     assert ended.code == 2, ended.err

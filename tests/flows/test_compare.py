@@ -9,7 +9,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from flows.prepare import prepare_dataset
 from flows.training_config import EvaluateRequest, FiguresRequest
 from storage.dataset_store import open_dataset
 from storage.errors import InputError
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Dasnet
 from tests.flows.test_train import squares
 
 SIDE = 64
@@ -296,7 +295,7 @@ def test_operations_are_those_of_its_convolutions() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on(dasnet: Callable[..., Finished], dataset: Path, tmp_path: Path) -> None:
+def test_a_killed_command_goes_on(dasnet_process: Dasnet, dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     words = ["compare", str(dataset), "--output", str(output), "--methods", "fc-siam-diff,cva", "--seeds", "2"]
     for setting in ("epochs=3", "batch=4", "augmentation.crop=64", "fc-siam-diff.width=4", "fc-siam-diff.rate=0.01"):
@@ -312,8 +311,8 @@ def test_a_killed_command_goes_on(dasnet: Callable[..., Finished], dataset: Path
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(3)  # the workers notice that their driver is gone
-    ended = dasnet(*words)
+    ended = dasnet_process(*words)
     assert ended.code == 0, ended.err
     assert "2 now" in ended.out or "1 now, 1 kept" in ended.out
-    again = dasnet(*words)
+    again = dasnet_process(*words)
     assert again.code == 0 and "0 now, 2 kept" in again.out

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
@@ -28,7 +27,7 @@ from flows.failures import FailedBlocksError
 from flows.run_directory import DifferentRunError
 from storage.errors import IntegrityError
 from storage.synthesize import SyntheticPair
-from tests.flows.conftest import Finished, request_for
+from tests.flows.conftest import Dasnet, request_for
 from tiling.ledger import Ledger
 
 
@@ -101,7 +100,7 @@ def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, p
 
 @pytest.mark.timeout(1800)
 def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
-    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
+    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet_process: Dasnet
 ) -> None:
     output = tmp_path / "killed"
     arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 192, "--workers", 2]
@@ -120,10 +119,10 @@ def test_killed_worker_and_killed_driver_resume_to_the_same_bytes(
     kept = Ledger(output / "ledger", "infer").count("done")
     total = 4 * 5
     assert 4 <= kept < total
-    state = dasnet("status", output)
+    state = dasnet_process("status", output)
     assert state.code == 0
     assert f"{kept} of {total} blocks done" in state.out
-    resumed = dasnet(*arguments, timeout=600)
+    resumed = dasnet_process(*arguments, timeout=600)
     assert resumed.code == 0, resumed.err
     assert infer_lines(output) == total, "no finished block is computed again"
     assert np.array_equal(probability(output), probability(run))
@@ -185,7 +184,7 @@ def test_lost_imagery_is_read_anew_with_retry_failed(run: Path, pair: SyntheticP
 
 
 def test_unreadable_pixels_fail_their_blocks_and_only_those(
-    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
+    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet_process: Dasnet
 ) -> None:
     broken = tmp_path / "before.tif"
     broken.write_bytes(pair.before.read_bytes())
@@ -197,7 +196,7 @@ def test_unreadable_pixels_fail_their_blocks_and_only_those(
         file.write(b"\xff" * size)
     output = tmp_path / "run"
     arguments = ["detect", broken, pair.after, "--output", output, "--block", 256, "--workers", 2]
-    ended = dasnet(*arguments)
+    ended = dasnet_process(*arguments)
     assert ended.code == 1
     assert "t0/r00000c00000: ShortReadError" in ended.err
     assert "before.tif" in ended.err
@@ -207,7 +206,7 @@ def test_unreadable_pixels_fail_their_blocks_and_only_those(
     assert ledger.count("done") + ledger.count("failed") == 3 * 4
     assert ledger.state("r00002c00003") == "done"
     assert not (output / "change_probability.tif").exists()
-    assert dasnet("status", output).code == 1
+    assert dasnet_process("status", output).code == 1
 
 
 def test_run_json_names_inputs_bundle_and_versions(run: Path, pair: SyntheticPair) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from flows.status import directory_status
 from storage.dataset_store import DatasetStore, Samples, create_dataset
 from storage.errors import InputError
 from storage.synthesize import SyntheticPair
-from tests.flows.conftest import Finished, request_for
+from tests.flows.conftest import Dasnet, request_for
 from tests.flows.test_cli import raster, refused
 
 pytestmark = pytest.mark.usefixtures("prefect_ui")
@@ -138,9 +138,7 @@ def test_another_threshold_is_another_run(irmad: Path, pair: SyntheticPair, two_
         detect_changes(asked(pair, irmad, two_workers, bundle="irmad", threshold="chi2"))
 
 
-def test_statistics_that_say_nothing_end_with_exit_code_2(
-    two_workers: str, dasnet: Callable[..., Finished], tmp_path: Path
-) -> None:
+def test_statistics_that_say_nothing_end_with_exit_code_2(two_workers: str, dasnet: Dasnet, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     first = random.integers(1, 200, (3, 200, 300)).astype(np.uint8)
     second = first + random.integers(0, 9, first.shape).astype(np.uint8)
@@ -154,7 +152,7 @@ def test_statistics_that_say_nothing_end_with_exit_code_2(
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(
-    pair: SyntheticPair, dasnet: Callable[..., Finished], tmp_path: Path
+    pair: SyntheticPair, dasnet: Dasnet, tmp_path: Path
 ) -> None:
     output = tmp_path / "o"
     arguments = ("detect", pair.before, pair.after, "--output", output)
@@ -166,9 +164,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     refused(dasnet(*archive), output, "sfa is a method without training", "reprocess needs a bundle")
 
 
-def test_any_bands_and_types_are_taken_and_what_does_not_fit_is_named(
-    tmp_path: Path, dasnet: Callable[..., Finished]
-) -> None:
+def test_any_bands_and_types_are_taken_and_what_does_not_fit_is_named(tmp_path: Path, dasnet: Dasnet) -> None:
     wide = np.full((5, 200, 300), 900, dtype=np.uint16)
     five, three = raster(tmp_path / "five.tif", pixels=wide), raster(tmp_path / "three.tif", pixels=wide[:3])
     bytes_ = raster(tmp_path / "bytes.tif")

@@ -22,7 +22,7 @@ from flows.detect import detect_changes, predictor_factory, run_detection
 from flows.run_directory import RunDirectory
 from storage.errors import InputError
 from storage.synthesize import SyntheticPair
-from tests.flows.conftest import Finished, request_for
+from tests.flows.conftest import Dasnet, request_for
 from tiling.ledger import Ledger
 
 
@@ -74,21 +74,19 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_finished(run: Path, pair: S
     assert np.array_equal(finished, expected)
 
 
-def test_a_disk_too_small_is_refused_by_the_plan(
-    pair: SyntheticPair, small_disk: Path, dasnet: Callable[..., Finished]
-) -> None:
+def test_a_disk_too_small_is_refused_by_the_plan(pair: SyntheticPair, small_disk: Path, dasnet_process: Dasnet) -> None:
     (small_disk / "hog").write_bytes(bytes(22_000_000))
-    ended = dasnet("detect", pair.before, pair.after, "--output", small_disk / "run")
+    ended = dasnet_process("detect", pair.before, pair.after, "--output", small_disk / "run")
     assert ended.code == 2, ended.err
     assert "GB are free there" in ended.err
     assert not (small_disk / "run").exists()
 
 
 def test_a_directory_that_cannot_be_written_is_refused(
-    pair: SyntheticPair, small_disk: Path, dasnet: Callable[..., Finished]
+    pair: SyntheticPair, small_disk: Path, dasnet_process: Dasnet
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    ended = dasnet("detect", pair.before, pair.after, "--output", small_disk / "run")
+    ended = dasnet_process("detect", pair.before, pair.after, "--output", small_disk / "run")
     assert ended.code == 2, ended.err
     assert str(small_disk / "run") in ended.err
     assert "Traceback" not in ended.err
@@ -103,10 +101,10 @@ def test_two_processes_never_work_in_one_directory(tmp_path: Path) -> None:
 
 
 def test_a_prefect_server_that_does_not_answer_is_refused(
-    pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+    pair: SyntheticPair, tmp_path: Path, dasnet_process: Dasnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    ended = dasnet("detect", pair.before, pair.after, "--output", tmp_path / "run")
+    ended = dasnet_process("detect", pair.before, pair.after, "--output", tmp_path / "run")
     assert ended.code == 2, ended.err
     assert "http://127.0.0.1:9/api" in ended.err
     assert "Traceback" not in ended.err
@@ -114,7 +112,7 @@ def test_a_prefect_server_that_does_not_answer_is_refused(
 
 
 def test_ctrl_c_ends_at_once_without_a_traceback_and_keeps_what_is_finished(
-    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet: Callable[..., Finished]
+    run: Path, pair: SyntheticPair, tmp_path: Path, dasnet_process: Dasnet
 ) -> None:
     """A terminal sends Ctrl-C to the whole process group: server and workers must not die before the command."""
     output = tmp_path / "run"
@@ -136,5 +134,5 @@ def test_ctrl_c_ends_at_once_without_a_traceback_and_keeps_what_is_finished(
     assert "KeyboardInterrupt" not in said
     kept = Ledger(output / "ledger", "infer").count("done")
     assert 0 < kept < 48
-    assert dasnet(*arguments).code == 0
+    assert dasnet_process(*arguments).code == 0
     assert len(ledger.read_bytes().splitlines()) == 48

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,8 +30,10 @@ from flows.reprocess import reprocess_archive
 from storage.errors import IntegrityError
 from storage.objects import ObjectPath
 from storage.synthesize import SyntheticPair
-from tests.flows.conftest import Finished, request_for
+from tests.flows.conftest import Dasnet, Finished, request_for
 from tests.s3_server import BUCKET, OWNER, READER, S3Server, use
+
+pytestmark = pytest.mark.usefixtures("workers_spawn")  # which have the credentials of the test
 
 BLOCK, TOTAL = 192, 4 * 5
 """Side in pixels, and how many the pair has."""
@@ -90,7 +92,7 @@ def test_killed_worker_and_killed_driver_resume_to_the_bytes_of_a_local_run(
     inputs: tuple[ObjectPath, ObjectPath],
     bucket: ObjectPath,
     s3_server: S3Server,
-    dasnet: Callable[..., Finished],
+    dasnet_process: Dasnet,
 ) -> None:
     output = bucket / "run"
     arguments = ["detect", *inputs, "--output", output, "--block", BLOCK, "--workers", 2]
@@ -108,17 +110,17 @@ def test_killed_worker_and_killed_driver_resume_to_the_bytes_of_a_local_run(
     kept = finished_blocks(output)
     assert 4 <= kept < TOTAL
     assert not (output / "change_probability.tif").exists()
-    state = dasnet("status", output)
+    state = dasnet_process("status", output)
     assert state.code == 0, state.err
     assert f"{kept} of {TOTAL} blocks done" in state.out
-    resumed = dasnet(*arguments, timeout=600)
+    resumed = dasnet_process(*arguments, timeout=600)
     assert resumed.code == 0, resumed.err
     assert finished_blocks(output) == TOTAL, "no finished block is computed again"
     assert np.array_equal(probability(s3_server, output), local_probability(run))
     assert "Traceback" not in resumed.err
     _products_agree(output, run)
     _no_secret_was_kept(output, s3_server, resumed)
-    assert "state        finished" in dasnet("status", output).out
+    assert "state        finished" in dasnet_process("status", output).out
 
 
 def _products_agree(output: ObjectPath, run: Path) -> None:
@@ -164,20 +166,20 @@ def test_what_cannot_work_is_refused_early(
     pair: SyntheticPair,
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
-    dasnet: Callable[..., Finished],
+    dasnet_process: Dasnet,
 ) -> None:
     use(s3_server, monkeypatch, READER)
-    ended = dasnet("detect", *inputs, "--output", bucket / "run")
+    ended = dasnet_process("detect", *inputs, "--output", bucket / "run")
     assert ended.code == 2, ended.err
     assert "access denied" in ended.err and str(bucket / "run") in ended.err
     use(s3_server, monkeypatch)  # who may list nothing is not told what there is not
-    ended = dasnet("detect", "s3://nowhere/before.tif", pair.after, "--output", bucket / "run")
+    ended = dasnet_process("detect", "s3://nowhere/before.tif", pair.after, "--output", bucket / "run")
     assert ended.code == 2, ended.err
     assert "there is no bucket nowhere" in ended.err
-    ended = dasnet("detect", "https://user:hush@example.org/before.tif", pair.after, "--output", bucket / "run")
+    ended = dasnet_process("detect", "https://user:hush@example.org/before.tif", pair.after, "--output", bucket / "run")
     assert ended.code == 2, ended.err
     assert "hush" not in ended.err + ended.out
-    ended = dasnet("status", bucket / "run")
+    ended = dasnet_process("status", bucket / "run")
     assert ended.code == 2, ended.err
     assert "holds no run" in ended.err
     assert list((bucket / "run").walk()) == []

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from flows.prepare import prepare_dataset
 from storage.dataset_store import SPLITS, DatasetStore, open_dataset
 from storage.errors import InputError, IntegrityError
 from storage.synthesize import SyntheticPair, synthesize
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Dasnet
 
 RANDOM = np.random.default_rng(3)
 
@@ -268,7 +267,7 @@ def test_weights_of_one_class_are_refused(prepared: Path, prefect_ui: str, tmp_p
         compute_class_weights(WeightsRequest(dataset=copy, cluster=ClusterConfig(workers=1)))
 
 
-def test_the_command_prints_what_came_of_it(dasnet: Callable[..., Finished], tmp_path: Path) -> None:
+def test_the_command_prints_what_came_of_it(prefect_ui: str, dasnet: Dasnet, tmp_path: Path) -> None:
     published(tmp_path / "in")
     ended = dasnet("prepare", tmp_path / "in", "--output", tmp_path / "out", "--window", 32)
     assert ended.code == 0, ended.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
@@ -38,7 +38,7 @@ from flows.status import directory_status
 from storage.errors import InputError
 from storage.synthesize import synthesize
 from storage.synthetic_scene import PseudoChange
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Dasnet
 from tiling.ledger import Entry, Ledger
 from tiling.plan import RefusedPlanError
 from tiling.protocols import Prediction, Predictor
@@ -514,7 +514,7 @@ def test_a_date_beside_the_region_is_left_out_and_named(archive: Archive, cluste
 
 
 def test_the_command_plans_without_touching_and_refuses_with_exit_code_2(
-    dasnet: Callable[..., Finished], archive: Archive, tmp_path: Path
+    dasnet: Dasnet, archive: Archive, tmp_path: Path
 ) -> None:
     output = tmp_path / "archive"
     options = ["--output", output, "--block", BLOCK, "--pairing", f"baseline:{DAYS[0]}"]

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from flows.train import TrainingSummary, train
 from flows.training_config import EvaluateRequest, TrainRequest, chosen_recipe, parsed_changes
 from storage.dataset_store import open_dataset
 from storage.errors import InputError
-from tests.flows.conftest import Finished
+from tests.flows.conftest import Dasnet
 
 EPOCHS, STEPS = 8, 40
 SMALL = {
@@ -320,7 +319,7 @@ def test_a_bundle_for_other_images_is_refused(dataset: Path, trained: Path, pref
     assert not (tmp_path / "e").exists()
 
 
-def test_status_of_a_training_and_of_its_dataset(dasnet: Callable[..., Finished], trained: Path, dataset: Path) -> None:
+def test_status_of_a_training_and_of_its_dataset(dasnet: Dasnet, trained: Path, dataset: Path) -> None:
     ended = dasnet("status", trained)
     assert ended.code == 0 and "finished" in ended.out and f"{STEPS} steps, {EPOCHS} epochs, best F1" in ended.out
     ended = dasnet("status", dataset)
@@ -353,9 +352,7 @@ def test_a_model_stands_for_its_recipe() -> None:
         TrainRequest.model_validate({**paths, "recipe": "fc_ef", "backbone_weights": "w.pth"})
 
 
-def test_the_command_refuses_without_a_traceback(
-    dasnet: Callable[..., Finished], dataset: Path, tmp_path: Path
-) -> None:
+def test_the_command_refuses_without_a_traceback(dasnet: Dasnet, dataset: Path, tmp_path: Path) -> None:
     ended = dasnet("train", dataset, "--output", tmp_path / "t", "--set", "rate=-1")
     assert ended.code == 2 and "changes.rate" in ended.err and "Traceback" not in ended.err
     ended = dasnet("train", dataset, "--output", tmp_path / "t", "--model", "fc-ef", "--set", "attention=spatial")
