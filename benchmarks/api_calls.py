@@ -1,4 +1,4 @@
-"""Measure 4: Prefect API calls of a run per thousand blocks, counted in the server's own access log.
+"""Prefect API calls of a run per thousand blocks, counted in the server's own access log.
 
 python -m benchmarks.api_calls [--sides 1024 2048]
 

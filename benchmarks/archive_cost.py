@@ -1,4 +1,4 @@
-"""Measure: what T dates cost, over what two cost, on the infer stage of `dasnet reprocess`.
+"""What T dates cost, over what two cost, on the infer stage of `dasnet reprocess`.
 
     python -m benchmarks.archive_cost [--side 1024] [--dates 2,4,8] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""Measure: what one more date costs an archive of eight, in blocks, over what the whole archive of nine costs.
+"""What one more date costs an archive of eight, in blocks, over what the whole archive of nine costs.
 
     python -m benchmarks.archive_increment [--side 1024]
 

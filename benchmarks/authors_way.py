@@ -1,4 +1,4 @@
-"""Measure 6: pairs of 256×256 pixels per second, ours over the authors' way, on this machine's CPU.
+"""Pairs of 256×256 pixels per second, ours over the authors' way, on this machine's CPU.
 
     python -m benchmarks.authors_way [--pairs 8] [--threads 2] [--backbone resnet50] [--compile]
 

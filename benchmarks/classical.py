@@ -1,6 +1,6 @@
 """The methods without training on real pairs with labels, a line each: scores at their own thresholds, and seconds.
 
-python -m benchmarks.classical --data ../shared/data                            Taizhou, and open water on NAIP
+python -m benchmarks.classical --data DATA                                      Taizhou, and open water on NAIP
 python -m benchmarks.classical --memory 4096 8192 [--method irmad]              peak memory of whole runs
 """
 

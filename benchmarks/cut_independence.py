@@ -1,4 +1,4 @@
-"""Measure 3: block size 512 against 2048 on the same mosaic: largest difference of the probability, in 1/254.
+"""Block size 512 against 2048 on the same mosaic: largest difference of the probability, in 1/254.
 
 python -m benchmarks.cut_independence [--side 2560]
 """

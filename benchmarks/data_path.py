@@ -1,4 +1,4 @@
-"""Measure 5: the data path with a predictor that returns a constant: Mpx/s of infer, memory of driver and worker.
+"""The data path with a predictor that returns a constant: Mpx/s of infer, memory of driver and worker.
 
 python -m benchmarks.data_path [--sides 4096 24576] [--folder DIR]
 """

@@ -1,4 +1,4 @@
-"""Measure 4: throughput of infer over the bare forward pass of the same windows in one process with the same threads.
+"""Throughput of infer over the bare forward pass of the same windows in one process with the same threads.
 
     python -m benchmarks.efficiency [--side 8192] [--bundle synthetic]
 

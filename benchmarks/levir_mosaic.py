@@ -1,6 +1,6 @@
 """What does tiling cost in accuracy? LEVIR's native scenes laid side by side as one mosaic, tile-wise against mosaic.
 
-    python -m benchmarks.levir_mosaic --scenes FOLDER --bundle bundle.safetensors --work /tmp/bench
+    python -m benchmarks.levir_mosaic --scenes FOLDER --bundle bundle.safetensors --work FOLDER
 
 FOLDER has A, B and label with pictures of one size, 0.5 m a pixel; the mosaic is brought to the bundle's resolution by
 `detect` itself.

@@ -1,8 +1,9 @@
-"""Measure 1: largest difference from the outputs of the authors' released network, one line a backbone.
+"""Largest difference from the outputs of the authors' released network, one line a backbone.
 
-    python -m benchmarks.oracle [--oracle ../shared/oracle]
+    python -m benchmarks.oracle [--oracle FOLDER]
 
-The folder's README gives the rule that makes weights and inputs; `tests/dasnet/test_authors.py` holds the same to 1e-4.
+FOLDER holds outputs of the authors' released network on inputs made by a rule, which its README gives; it is not part
+of this repository. `tests/dasnet/test_authors.py` holds the same to 1e-4.
 """
 
 from __future__ import annotations

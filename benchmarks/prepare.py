@@ -1,6 +1,6 @@
 """Time and memory of `prepare` and `weights` on a pair of BCDD's size, and whether memory grows with the mosaic.
 
-python -m benchmarks.prepare --work /tmp/bench --sizes 4096x4096 15354x32507
+python -m benchmarks.prepare --work FOLDER --sizes 4096x4096 15354x32507
 """
 
 from __future__ import annotations

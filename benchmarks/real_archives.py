@@ -1,6 +1,6 @@
 """Real archives through `dasnet reprocess`, one line each: what changed, and how near it is to water seen otherwise.
 
-    python -m benchmarks.real_archives --data ../shared/data --output archives [--only naip]
+    python -m benchmarks.real_archives --data DATA --output archives [--only naip]
 
 Look at ``versions/*/timeline.html`` in each folder of ``--output`` afterwards. Run again, only what is new is computed.
 

@@ -1,6 +1,6 @@
-"""Measure 7: real mosaics through the whole job; georeferencing, pixels and nodata against rasterio, one line each.
+"""Real mosaics through the whole job; georeferencing, pixels and nodata against rasterio, one line each.
 
-    python -m benchmarks.real_mosaics --data ../shared/data --output runs
+    python -m benchmarks.real_mosaics --data DATA --output runs
 
 Look at ``report.html`` and ``quicklook.png`` in each folder of ``--output`` afterwards.
 """

@@ -1,4 +1,4 @@
-"""Measure 2: one SHA-256 for 1 and 2 workers, a clean run and one whose worker and then whose driver were killed.
+"""One SHA-256 for 1 and 2 workers, a clean run and one whose worker and then whose driver were killed.
 
 python -m benchmarks.same_bytes [--side 3072] [--block 512]
 """

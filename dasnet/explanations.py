@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.attention import SpatialAttention
+from dasnet.backbones import STRIDE
 from dasnet.change_network import ChangeNetwork
 from dasnet.errors import PredictorError
 from dasnet.metrics import IGNORED
 from dasnet.model import DASNet, upsample
+from dasnet.networks.peer import PeerNetwork
 
 Layers = Mapping[str, Tensor]
 """Name → features (2b, C, h, w), the first b those of the first date."""
@@ -35,13 +37,11 @@ def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
         The layers, and the distance (b, h, w). All stay in the graph, so that gradients can be asked for.
     """
     if not isinstance(network, DASNet):
-        features = network.features(images)
-        assert isinstance(features, tuple)
+        assert isinstance(network, PeerNetwork)
+        features = network.compared(network.features(images))
         halves = [_halves(level) for level in features]
         distance = network.distance(*(tuple(half[date] for half in halves) for date in (0, 1)))
-        scales = [round(images.shape[-1] / level.shape[-1]) for level in features]
-        names = ["features" if scale == 1 else f"features at 1/{scale}" for scale in scales]
-        return dict(zip(names, features, strict=True)), distance
+        return {_name_of(level, images): level for level in features}, distance
     found: dict[str, Tensor] = {}
     head = network.head
     with (
@@ -52,6 +52,13 @@ def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
     ):
         embedded = network.embed_fused(images)
     return found, network.distance(*_halves(embedded))
+
+
+def _name_of(level: Tensor, images: Tensor) -> str:
+    if level is images:
+        return "the image, normalised"  # of a network that looks at both dates together
+    scale = round(images.shape[-1] / level.shape[-1])
+    return "features" if scale == 1 else f"features at 1/{scale}"
 
 
 @contextmanager
@@ -80,7 +87,7 @@ def distance_maps(layers: Layers) -> dict[str, dict[str, NDArray[np.float32]]]:
     for name, features in layers.items():
         before, after = _halves(F.normalize(features.detach().float(), dim=1))
         length = torch.linalg.vector_norm(before - after, dim=1)
-        maps[name] = {"L2": length.numpy(), "cosine": (1 - (before * after).sum(dim=1)).clamp(0, 2).numpy()}
+        maps[name] = {"L2": length.numpy(), "cosine": (length.square() / 2).numpy()}
     return maps
 
 
@@ -132,7 +139,7 @@ def attention_of(network: ChangeNetwork, images: Tensor, *, row: int, column: in
         network.embed_fused(images)
     x = found["x"]
     rows, columns = x.shape[-2:]
-    at = (min(row * rows // height, rows - 1), min(column * columns // width, columns - 1))
+    at = (min(round(row / STRIDE), rows - 1), min(round(column / STRIDE), columns - 1))
     query = network.head.sa.query_conv(x)[:, :, at[0], at[1]]  # (B, C/8)
     energy = torch.einsum("bc,bchw->bhw", query, network.head.sa.key_conv(x))
     return energy.flatten(1).softmax(dim=1).reshape(energy.shape).numpy()

@@ -7,8 +7,9 @@ of s×s pixels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +49,17 @@ class BlockPrediction:
     disagreement: NDArray[np.int64]
 
 
+_ON_A_GPU = threading.RLock()
+"""cuDNN's flags are the process's: who leaves would put them back while another computes."""
+
+
 class DasnetPredictor:
     """A bundle on a device; a tiling.protocols.Predictor.
 
     The same window gives the same bits whichever block computes it and whatever else is in the batch: the batch has a
     fixed size, and the arithmetic is fixed when the predictor is made. A CPU computes one window at a time, and
     :meth:`predict` may be called from several threads at a time there; give torch one thread each
-    (``torch.set_num_threads(1)``). On a GPU the caller lets one thread in at a time.
+    (``torch.set_num_threads(1)``). On a GPU one thread computes at a time, others wait.
     """
 
     def __init__(
@@ -243,14 +248,14 @@ class DasnetPredictor:
         if self._on_gpu:
             torch.cuda.empty_cache()
 
-    def _reproducible(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _reproducible(self) -> Iterator[None]:
         """float32 is float32 on a GPU, and equal shapes take equal kernels."""
         if not self._on_gpu:
-            return nullcontext()
-        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        )
-        return flags
+            yield
+            return
+        with _ON_A_GPU, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         # torch does not take read-only arrays; nothing is written to this one.

@@ -121,7 +121,7 @@ class CrossEntropyLoss:
 
     The same as the negative log-likelihood of a softmax over two scores with z their difference. The mean is over
     pixels, not over their weights as torch's is, so that the parts of a batch add up; for one data set that is a
-    factor, which Adam all but ignores.
+    factor, which Adam all but ignores, but for its weight decay: beside a smaller loss the same decay weighs more.
 
     Attributes:
         weight_unchanged: for example 1 / the share of unchanged pixels in the training split.

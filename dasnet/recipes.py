@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -80,7 +80,9 @@ class Recipe(BaseModel):
         Field(ge=0, le=1, description="Share of samples drawn from those with a change in them; 0: as they come."),
     ] = 0.0
     clip: Annotated[float, Field(ge=0, description="Largest norm of the gradient; 0: no limit.")] = 0.0
-    ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the averaged weights; 0: none.")] = 0.0
+    ema: Annotated[
+        float, Field(ge=0, lt=1, description="Decay of the averaged weights, in the first steps less; 0: none.")
+    ] = 0.0
     patience: Annotated[
         int, Field(ge=0, description="Epochs without a better validation F1 before stopping; 0: never.")
     ] = 0
@@ -321,4 +323,3 @@ class TrainingData:
     frequency: ClassFrequency
     digest: str
     resolution: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)

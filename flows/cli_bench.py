@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_cluster import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
 from flows.terminal import numbers, print_pairs, run_flow
 
 
@@ -31,10 +32,12 @@ def compare(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Also F1 against the strength of season, haze, shift and gain.")
     ] = False,
-    cluster: Annotated[str, typer.Option(help="local | cuda | tcp://host:port | tls://host:port")] = "local",
+    cluster: ClusterOption = "local",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; on `local` as many trainings at a time.")
     ] = None,
+    certificates: CertificatesOption = None,
+    cluster_set: ClusterSetOption = None,
 ) -> None:
     """A dataset in; tables with means and spreads over seeds, curves and pictures of methods on it out."""
     from flows.comparison_config import CompareRequest
@@ -52,7 +55,7 @@ def compare(
         "recipe": recipe,
         "changes": parsed,
         "robustness": robustness,
-        "cluster": {"kind": cluster, "workers": workers},
+        "cluster": cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set),
     }
     request = CompareRequest.model_validate(values | ({} if methods is None else {"methods": methods.split(",")}))
 

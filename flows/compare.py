@@ -200,24 +200,29 @@ def _row(
     if not variant.is_trained:
         if variant.method not in found:
             return Row(name=variant.name, results=(), failed=((variant.method, reasons[variant.method]),))
-        one = found[variant.method]
+        alone = found[variant.method]
         return Row(
             name=variant.name,
-            results=(one.result,),
-            cost=Cost(parameters=0, flops=None, pairs_per_s=one.pairs_per_s),
+            results=(alone.result,),
+            cost=Cost(parameters=0, flops=None, pairs_per_s=alone.pairs_per_s),
         )
-    trainings = list(enumerate(request.trainings(variant)))
-    good = [(seed, one) for seed, one in trainings if one.key not in reasons]
+    results, without = [], []
     cost = None
-    if good:
-        bundle = load_bundle(TrainingDirectory(good[0][1].request.output).bundle)
-        cost = cost_of(bundle, store, directory.costs)
-    return Row(
-        name=variant.name,
-        results=tuple(result_of(one, seed) for seed, one in good),
-        failed=tuple((one.key, reasons[one.key]) for _, one in trainings if one.key in reasons),
-        cost=cost,
-    )
+    for seed, one in enumerate(request.trainings(variant)):
+        if one.key in reasons:
+            without.append((one.key, reasons[one.key]))
+            continue
+        try:
+            result = result_of(one, seed)
+            if cost is None:
+                cost = cost_of(load_bundle(TrainingDirectory(one.request.output).bundle), store, directory.costs)
+        except Exception as error:
+            # a bundle that cannot be read, a device without memory: the others have their rows
+            without.append((one.key, reason_of(error)))
+            current_reporter().warn(f"{one.key} failed: {reason_of(error)}")
+            continue
+        results.append(result)
+    return Row(name=variant.name, results=results, failed=without, cost=cost)
 
 
 @flow(name="compare-methods", flow_run_name="{request.output.name}", persist_result=False)
@@ -237,11 +242,19 @@ def compare_methods(request: CompareRequest) -> ComparisonSummary:
         directory.update(state="unfinished", request=request.model_dump(mode="json"))
         failed, trained, kept = train_all(request, store)
         tables, scored = score_all(request, store, directory, failed)
-        curves = robustness_curves(request, store, directory, failed) if request.robustness else None
+        curves, uncurved = None, dict[str, str]()
+        if request.robustness:
+            curves, uncurved = robustness_curves(request, store, directory, failed)
         report = write_comparison(
-            directory.path, request=request, store=store, tables=tables, untrained=scored, curves=curves
+            directory.path,
+            request=request,
+            store=store,
+            tables=tables,
+            untrained=scored,
+            curves=curves,
+            uncurved=uncurved,
         )
-        missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
+        missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | uncurved
         directory.update(state="failed" if missing else "finished")
     if missing:
         raise FailedMethodsError(missing, report=report)

@@ -23,8 +23,8 @@ TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "marg
 _DASNET: dict[str, dict[str, Any]] = {
     "dasnet": {},
     "siam-conv": {"attention": "none"},
-    "dasnet-resnet50": {"backbone": "resnet50"},
-    "dasnet-vgg16": {"backbone": "vgg16"},
+    "dasnet-resnet50": {"backbone": "resnet50", "head_channels": 512},  # a quarter of the features', as in the paper
+    "dasnet-vgg16": {"backbone": "vgg16", "head_channels": 128},
     "dasnet-mobilenet": {"backbone": "mobilenet_v3"},
     "dasnet-decoder": {"decoder": "full"},
 }
@@ -70,13 +70,13 @@ def _variants(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
 
 
 _CONTRASTIVE: dict[str, Any] = {"loss": "contrastive", "distance": "l2"}
-_COSINE: dict[str, Any] = {"loss": "wdmc", "distance": "cosine"}
-_WDMC: dict[str, Any] = {"loss": "wdmc", "distance": "l2"}
+_COSINE: dict[str, Any] = {"loss": "wdmc", "distance": "cosine", "class_weights": "normalised"}
+_WDMC: dict[str, Any] = {"loss": "wdmc", "distance": "l2", "class_weights": "normalised"}
 _MARGINS_UNCHANGED, _MARGINS_CHANGED = (0.1, 0.3, 0.5), (1.4, 1.8, 2.2)
 
 ABLATIONS: dict[TableName, Table] = {
     "losses": Table(
-        title="Losses and distances",
+        title="Losses and distances; WDMC weighs classes by 1/P, scaled to add up to 2",
         paper="Table III",
         variants=_variants(
             {
@@ -87,6 +87,13 @@ ABLATIONS: dict[TableName, Table] = {
                     ("WDMC, cosine", _COSINE),
                     ("WDMC, L2", _WDMC),
                 )
+            }
+            | {
+                "DASNet, double margin without class weights, L2": {
+                    **_WDMC,
+                    "attention": "both",
+                    "class_weights": "none",
+                }
             }
         ),
     ),
@@ -198,6 +205,8 @@ class CompareRequest(Frozen):
             raise ValueError(f"each method once, not {', '.join(self.methods)}")
         if RECIPES[self.recipe]().method != "dasnet":
             raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
+        if self.robustness and not any(variant.is_trained for variant in next(iter(self.contents.values())).variants):
+            raise ValueError("robustness is that of trained methods, and none is asked for: leave it out")
         for table in self.contents.values():
             for variant in table.variants:
                 self.trainings(variant)  # refuses what does not fit together

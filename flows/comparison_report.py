@@ -37,6 +37,7 @@ def write_comparison(
     tables: Mapping[TableName, Sequence[Row]],
     untrained: Mapping[str, UntrainedScore],
     curves: StrengthCurves | None,
+    uncurved: Mapping[str, str],
 ) -> Path:
     """Write tables as Markdown and CSV, and the page; show them in Prefect. Returns the page's path."""
     pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
@@ -44,9 +45,15 @@ def write_comparison(
         f"Test split of {store.path.parent.name}, {pairs}. F1, "
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
         f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
-        "standard deviation over seeds (divisor n − 1). pairs/s: pairs of windows a second, distances at full "
-        f"resolution in float32, on {machine()}, {device()}; of methods without training all passes."
+        "standard deviation over seeds (divisor n − 1); a seed that failed has no part in a mean. Networks start from "
+        "random weights. Parameters are all that are trained, GFLOP a pair those of a prediction (SCCN computes both "
+        "encoders for both dates, and needs half of it). pairs/s: pairs of windows a second, distances at full "
+        f"resolution in float32, on {machine()}, {device()}, without reading. Methods without training have statistics "
+        "of each split as a whole, so that what validation chooses is a multiple of their own threshold; their "
+        "pairs/s are all passes with reading, in float64 on one thread of the CPU of whichever machine scored them."
     )
+    codes = _codes(request, tables)
+    warnings = [f"trainings of different versions stand side by side: {codes}"] if codes else []
     first = next(iter(tables))
     pictures = _pictures(request, tables, curves)
     pictures["side-by-side"] = (
@@ -59,11 +66,14 @@ def write_comparison(
     sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
     if curves is not None:
         _write(folder / "robustness.csv", robustness_csv(curves))
-        text = "Every sample draws the same season, veil, light or shift for every method, weaker or stronger."
+        text = (
+            "Every sample draws the same season, veil, light or shift for every method, weaker or stronger: season, "
+            "veil and light of each date by itself, the shift of the second date alone."
+        )
         drawn = [picture for name, picture in pictures.items() if name.startswith("robustness")]
         sections.append(Section(heading="Robustness", text=text, pictures=drawn))
     sections += _settings(request)
-    failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed}
+    failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | dict(uncurved)
     best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
     cards = [] if best is None else [("best F1", f"{best.figures['f1'][0]:.3f}", best.name)]
     cards += [
@@ -78,7 +88,7 @@ def write_comparison(
             title=f"Methods compared on {store.path.parent.name}",
             subtitle=f"dataset SHA-256 {store.digest}",
             cards=cards,
-            warnings=[f"{what} failed: {reason}" for what, reason in failed.items()],
+            warnings=warnings + [f"{what} failed: {reason}" for what, reason in failed.items()],
             sections=sections,
         ),
     )
@@ -162,13 +172,28 @@ def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:
     return heat(values, x=low, y=high, x_label="m1, unchanged", y_label="m2, changed", scale_label="F1")
 
 
+def _codes(request: CompareRequest, tables: Mapping[TableName, Sequence[Row]]) -> str:
+    """Versions of what trained the bundles, where they are not the same for all."""
+    scored = {result.name for rows in tables.values() for row in rows for result in row.results}
+    found: dict[str, list[str]] = {}
+    for variant in request.variants:
+        for one in request.trainings(variant):
+            if one.key in scored:
+                versions = load_bundle(TrainingDirectory(one.request.output).bundle).provenance.get("versions", {})
+                of_version = found.setdefault(", ".join(f"{name} {v}" for name, v in versions.items()), [])
+                of_version += [] if one.key in of_version else [one.key]
+    return "" if len(found) < 2 else "; ".join(f"{', '.join(keys)} by {versions}" for versions, keys in found.items())
+
+
 def _settings(request: CompareRequest) -> list[Section]:
-    described = []
-    for variant in request.contents[next(iter(request.contents))].variants:
-        trainings = request.trainings(variant)
-        if trainings:
-            settings = {name: value for name, value in trainings[0].recipe.settings().items() if name != "seed"}
-            described.append(f"{variant.name}: {json.dumps(settings)}")
+    """Of every training once, with the rows that it stands in."""
+    rows: dict[str, list[str]] = {}
+    for name, table in request.contents.items():
+        for variant in table.variants:
+            for one in request.trainings(variant)[:1]:
+                settings = {key: value for key, value in one.recipe.settings().items() if key != "seed"}
+                rows.setdefault(json.dumps(settings), []).append(f"{name}: {variant.name}")
+    described = [f"{'; '.join(names)}\n{settings}" for settings, names in rows.items()]
     return [Section(heading="Recipes", preformatted="\n\n".join(described))] if described else []
 
 

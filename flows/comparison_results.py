@@ -131,11 +131,9 @@ def tables_csv(tables: Iterable[tuple[str, Sequence[Row]]]) -> str:
     for table, rows in tables:
         for row in rows:
             values = [value for name in names for value in row.figures.get(name, (None, None))]
-            cost = row.cost or Cost(parameters=0, flops=None, pairs_per_s=None)
+            cost = [None] * 3 if row.cost is None else [row.cost.parameters, row.cost.flops, row.cost.pairs_per_s]
             reasons = "; ".join(f"{what}: {reason}" for what, reason in row.failed)
-            lines.append(
-                [table, row.name, len(row.results), *values, cost.parameters, cost.flops, cost.pairs_per_s, reasons]
-            )
+            lines.append([table, row.name, len(row.results), *values, *cost, reasons])
     return _csv(["table", "row", "results", *columns, "parameters", "flops", "pairs_per_s", "failed"], lines)
 
 

@@ -31,7 +31,12 @@ class PrepareRequest(Frozen):
     ]
     window: Annotated[int, Field(ge=32, le=2048, multiple_of=8, description="Side of a sample, in pixels.")] = 256
     stride: Annotated[
-        int | None, Field(ge=8, description="Pixels from one window to the next; empty: they do not overlap.")
+        int | None,
+        Field(
+            ge=8,
+            description="Pixels from one training window to the next; empty: they do not overlap. Those of validation "
+            "and test never do: a pixel counts once.",
+        ),
     ] = None
     bands: Annotated[list[int] | None, Field(description="Band numbers (from 1) to keep; empty: all.")] = None
     band_names: Annotated[

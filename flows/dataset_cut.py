@@ -58,7 +58,7 @@ def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tupl
     Raises:
         InputError: too few scenes or cells to split them so.
     """
-    stride = request.stride or request.window
+    strides = dict.fromkeys(SPLITS, request.window) | {"train": request.stride or request.window}
     shares = dict(zip(SPLITS, request.shares, strict=True))
     kind = request.split
     if kind == "auto":
@@ -96,7 +96,7 @@ def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tupl
                     split=found.split,
                 )
                 for zone in zones
-                for found in windows_of(zone, window=request.window, stride=stride)
+                for found in windows_of(zone, window=request.window, stride=strides[zone.split])
             ]
     except ValueError as error:
         raise InputError(f"split {kind!r}: {error}") from error
@@ -127,7 +127,7 @@ def cut(
         )
     shards = [(first, tuple(cutouts[first : first + request.shard])) for first in range(0, len(cutouts), request.shard)]
     if request.retry_failed:
-        ledger.forget([entry.block for entry in ledger.entries("failed")], reason="--retry-failed")
+        ledger.forget_failed("--retry-failed")
     result = run_stage(
         "cut",
         cluster=cluster,

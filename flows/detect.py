@@ -207,7 +207,7 @@ def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = 
 
 def _take_up_failed(job: Job, ledger: Ledger) -> None:
     if job.request.retry_failed:
-        ledger.forget([entry.block for entry in ledger.entries("failed")], reason="--retry-failed")
+        ledger.forget_failed("--retry-failed")
 
 
 def _set_back_lost_images(job: Job, directory: RunDirectory[Location]) -> None:

@@ -39,12 +39,14 @@ class FailedBlocksError(RuntimeError):
         failed: error of each quarantined block, by its name.
     """
 
-    def __init__(self, failed: Mapping[str, str], *, total: int, directory: Location) -> None:
+    def __init__(
+        self, failed: Mapping[str, str], *, total: int, directory: Location, again: str = "with --retry-failed"
+    ) -> None:
         self.failed = dict(failed)
         super().__init__(
             f"{len(failed)} of {total} blocks failed; the others are finished and kept in {directory}:\n"
             f"{_listed(failed, where_all_are=f': dasnet status {directory}')}\n"
-            "Mend the cause and run the same command with --retry-failed."
+            f"Mend the cause and run the same command {again}."
         )
 
 

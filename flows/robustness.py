@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from dasnet.pseudo_changes import STRENGTHS, pseudo_changed
 from flows.cluster import ClusterLayout, connect
 from flows.comparison_config import CompareRequest, Training
 from flows.console import current_reporter
-from flows.failures import FailedBlocksError
+from flows.failures import FailedBlocksError, reason_of
 from flows.fanout import run_stage
 from flows.run_directory import RunDirectory
 from flows.train import TrainingDirectory
@@ -77,16 +77,20 @@ def make_robustness_tool(store: DatasetStore, bundle: Path, device: str, peak: f
 
 def robustness_curves(
     request: CompareRequest, store: DatasetStore, directory: RunDirectory, failed: Mapping[str, str]
-) -> StrengthCurves:
+) -> tuple[StrengthCurves, dict[str, str]]:
     """F1 of the first seed of each trained row of the first table at each strength; what is scored is kept.
 
     Args:
         failed: trainings without a bundle.
 
-    Raises:
-        FailedBlocksError: samples that could not be scored.
+    Returns:
+        The curves, and why some methods have none.
     """
     first = next(iter(request.contents.values()))
+    trained = [one for variant in first.variants for one in request.trainings(variant)]
+    # one for all of them, so that each sees the same pixels
+    peak = max((one.recipe.augmentation.peak for one in trained), default=0.0)
+    reasons: dict[str, str] = {}
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
     with ExitStack() as until_end:
         connected: list[tuple[Client, ClusterLayout]] = []
@@ -100,15 +104,27 @@ def robustness_curves(
             trainings = [one for one in request.trainings(variant) if one.key not in failed]
             if not trainings:
                 continue
-            totals = _scored(trainings[0], store, directory, cluster, request)
+            try:
+                totals = _scored(trainings[0], store, directory, cluster, request, peak=peak)
+            except Exception as error:
+                # whatever ends one method's curve, the others have theirs, and all have their rows
+                reasons[f"robustness of {variant.name}"] = reason_of(error)
+                current_reporter().warn(f"robustness of {variant.name} failed: {reason_of(error)}")
+                continue
             for operation, strengths in STRENGTHS.items():
                 f1 = [totals[operation if strength else "none", strength].f1 for strength in strengths]
                 found[operation][variant.name] = (list(strengths), f1)
-    return found
+    return found, reasons
 
 
 def _scored(
-    training: Training, store: DatasetStore, directory: RunDirectory, cluster: Any, request: CompareRequest
+    training: Training,
+    store: DatasetStore,
+    directory: RunDirectory,
+    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    request: CompareRequest,
+    *,
+    peak: float,
 ) -> dict[tuple[str, float], Confusion]:
     indices = [int(index) for index in store.indices("test")]
     chunks = [tuple(indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
@@ -121,16 +137,19 @@ def _scored(
         for operation, strength in tried
         for number, chunk in enumerate(chunks)
     }
-    ledger = directory.ledger(f"robustness-{training.key}")
+    bundle = TrainingDirectory(training.request.output).bundle.resolve()
+    # of this very bundle: the same recipe trained anew, or by other code, is another
+    ledger = directory.ledger(f"robustness-{training.key}-{load_bundle(bundle).digest[:10]}-peak{peak:g}")
+    ledger.forget_failed("run again")
     result = run_stage(
         f"robustness {training.key}",
         cluster=cluster,
         make_tool=lambda layout: partial(
             make_robustness_tool,
             store,
-            TrainingDirectory(training.request.output).bundle.resolve(),
+            bundle,
             "cuda" if request.cluster.kind == "cuda" else "auto",
-            training.recipe.augmentation.peak,
+            peak,
         ),
         items=items.items(),
         total=len(items),
@@ -140,7 +159,7 @@ def _scored(
         reporter=current_reporter(),
     )
     if result.failed:
-        raise FailedBlocksError(result.failed, total=len(items), directory=directory.path)
+        raise FailedBlocksError(result.failed, total=len(items), directory=directory.path, again="again")
     totals = {key: Confusion() for key in tried}
     for name, (operation, strength, _) in items.items():
         facts = ledger.entry(name).facts

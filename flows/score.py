@@ -117,7 +117,7 @@ class ScoringTool:
         }
 
 
-def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: Precision, lanes: int) -> ScoringTool:
+def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: Precision) -> ScoringTool:
     """Runs once on each worker: loads the model there."""
     torch.set_num_threads(1)
     loaded = load_bundle(bundle)
@@ -162,6 +162,7 @@ def score(
             raise InputError(f"{store.path}, split {split}: not one {kind} pixel, so there is nothing to score")
     chunks = [tuple(int(i) for i in indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
     ledger = directory.ledger(f"score-{split}")
+    ledger.forget_failed("run again")
     result = run_stage(
         f"score {split}",
         cluster=cluster,
@@ -171,7 +172,6 @@ def score(
             str(Path(bundle).resolve()) if Path(bundle).exists() else bundle,
             "cuda" if config.kind == "cuda" else "auto",
             precision,
-            layout.lanes,
         ),
         items=((f"{n:06d}", chunk) for n, chunk in enumerate(chunks)),
         total=len(chunks),
@@ -181,7 +181,7 @@ def score(
         reporter=current_reporter(),
     )
     if result.failed:
-        raise FailedBlocksError(result.failed, total=len(chunks), directory=directory.path)
+        raise FailedBlocksError(result.failed, total=len(chunks), directory=directory.path, again="again")
     found = _totals([ledger.entry(f"{n:06d}").facts for n in range(len(chunks))], loaded, store, indices)
     current_reporter().end(
         f"{len(indices):,} samples, F1 {found.confusion.f1:.3f} (change vectors {found.change_vectors.f1:.3f})"

@@ -125,6 +125,7 @@ def score_mosaic(
         on_grid = on_grid.coded(coding)
     blocks = BlockGrid(height=store.height, width=store.width, size=store.block)
     ledger = directory.ledger("score-mosaic")
+    ledger.forget_failed("run again")
     result = run_stage(
         "score mosaic",
         cluster=cluster,
@@ -145,7 +146,7 @@ def score_mosaic(
         reporter=current_reporter(),
     )
     if result.failed:
-        raise FailedBlocksError(result.failed, total=len(blocks), directory=directory.path)
+        raise FailedBlocksError(result.failed, total=len(blocks), directory=directory.path, again="again")
     found = {"mosaic": Confusion(), "tiles": Confusion()}
     for entry in ledger.entries("done"):
         for name in found:

@@ -110,7 +110,7 @@ def _count(
 ) -> StageResult:
     ledger = directory.ledger(name)
     if job.request.retry_failed:
-        ledger.forget([entry.block for entry in ledger.entries("failed")], reason="--retry-failed")
+        ledger.forget_failed("--retry-failed")
     result = run_stage(
         name,
         cluster=cluster,

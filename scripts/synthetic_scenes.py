@@ -2,7 +2,7 @@
 
     python -m scripts.synthetic_scenes scenes
     dasnet prepare scenes/scenes.csv --output synthetic-data --band-names red,green,blue
-    dasnet train synthetic-data --output synthetic ...      # the options stand in the bundle's card
+    dasnet train synthetic-data --output synthetic ...      # cpu_small with the changes that the bundle's card tells
 
 Scenes of training, validation and test have seeds of their own, none of which the demo, the tests or the benchmarks
 use. Season, haze, sun, shift and sensor gain differ between the dates of each and are no change.

@@ -1,12 +1,12 @@
 """The task of the bundle `water-extent`: change of open water between two dates, seen from red, green and blue alone.
 
     python -m scripts.water_extent table FOLDER water.csv     # all pairs of dates that have a water mask
-    dasnet prepare water.csv --output water --window 192 --stride 96 --bands 1,2,3 --band-names red,green,blue \\
-        --split columns:0.6,0.7 --grid-resolution 2.5
+    dasnet prepare water.csv --output water --window 128 --stride STRIDE --bands 1,2,3 --band-names red,green,blue \\
+        --split columns:0.6,0.7 --grid-resolution 5
     python -m scripts.water_extent peer water                 # what the difference of two guesses of water reaches
 
 FOLDER holds images whose names end in ``_YYYYMMDD.tif`` and masks ``water_YYYYMMDD.tif`` (1 = water, 0 = not, 255 = not
-known), as the development data of this project do.
+known).
 """
 
 from __future__ import annotations

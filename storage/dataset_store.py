@@ -317,7 +317,7 @@ def open_dataset(path: Path) -> DatasetStore:
     Raises:
         InputError: no dataset there, of another format, or not finished.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # workers may run in another folder
     inner = path / "dataset.zarr"
     if not inner.exists() and not (path / "zarr.json").exists():
         unfinished = path / ".dataset.zarr.partial"

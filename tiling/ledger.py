@@ -166,6 +166,10 @@ class Ledger:
         """Set blocks back to pending: quarantined ones on request, finished ones whose bytes turned out wrong."""
         self.append([Entry(block=block, state="pending", facts={"reason": reason}) for block in blocks])
 
+    def forget_failed(self, reason: str) -> None:
+        """Set all quarantined blocks back to pending."""
+        self.forget([entry.block for entry in self.entries("failed")], reason=reason)
+
 
 def _parse(line: bytes) -> Entry:
     if not line.endswith(b"\n"):

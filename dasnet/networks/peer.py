@@ -92,6 +92,10 @@ class PeerNetwork(ChangeNetwork):
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to a tensor of B for each resolution that is kept."""
 
+    def compared(self, features: Features) -> Features:
+        """Of both dates' features, tensors of 2b, the first b those of the first date: what :meth:`distance` uses."""
+        return features
+
     def of_both_dates(self, images: Tensor) -> tuple[Features, Features]:
         """Features of the first and of the second date: (2b, C, H, W) to tensors of b."""
         halves = [level.chunk(2) for level in self.features(images)]

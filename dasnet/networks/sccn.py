@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
@@ -55,9 +56,14 @@ class SCCN(PeerNetwork):
         """(B, C, H, W) to its codes as the first and as the second date, (B, width, H, W) in [0, 1] each."""
         return self.first(images), self.second(images)
 
+    def compared(self, features: Features) -> Features:
+        """Codes of the first dates by the first encoder, those of the second by the second."""
+        first, second = features
+        return (torch.cat([first.chunk(2)[0], second.chunk(2)[1]]),)
+
     def distance(self, before: Features, after: Features) -> Tensor:
         """Root mean square difference of the codes, twice: (B, H, W) float32 in [0, 2]."""
-        return 2 / math.sqrt(self.architecture.width) * _apart(before[0], after[1])
+        return 2 / math.sqrt(self.architecture.width) * _apart(before[0], after[-1])
 
     def outputs(self, images: Tensor) -> tuple[Tensor]:
         """(2b, C, H, W) to what the current phase minimises, for every pixel of b pairs: (b, H, W)."""

@@ -19,7 +19,7 @@ from dasnet.errors import BundleError
 from dasnet.model import Architecture
 
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
-needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason="no ../shared/oracle beside the repository")
+needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason="no outputs of the authors' network at hand")
 
 
 def oracle_state(name: str, folder: Path = ORACLE) -> dict[str, Tensor]:

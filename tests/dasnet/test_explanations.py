@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from dasnet.augment import Augmentation, Sample
 from dasnet.errors import PredictorError
 from dasnet.explanations import (
     attention_of,
@@ -60,6 +59,23 @@ def test_a_peers_layers_are_what_it_keeps_of_a_date(images: torch.Tensor) -> Non
     layers, distance = layers_of(peer, images)
     assert torch.equal(distance, peer.distance(peer.features(images[:2]), peer.features(images[2:])))
     assert list(layers)[:2] == ["features", "features at 1/2"]
+
+
+def test_sccn_shows_what_its_distance_compares(images: torch.Tensor) -> None:
+    """Codes of each date by that date's own encoder, so that their L2 is the network's distance but for its scale."""
+    peer = build_network(PeerArchitecture(method="sccn", width=4)).eval()
+    layers, distance = layers_of(peer, images)
+    (codes,) = layers.values()
+    first, second = codes.detach().chunk(2)
+    assert (first - second).norm(dim=1).numpy() == pytest.approx(distance.detach().numpy(), abs=1e-5)  # 2 / √4 = 1
+    label = np.ones((2, SIDE, SIDE), dtype=np.uint8)
+    before, after = grad_cam(peer, images, label, layer="features")
+    assert max(before[0].max(), after[0].max()) == pytest.approx(1)
+
+
+def test_a_network_of_both_dates_shows_the_image(images: torch.Tensor) -> None:
+    peer = build_network(PeerArchitecture(method="fc-ef", width=4)).eval()
+    assert list(layers_of(peer, images)[0]) == ["the image, normalised"]
 
 
 def test_grad_cam_is_the_score_s_derivative(network: DASNet, images: torch.Tensor) -> None:
@@ -149,18 +165,15 @@ def test_pseudo_changes_grow_with_their_strength(operation: str, dtype: str) -> 
     assert operation in AXES
 
 
-def test_pseudo_changes_are_those_of_augmentation() -> None:
+def test_gain_is_one_factor_a_date() -> None:
     random = np.random.default_rng(6)
-    before, after = random.integers(30, 200, (2, 3, 16, 16)).astype(np.uint8)
+    before, after = random.integers(30, 190, (2, 3, 16, 16)).astype(np.uint8)
     valid, label = np.ones((2, 16, 16), dtype=bool), np.zeros((16, 16), dtype=np.uint8)
     one, other, _, _ = pseudo_changed(before, after, valid, label, operation="gain", strength=0.3, seed=9)
-    sample = Sample(
-        before=torch.from_numpy(before),
-        after=torch.from_numpy(after),
-        valid=torch.from_numpy(valid),
-        label=torch.from_numpy(label),
-    )
-    found = Augmentation(flips=False, brightness=0.3)(sample, seed=9)
-    assert np.abs(found.before.numpy() - one).max() <= 0.5 and np.abs(found.after.numpy() - other).max() <= 0.5
+    other_ratio = other.astype(float) / after
+    assert other_ratio.std() < 0.02 and abs(other_ratio.mean() - 1) <= 0.3
     ratio = one.astype(float) / before
     assert ratio.std() < 0.02 and abs(ratio.mean() - 1) <= 0.3
+    assert abs(ratio.mean() - other_ratio.mean()) > 0.02, "each date has its own"
+    weaker, _, _, _ = pseudo_changed(before, after, valid, label, operation="gain", strength=0.15, seed=9)
+    assert weaker.astype(float).sum() / before.sum() - 1 == pytest.approx((ratio.mean() - 1) / 2, abs=0.01)

@@ -72,6 +72,6 @@ def test_eight_real_windows_are_learnt_by_heart(shared: Path, tmp_path: Path) ->
         changed=np.arange(8),
         directory=tmp_path,
         ranks=Ranks(),
-        threads=2,
+        threads=1,
     )
     assert run.run().best_f1 >= 0.95

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dasnet.augment import Augmentation
 from dasnet.bundle import load_bundle
@@ -22,7 +23,7 @@ from dasnet.datasets import Order, assemble, prefetched
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.recipes import RECIPES, Recipe, paper_bcdd, paper_cdd
 from dasnet.trained_bundle import bundle_of
-from dasnet.training import CHECKPOINT, HISTORY
+from dasnet.training import CHECKPOINT, HISTORY, rising_average
 from tests.dasnet.training_data import Squares, recipe, run_of, run_two_ranks
 
 
@@ -251,3 +252,14 @@ def test_a_gpu_trains_as_the_cpu_does(tmp_path: Path, precision: str) -> None:
     replace(run_of(tmp_path / "gpu", epochs=1, precision=precision), device="cuda:0").run()
     one, other = steps(tmp_path / "cpu"), steps(tmp_path / "gpu")
     assert other[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-3 if precision == "float32" else 5e-2)
+
+
+def test_averaged_weights_forget_their_random_start() -> None:
+    average, plain = [torch.ones(1)], [torch.ones(1)]
+    update, usual = rising_average(0.99), get_ema_multi_avg_fn(0.99)
+    for step in range(1, 76):
+        update(average, [torch.zeros(1)], step)
+        usual(plain, [torch.zeros(1)], step)
+    assert plain[0].item() == pytest.approx(0.99**75) and average[0].item() < 1e-6
+    update(average, [torch.ones(1)], 10_000)
+    assert average[0].item() == pytest.approx(0.01, rel=1e-3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import statistics
 import subprocess
@@ -19,6 +20,8 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
+from dasnet.baselines.methods import UNTRAINED
+from dasnet.baselines.untrained import State
 from dasnet.bundle import load_bundle
 from dasnet.methods import build_network
 from dasnet.metrics import Confusion
@@ -38,6 +41,7 @@ from storage.dataset_store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet
 from tests.flows.test_train import squares
+from tiling.ledger import Entry, Ledger
 
 SIDE = 64
 SETTINGS: dict[str, Any] = {
@@ -144,7 +148,10 @@ def test_a_method_without_training_is_cut_where_validation_says(
         for cut in np.quantile(lengths["val"], np.linspace(0, 1, 200))
     )
     assert facts["validation_f1"] == pytest.approx(best, abs=0.02)
-    assert facts["highest_f1"] >= Confusion(**facts["confusion"]).f1
+    own, p = UNTRAINED["cva"].detector(State.from_dict(facts["state"])).threshold, facts["threshold"]
+    by_hand = Confusion.count(lengths["test"] >= own * p / (1 - p), labels["test"])
+    for kind, pixels in facts["confusion"].items():
+        assert getattr(by_hand, kind) == pytest.approx(pixels, abs=1e-3 * by_hand.total)
     (row,) = [row for row in summary.tables["methods"] if row.name == "cva"]
     assert row.figures["f1"] == (Confusion(**facts["confusion"]).f1, None)
 
@@ -216,9 +223,30 @@ def test_a_method_that_fails_stops_no_other_and_what_was_begun_goes_on(
     assert (one / "bundle.safetensors").exists() and (one / "training/history.jsonl").read_bytes() == steps
     rows = {line["row"]: line for line in lines(output / "tables.csv")}
     assert rows["fc-siam-diff"]["results"] == "0" and "training stopped" in rows["fc-siam-diff"]["failed"]
-    assert float(rows["dasnet"]["f1"]) >= 0 and rows["dasnet"]["failed"] == ""
+    assert rows["dasnet"]["results"] == "1" and rows["dasnet"]["failed"] == ""
+    assert rows["fc-siam-diff"]["parameters"] == rows["fc-siam-diff"]["f1"] == ""
     page = (output / "report.html").read_text()
     assert "fc-siam-diff-seed0" in page and "failed" in page
+
+
+def test_a_torn_bundle_stops_no_other_and_failed_samples_are_tried_again(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "squares"
+    shutil.copytree(compared[0], output)
+    before = [line for line in lines(output / "robustness.csv") if line["method"] == "dasnet"]
+    (torn,) = output.glob("trainings/fc-siam-diff-seed0-*/bundle.safetensors")
+    torn.write_bytes(torn.read_bytes()[:1000])
+    (path,) = (output / "ledger").glob("robustness-dasnet-seed0-*")
+    ledger = Ledger(output / "ledger", path.stem)
+    block = next(ledger.entries("done")).block
+    ledger.append([Entry(block=block, state="failed", facts={"error": "scripted", "attempts": 3})])
+    with pytest.raises(FailedMethodsError, match=r"2 failed[\s\S]*fc-siam-diff-seed0[\s\S]*robustness of fc-siam-diff"):
+        compare_methods(request(dataset, output, seeds=1, robustness=True))
+    rows = {line["row"]: line for line in lines(output / "tables.csv")}
+    assert rows["dasnet"]["results"] == "1" and rows["fc-siam-diff"]["results"] == "0"
+    assert lines(output / "robustness.csv") == before
+    assert "robustness of fc-siam-diff failed" in (output / "report.html").read_text()
 
 
 def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str, tmp_path: Path) -> None:
@@ -259,9 +287,9 @@ def test_tables_share_trainings(tmp_path: Path) -> None:
         tables=("methods", "losses", "attention", "lambda", "decoder", "margins"),
     )
     keys = [one.key for variant in asked.variants for one in asked.trainings(variant)]
-    assert len(keys) == 2 + 6 + 4 + 3 + 6 + 9
+    assert len(keys) == 2 + 7 + 4 + 3 + 6 + 9
     assert keys.count(asked.trainings(asked.variants[0])[0].key) == 6
-    assert len(set(keys)) == 2 + 4 + 2 + 2 + 4 + 8  # DASNet with cosine stands in two tables
+    assert len(set(keys)) == 2 + 5 + 2 + 2 + 4 + 8  # DASNet with cosine stands in two tables
 
 
 def test_spread_by_hand() -> None:
