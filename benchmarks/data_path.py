@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,11 @@ class ConstantPredictor:
         origins: NDArray[np.int64],
         taper: NDArray[np.float32],
         crop: tuple[slice, slice],
+        pairs: Sequence[tuple[int, int]] | None = None,
     ) -> BlockPrediction:
-        both = valid[1:, crop[0], crop[1]] & valid[:-1, crop[0], crop[1]]
+        chosen = pairs or [(later - 1, later) for later in range(1, len(valid))]
+        inside = valid[:, crop[0], crop[1]]
+        both = np.stack([inside[earlier] & inside[later] for earlier, later in chosen])
         return BlockPrediction(
             probability=np.where(both, np.uint8(127), np.uint8(255)),
             windows_computed=len(origins),
