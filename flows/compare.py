@@ -245,6 +245,7 @@ def compare_methods(request: CompareRequest) -> ComparisonSummary:
         curves, uncurved = None, dict[str, str]()
         if request.robustness:
             curves, uncurved = robustness_curves(request, store, directory, failed)
+        missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | uncurved
         report = write_comparison(
             directory.path,
             request=request,
@@ -252,9 +253,8 @@ def compare_methods(request: CompareRequest) -> ComparisonSummary:
             tables=tables,
             untrained=scored,
             curves=curves,
-            uncurved=uncurved,
+            failed=missing,
         )
-        missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | uncurved
         directory.update(state="failed" if missing else "finished")
     if missing:
         raise FailedMethodsError(missing, report=report)

@@ -37,7 +37,7 @@ def write_comparison(
     tables: Mapping[TableName, Sequence[Row]],
     untrained: Mapping[str, UntrainedScore],
     curves: StrengthCurves | None,
-    uncurved: Mapping[str, str],
+    failed: Mapping[str, str],
 ) -> Path:
     """Write tables as Markdown and CSV, and the page; show them in Prefect. Returns the page's path."""
     pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
@@ -73,7 +73,6 @@ def write_comparison(
         drawn = [picture for name, picture in pictures.items() if name.startswith("robustness")]
         sections.append(Section(heading="Robustness", text=text, pictures=drawn))
     sections += _settings(request)
-    failed = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | dict(uncurved)
     best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
     cards = [] if best is None else [("best F1", f"{best.figures['f1'][0]:.3f}", best.name)]
     cards += [
@@ -173,13 +172,13 @@ def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:
 
 
 def _codes(request: CompareRequest, tables: Mapping[TableName, Sequence[Row]]) -> str:
-    """Versions of what trained the bundles, where they are not the same for all."""
+    """Versions of what began the trainings, where they are not the same for all."""
     scored = {result.name for rows in tables.values() for row in rows for result in row.results}
     found: dict[str, list[str]] = {}
     for variant in request.variants:
         for one in request.trainings(variant):
             if one.key in scored:
-                versions = load_bundle(TrainingDirectory(one.request.output).bundle).provenance.get("versions", {})
+                versions = (TrainingDirectory(one.request.output).describe() or {}).get("versions", {})
                 of_version = found.setdefault(", ".join(f"{name} {v}" for name, v in versions.items()), [])
                 of_version += [] if one.key in of_version else [one.key]
     return "" if len(found) < 2 else "; ".join(f"{', '.join(keys)} by {versions}" for versions, keys in found.items())
