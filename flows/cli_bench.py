@@ -29,6 +29,10 @@ def compare(
         list[str] | None,
         typer.Option("--set", help="name=value for all recipes, e.g. epochs=5, or for one: dasnet.backbone=vgg16."),
     ] = None,
+    backbone_weights: Annotated[
+        list[str] | None,
+        typer.Option(help="backbone=FILE that it starts from, e.g. vgg16=vgg16.pth; other networks: random weights."),
+    ] = None,
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Also F1 against the strength of season, haze, shift and gain.")
     ] = False,
@@ -47,6 +51,9 @@ def compare(
         parsed = parsed_changes(changes or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    weights = dict(named.partition("=")[::2] for named in backbone_weights or [])
+    if nameless := [name for name, path in weights.items() if not path]:
+        raise typer.BadParameter(f"--backbone-weights takes backbone=FILE, not {nameless[0]!r}")
     values = {
         "dataset": dataset,
         "output": output,
@@ -54,6 +61,7 @@ def compare(
         "seeds": seeds,
         "recipe": recipe,
         "changes": parsed,
+        "backbone_weights": weights,
         "robustness": robustness,
         "cluster": cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set),
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from dasnet.backbone_weights import load_backbone
 from dasnet.bundle import load_bundle
 from dasnet.metrics import Confusion
 from flows import artifacts
@@ -75,6 +76,8 @@ def plan(request: CompareRequest) -> DatasetStore:
                 raise InputError(
                     f"{store.path}, split {split}: not one {kind} pixel, so methods cannot be compared on it"
                 )
+    for backbone, path in request.backbone_weights.items():
+        load_backbone(path, backbone, in_bands=len(store.bands))
     artifacts.show_table(
         "comparison-plan",
         ("table", "row", "trainings"),

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.methods import PEERS
+from dasnet.model import BackboneName
 from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
 from flows.config import ClusterConfig, Frozen, LocalDirectory
 from flows.training_config import TrainRequest
@@ -188,6 +189,10 @@ class CompareRequest(Frozen):
         dict[str, Any],
         Field(description="Settings that differ from the recipes, for all methods; or by method: {dasnet: {…}}."),
     ] = Field(default_factory=dict)
+    backbone_weights: Annotated[
+        dict[BackboneName, Path],
+        Field(description="Weights that DASNet's backbones start from, by the backbone's name; others: random ones."),
+    ] = Field(default_factory=dict)
     robustness: Annotated[
         bool, Field(description="Also F1 against the strength of pseudo-changes, of each trained method.")
     ] = False
@@ -207,9 +212,11 @@ class CompareRequest(Frozen):
             raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
         if self.robustness and not any(variant.is_trained for variant in next(iter(self.contents.values())).variants):
             raise ValueError("robustness is that of trained methods, and none is asked for: leave it out")
-        for table in self.contents.values():
-            for variant in table.variants:
-                self.trainings(variant)  # refuses what does not fit together
+        trainings = [one for variant in self.variants for one in self.trainings(variant)]  # refuses what does not fit
+        if idle := set(self.backbone_weights) - {one.recipe.backbone for one in trainings}:
+            raise ValueError(
+                f"weights are given for {', '.join(sorted(idle))}, but no network of this comparison has that backbone"
+            )
         return self
 
     @cached_property
@@ -234,11 +241,19 @@ class CompareRequest(Frozen):
         """All rows of all tables."""
         return [variant for table in self.contents.values() for variant in table.variants]
 
+    @cached_property
+    def _weights(self) -> dict[str, str]:
+        """SHA-256 of the files that backbones start from."""
+        try:
+            return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.backbone_weights.items()}
+        except OSError as error:
+            raise ValueError(f"weights of a backbone cannot be read: {error}") from error
+
     def trainings(self, variant: Variant) -> list[Training]:
         """Its trainings, one a seed; none for a method without training.
 
         Raises:
-            ValueError: settings that do not fit the method.
+            ValueError: settings that do not fit the method, or a backbone's weights that cannot be read.
         """
         if not variant.is_trained:
             return []
@@ -263,9 +278,14 @@ class CompareRequest(Frozen):
                     f"--set {variant.method}.epochs=5"
                 ) from error
             facts = drafted.effective.model_dump(mode="json")
+            update: dict[str, Any] = {}
+            if variant.method == "dasnet" and (backbone := drafted.effective.backbone) in self.backbone_weights:
+                facts["backbone_weights"] = self._weights[backbone]
+                update["backbone_weights"] = self.backbone_weights[backbone]
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
             key = f"{variant.method}-seed{seed}-{digest[:10]}"
-            trainings.append(Training(request=drafted.model_copy(update={"output": self.output / "trainings" / key})))
+            update["output"] = self.output / "trainings" / key
+            trainings.append(Training(request=drafted.model_copy(update=update)))
         return trainings
 
     def _settings(self, method: str) -> dict[str, Any]:

@@ -45,11 +45,12 @@ def write_comparison(
         f"Test split of {store.path.parent.name}, {pairs}. F1, "
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
         f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
-        "standard deviation over seeds (divisor n − 1); a seed that failed has no part in a mean. Networks start from "
-        "random weights. Parameters are all that are trained, GFLOP a pair those of a prediction (SCCN computes both "
-        "encoders for both dates, and needs half of it). pairs/s: pairs of windows a second, distances at full "
-        f"resolution in float32, on {machine()}, {device()}, without reading. Methods without training have statistics "
-        "of each split as a whole, so that what validation chooses is a multiple of their own threshold; their "
+        "standard deviation over seeds (divisor n − 1); a seed that failed has no part in a mean. "
+        f"{_beginnings(request)} "
+        "Parameters are all that are trained, GFLOP a pair those of a prediction (SCCN computes both encoders for both "
+        "dates, and needs half of it). pairs/s: pairs of windows a second, distances at full resolution in float32, "
+        f"on {machine()}, {device()}, without reading. Methods without training have statistics of each split as a "
+        "whole, so that what validation chooses is a multiple of their own threshold; their "
         "pairs/s are all passes with reading, in float64 on one thread of the CPU of whichever machine scored them."
     )
     codes = _codes(request, tables)
@@ -112,6 +113,11 @@ def write_comparison(
 def _write(path: Path, text: str) -> None:
     with publish(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def _beginnings(request: CompareRequest) -> str:
+    given = [f"{name}, which start from {path.name}" for name, path in request.backbone_weights.items()]
+    return f"Networks start from random weights{', but for those of ' if given else ''}{' and '.join(given)}."
 
 
 def _heading(request: CompareRequest, name: TableName) -> str:

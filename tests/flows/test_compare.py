@@ -23,8 +23,10 @@ from torch import nn
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.baselines.untrained import State
 from dasnet.bundle import load_bundle
+from dasnet.errors import TrainingError
 from dasnet.methods import build_network
 from dasnet.metrics import Confusion
+from dasnet.model import Architecture
 from dasnet.networks.peer import PeerArchitecture
 from flows.compare import ComparisonSummary, compare_methods
 from flows.comparison_config import CompareRequest
@@ -270,11 +272,41 @@ def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str,
         ({"changes": {"seed": 4}}, "by --seeds"),
         ({"recipe": "fc_ef"}, "recipe of another method than DASNet"),
         ({"changes": {"dasnet": {"rate": -1}}}, "rate"),
+        ({"backbone_weights": {"mobilenet_v3": "nowhere.pth"}}, r"cannot be read: .*nowhere\.pth"),
+        ({"backbone_weights": {"vgg16": __file__}}, "for vgg16, but no network of this comparison has that backbone"),
     ],
 )
 def test_requests_that_make_no_sense(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         request(tmp_path, tmp_path / "c", **changes)
+
+
+def test_backbones_start_from_the_weights_that_are_given(dataset: Path, tmp_path: Path) -> None:
+    """The bundle is nearer to them than a random start would be; other methods are not trained again."""
+    torch.manual_seed(1)  # the training is of seed 0, and would start elsewhere
+    backbone = build_network(Architecture(backbone="mobilenet_v3", head_channels=16)).backbone
+    torch.save(backbone.state_dict(), tmp_path / "ours.pth")
+    asked: dict[str, Any] = {
+        "seeds": 1,
+        "changes": {**SETTINGS, "epochs": 12},
+        "backbone_weights": {"mobilenet_v3": tmp_path / "ours.pth"},
+    }
+    with_weights = request(dataset, tmp_path / "c", **asked)
+    without = request(dataset, tmp_path / "c", **{**asked, "backbone_weights": {}})
+    keys = [[one.key for variant in r.variants for one in r.trainings(variant)] for r in (with_weights, without)]
+    assert keys[0][0] != keys[1][0] and keys[0][1:] == keys[1][1:]
+    compare_methods(request(dataset, tmp_path / "c", **asked, methods=("dasnet",)))
+    bundle = load_bundle(tmp_path / "c/trainings" / keys[0][0] / "bundle.safetensors")
+    assert bundle.provenance["backbone_weights"]["file"] == "ours.pth"
+    name, kernel = next(item for item in backbone.named_parameters() if item[1].ndim == 4)
+    moved = (bundle.state[f"backbone.{name}"] - kernel).norm() / kernel.norm()
+    assert moved < 0.5, "of two random starts it is 1.4"
+    assert "but for those of mobilenet_v3, which start from ours.pth" in (tmp_path / "c/report.html").read_text()
+
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "ours.pth")
+    with pytest.raises(TrainingError, match=r"does not fit the backbone mobilenet_v3 of 3 bands"):
+        compare_methods(request(dataset, tmp_path / "new", **asked))
+    assert not (tmp_path / "new").exists()
 
 
 def test_tables_share_trainings(tmp_path: Path) -> None:
