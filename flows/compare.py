@@ -216,15 +216,17 @@ def _row(
             without.append((one.key, reasons[one.key]))
             continue
         try:
-            result = result_of(one, seed)
-            if cost is None:
-                cost = cost_of(load_bundle(TrainingDirectory(one.request.output).bundle), store, directory.costs)
+            results.append(result_of(one, seed))
         except Exception as error:
-            # a bundle that cannot be read, a device without memory: the others have their rows
+            # a bundle that cannot be read: the others have their rows
             without.append((one.key, reason_of(error)))
             current_reporter().warn(f"{one.key} failed: {reason_of(error)}")
             continue
-        results.append(result)
+        try:
+            cost = cost or cost_of(load_bundle(TrainingDirectory(one.request.output).bundle), store, directory.costs)
+        except Exception as error:
+            # a device without memory: its scores are there, and the next seed may have a cost
+            current_reporter().warn(f"what {one.key} costs could not be measured: {reason_of(error)}")
     return Row(name=variant.name, results=results, failed=without, cost=cost)
 
 

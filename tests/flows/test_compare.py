@@ -251,6 +251,18 @@ def test_a_torn_bundle_stops_no_other_and_failed_samples_are_tried_again(
     assert "robustness of fc-siam-diff failed" in (output / "report.html").read_text()
 
 
+def test_a_cost_that_cannot_be_measured_leaves_the_scores(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("scripted")
+
+    monkeypatch.setattr("flows.compare.cost_of", full)
+    output, before = compared
+    (row,) = compare_methods(request(dataset, output, methods=("dasnet",), seeds=1)).tables["methods"]
+    assert row.cost is None and row.results == before.tables["methods"][0].results[:1]
+
+
 def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str, tmp_path: Path) -> None:
     root = tmp_path / "in"
     random = np.random.default_rng(3)
