@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -15,14 +15,14 @@ import psutil
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry, box
+from odc.geo.geom import BoundingBox, Geometry, box
 
 from dasnet.bundle import Bundle, load_bundle
 from flows.archive_config import ReprocessRequest
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
 from flows.lost_images import StoredImage
-from flows.run_directory import RunDirectory
+from flows.run_directory import DifferentRunError, RunDirectory, differences
 from flows.untrained_model import require_a_bundle
 from storage.archives import DatedFiles, archive_name, read_archive
 from storage.digests import DigestCache, MosaicDigest
@@ -42,6 +42,9 @@ from storage.store import RunStore
 from tiling.grid import BlockGrid, Cell, WindowLattice, cells_of
 from tiling.pairing import PairingError, pairs_of
 from tiling.plan import Plan
+
+_ALL = 0.999
+"""Of an area, and a rounded pixel less."""
 
 PAIRS_AT_ONCE = 16
 """Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
@@ -74,10 +77,15 @@ def read_name(image: DatedImage, block: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two dates that are compared; `name` tells both days and which versions of them."""
+    """Two dates that are compared; `name` tells both days and which versions of them.
+
+    Attributes:
+        told: the date that the pair tells of: the later one, but for a pair with a later baseline the earlier one.
+    """
 
     earlier: DatedImage
     later: DatedImage
+    told: DatedImage
 
     @cached_property
     def name(self) -> str:
@@ -89,9 +97,9 @@ class ArchiveJob:
     """An archive whose dates have been found and fit together.
 
     Attributes:
-        images: one a date, ascending.
-        pairs: what is compared, by later date.
-        left_out: days without a pixel on the grid, and why.
+        images: one a date, ascending, each in a pair.
+        pairs: what is compared, ascending by the date that each tells of.
+        left_out: days without a pixel on the grid or a partner, and why.
         resampled: names of the images that do not lie on the grid's pixels.
         cache: digests of the inputs, to be kept when the directory is this archive's.
     """
@@ -195,6 +203,32 @@ class ArchiveDirectory:
         )
 
     @property
+    def executions(self) -> dict[str, dict[str, Any]]:
+        """By pair: the arithmetic that all of its blocks are computed with."""
+        return dict((self.version.describe() or {}).get("executions", {}))
+
+    def require_execution(
+        self, pairs: Collection[str], execution: Mapping[str, Any], *, fresh: Collection[str]
+    ) -> Mapping[str, Any]:
+        """Note the arithmetic that fresh pairs are begun with; refuse to go on otherwise with others.
+
+        Returns:
+            `execution`, which a worker that joins later must have as well.
+
+        Raises:
+            DifferentRunError: naming a pair and what changed.
+        """
+        known = self.executions
+        for name in set(pairs) - set(fresh):
+            if changes := differences(known.get(name, {}), execution):
+                raise DifferentRunError(
+                    f"{name} was begun with other arithmetic; finishing it so would mix two results:\n"
+                    + "\n".join(f"  {what}: {old} → {new}" for what, old, new in changes)
+                )
+        self.version.update(executions={**known, **{name: dict(execution) for name in set(pairs) & set(fresh)}})
+        return execution
+
+    @property
     def images(self) -> ImagesByDate:
         return ImagesByDate(stores={image.name: self.image_store(image) for image in self.job.images})
 
@@ -230,8 +264,8 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     )
     try:
         pairs = tuple(
-            Pair(earlier=images[earlier], later=images[later])
-            for earlier, later in pairs_of([image.day for image in images], request.pairing)
+            Pair(earlier=images[pair.earlier], later=images[pair.later], told=images[pair.told])
+            for pair in pairs_of([image.day for image in images], request.pairing)
         )
     except PairingError as error:
         hints = []
@@ -242,7 +276,13 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         if outline is not None:
             hints.append("items that do not touch the region do not count")
         raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
-    warnings: list[str] = [f"{day}: left out, {why}" for day, why in left_out.items()]
+    compared = {name for pair in pairs for name in (pair.earlier.name, pair.later.name)}
+    left_out |= {
+        image.day: f"in no pair by the rule {request.pairing}" for image in images if image.name not in compared
+    }
+    images = tuple(image for image in images if image.name in compared)
+    warnings: list[str] = [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
+    warnings += _not_covered(grid, request)
     compare_resolution(grid, bundle, warnings)
     # pairs of the same season share no date with their neighbours
     together = 2 * PAIRS_AT_ONCE if request.pairing == "same-season" else PAIRS_AT_ONCE + 1
@@ -298,14 +338,41 @@ def _recorded_grid(root: RunDirectory, request: ReprocessRequest) -> GeoBox | No
     return GeoBox(tuple(facts["shape"]), Affine(*facts["transform"]), CRS(facts["crs"]))
 
 
+def _not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
+    """A warning where the region asked for reaches beyond the grid."""
+    asked = request.grid
+    assert grid.crs is not None
+    if asked.region is not None:
+        wanted = region_geometry(asked.region).to_crs(grid.crs).boundingbox
+    elif asked.bbox is not None:
+        wanted = BoundingBox(*asked.bbox, crs=grid.crs)
+    else:
+        return []
+    extent = grid.extent.boundingbox
+    wide = min(wanted.right, extent.right) - max(wanted.left, extent.left)
+    high = min(wanted.top, extent.top) - max(wanted.bottom, extent.bottom)
+    share = wide * high / (wanted.span_x * wanted.span_y)
+    if share > _ALL:
+        return []
+    return [
+        f"the grid has {share:.1%} of the box around the region asked for: it ends where the dates ended that the "
+        "archive had when it was begun"
+    ]
+
+
 def _first_grid(opened: Sequence[tuple[DatedFiles, Mosaic]], request: ReprocessRequest) -> GeoBox:
-    """The first date's grid, or the one asked for over the first date that has pixels there."""
+    """The first date's grid; or the one asked for, as far as any date reaches, on the pixels of the first one there."""
     asked = request.grid
     failure: InputError | None = None
     for _, mosaic in opened:
         try:
             return common_grid(
-                [mosaic], crs=asked.crs, resolution=asked.resolution, bbox=asked.bbox, region=asked.region
+                [mosaic],
+                crs=asked.crs,
+                resolution=asked.resolution,
+                bbox=asked.bbox,
+                region=asked.region,
+                covered_by=[other for _, other in opened],
             )
         except InputError as error:
             failure = failure or error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import cos, radians
@@ -18,11 +20,12 @@ from prefect.cache_policies import NO_CACHE
 from dasnet.methods import title_of
 from flows import artifacts
 from flows.archive_job import ArchiveDirectory, ArchiveJob, DatedImage
-from flows.archive_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id
+from flows.archive_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id, verify_cell
 from flows.console import current_reporter
 from flows.lost_images import looking_at
 from flows.products import ProductLedger
 from flows.versions import versions
+from storage.errors import IntegrityError
 from storage.looks import image_look, probability_look, step_of
 from storage.page import Section, area_words
 from storage.series import assemble_cube
@@ -63,12 +66,14 @@ def make_archive_products(
     """The cube, the collection and the timeline over all cells."""
     reporter, place = current_reporter(), directory.version.path
     reporter.begin("archive", 3, unit="files")
-    assemble_cube(
-        place / "cube.zarr",
-        [directory.pair_store(pair) for pair in job.pairs],
-        intervals=[(pair.earlier.files.time, pair.later.files.time) for pair in job.pairs],
-        attrs={"version": job.version, "threshold": job.bundle.threshold},
-    )
+    with _verified(job, directory):
+        assemble_cube(
+            place / "cube.zarr",
+            [directory.pair_store(pair) for pair in job.pairs],
+            times=[pair.told.files.time for pair in job.pairs],
+            intervals=[(pair.earlier.files.time, pair.later.files.time) for pair in job.pairs],
+            attrs={"version": job.version, "threshold": job.bundle.threshold},
+        )
     reporter.advance()
     found = {pair.name: sum((cell.pairs[pair.name] for cell in cells.values()), PairSummary()) for pair in job.pairs}
     timeline = describe_timeline(job, directory, cells, found)
@@ -84,7 +89,7 @@ def make_archive_products(
         },
         pairs=tuple((str(pair.earlier.day), str(pair.later.day), found[pair.name]) for pair in job.pairs),
     )
-    _write_collection(job, directory, cells)
+    write_archive_collection(job, directory, cells)
     directory.root.update(state="finished", latest=job.version)
     artifacts.show_picture("first-change", picture, "When a change was first seen, by pair of dates")
     artifacts.show_markdown(
@@ -94,6 +99,17 @@ def make_archive_products(
     )
     reporter.end(", ".join(path.name for path in summary.products.values()))
     return summary
+
+
+@contextmanager
+def _verified(job: ArchiveJob, directory: ArchiveDirectory) -> Iterator[None]:
+    """Where storage has lost something of a pair, find out what, and set it back; raises IntegrityError naming it."""
+    try:
+        yield
+    except IntegrityError:
+        for cell in job.cells:
+            verify_cell(job, directory, cell)
+        raise
 
 
 def describe_timeline(
@@ -118,11 +134,13 @@ def describe_timeline(
     for pair in job.pairs:
         store, came = directory.pair_store(pair), found[pair.name]
         digest = hashlib.sha256("".join(cell.digests[pair.name] for cell in cells.values()).encode()).hexdigest()
+        with _verified(job, directory):
+            probability = probability_look(store, store.path.with_suffix(".look.npz"), digest=digest)
         pairs.append(
             TimelinePair(
                 earlier=number[pair.earlier.name],
                 later=number[pair.later.name],
-                probability=probability_look(store, store.path.with_suffix(".look.npz"), digest=digest),
+                probability=probability,
                 changed_m2=came.changed_m2,
                 places=came.polygons,
                 share=came.changed_pixels / max(came.valid_pixels, 1),
@@ -172,7 +190,8 @@ def _metres(grid: GeoBox) -> float:
 
 
 def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, PairSummary]) -> list[Section]:
-    described = directory.version.describe() or {}
+    executions = directory.executions
+    alike = Counter(json.dumps(executions.get(pair.name, {})) for pair in job.pairs)
     return [
         Section(
             heading="Pairs",
@@ -208,7 +227,11 @@ def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, P
                 *job.parameters.items(),
                 ("block", job.blocks.size),
                 ("threshold", f"{job.bundle.threshold:.4f}"),
-                *described.get("execution", {}).items(),
+                *(
+                    (name if len(alike) == 1 else f"{name}, of {count} pairs", value)
+                    for execution, count in alike.items()
+                    for name, value in json.loads(execution).items()
+                ),
                 *versions().items(),
             ],
         ),
@@ -216,27 +239,34 @@ def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, P
     ]
 
 
-def _write_collection(job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary]) -> None:
+def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary]) -> None:
+    """The collection of what is finished; without the cube and the timeline where a cell is missing."""
     place = directory.version.path
-    maps = {"peak": "Highest change probability of all pairs", "first": "Day on which a change was first seen"}
-    assets = [
-        ItemAsset(
-            key="cube",
-            path=place / "cube.zarr",
-            sha256="",
-            media_type="application/vnd.zarr; version=3",
-            title="Change probability over time, y and x",
-            roles=["data"],
-        ),
-        ItemAsset(
-            key="timeline",
-            path=place / "timeline.html",
-            sha256=hashlib.sha256((place / "timeline.html").read_bytes()).hexdigest(),
-            media_type=pystac.MediaType.HTML,
-            title="Timeline",
-            roles=["overview"],
-        ),
-    ]
+    missing = [cell.name for cell in job.cells if cell.name not in cells]
+    first = "differs from the baseline" if job.request.pairing.startswith("baseline:") else "shows a change"
+    maps = {"peak": "Highest change probability of all pairs", "first": f"First day that {first}"}
+    assets = (
+        []
+        if missing
+        else [
+            ItemAsset(
+                key="cube",
+                path=place / "cube.zarr",
+                sha256="",
+                media_type="application/vnd.zarr; version=3",
+                title="Change probability over time, y and x",
+                roles=["data"],
+            ),
+            ItemAsset(
+                key="timeline",
+                path=place / "timeline.html",
+                sha256=hashlib.sha256((place / "timeline.html").read_bytes()).hexdigest(),
+                media_type=pystac.MediaType.HTML,
+                title="Timeline",
+                roles=["overview"],
+            ),
+        ]
+    )
     chosen = [cell for cell in job.cells if cell.name in cells]
     for cell in chosen:
         products = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
@@ -256,7 +286,8 @@ def _write_collection(job: ArchiveJob, directory: ArchiveDirectory, cells: Mappi
         collection_id=collection_id(job),
         title=f"Changes of {job.request.output.resolve().name}",
         description=f"Change probability of {len(job.pairs)} pairs of {len(job.images)} dates, by "
-        f"{title_of(job.bundle.architecture)} ({Path(job.request.bundle).stem}), pairing rule {job.request.pairing}",
+        f"{title_of(job.bundle.architecture)} ({Path(job.request.bundle).stem}), pairing rule {job.request.pairing}"
+        + (f"; not finished: {', '.join(missing)}" if missing else ""),
         grid=job.grid,
         span=(job.images[0].files.time, job.images[-1].files.time),
         items=[
@@ -269,5 +300,6 @@ def _write_collection(job: ArchiveJob, directory: ArchiveDirectory, cells: Mappi
             "dasnet:version": [job.version],
             "dasnet:dates": [str(image.day) for image in job.images],
             "dasnet:cells": [cell.name for cell in chosen],
+            **({"dasnet:missing_cells": missing} if missing else {}),
         },
     )

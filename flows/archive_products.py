@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,15 @@ from prefect.cache_policies import NO_CACHE
 
 from dasnet.methods import title_of
 from flows.archive_job import ArchiveDirectory, ArchiveJob, Pair
-from flows.archive_work import finished_pairs
+from flows.archive_work import finished_pairs, set_back_pairs
 from flows.console import current_reporter
 from flows.lost_images import looking_at
 from flows.products import ProductLedger
 from flows.versions import versions
-from storage.cog import write_cog
+from storage.cog import strips, write_cog
 from storage.errors import IntegrityError
 from storage.quicklook import make_quicklooks, write_quicklook
-from storage.series import SeriesMaps
+from storage.series import PairView, SeriesMaps
 from storage.stac import ItemAsset, write_item
 from storage.store import NODATA
 from storage.vector import changed_levels, write_changes
@@ -68,7 +68,7 @@ class CellSummary:
 class PairVerifier:
     """Compares each block that a product reads with the digest that its worker reported.
 
-    A block whose bytes are others is set back with the tasks that wrote it, and the cell ends naming it.
+    A block whose bytes are others is set back, for this pair alone, and the cell ends naming it.
     """
 
     def __init__(
@@ -92,20 +92,43 @@ class PairVerifier:
         names = [self._blocks[index].name for index in self._cell.blocks]
         return hashlib.sha256("".join(self._digests[name][self._pair.name] for name in names).encode()).hexdigest()
 
+    def look(self, view: PairView) -> None:
+        """Read all blocks of the pair in the cell, for :meth:`conclude`."""
+        for _ in strips(view, check=self):
+            pass
+
     def conclude(self) -> None:
         """Raises IntegrityError if any block was not what the ledger says."""
         if self._wrong:
-            tasks = [
-                entry.block
-                for entry in self._ledger.entries("done")
-                if entry.block.partition("/")[0] in self._wrong and self._pair.name in entry.facts["digests"]
-            ]
-            self._ledger.forget(tasks, reason="digest of the stored block differs from the ledger's")
+            reason = "digest of the stored block differs from the ledger's"
+            set_back_pairs(self._ledger, {self._pair.name}, blocks=set(self._wrong), reason=reason)
             raise IntegrityError(
                 f"{self._cell.name}, {self._pair.name}: {len(self._wrong)} blocks are not what their workers wrote "
                 f"({', '.join(self._wrong[:10])}): storage lost or changed bytes. They are set back; run the same "
                 "command again to compute them anew"
             )
+
+
+def verify_cell(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> None:
+    """Compare all blocks of all pairs in a cell with their digests; raises IntegrityError naming what is set back."""
+    ledger = directory.cell(cell).ledger("infer")
+    digests = finished_pairs(ledger)
+    verifiers = [PairVerifier(job, cell, pair, ledger, digests) for pair in job.pairs]
+    for pair, verifier in zip(job.pairs, verifiers, strict=True):
+        verifier.look(directory.view(cell, pair))
+    _conclude(verifiers)
+
+
+def _conclude(verifiers: Iterable[PairVerifier]) -> None:
+    """Set back what is wrong of all pairs, before the first of them ends the cell."""
+    errors = []
+    for verifier in verifiers:
+        try:
+            verifier.conclude()
+        except IntegrityError as error:
+            errors.append(str(error))
+    if errors:
+        raise IntegrityError("\n".join(errors))
 
 
 @task(name="products", task_run_name="products of {cell.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -121,15 +144,19 @@ def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell)
         digests[pair.name] = verifier.digest
         found[pair.name] = _make_pair(job, directory, cell, pair, verifier)
         reporter.advance()
+    verifiers = [PairVerifier(job, cell, pair, ledger, finished) for pair in job.pairs]
     maps = SeriesMaps(
         views=tuple(directory.view(cell, pair) for pair in job.pairs),
-        seen=tuple(pair.later.day for pair in job.pairs),
+        seen=tuple(pair.told.day for pair in job.pairs),
         threshold=job.bundle.threshold,
+        checks=tuple(verifiers),
     )
     products = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
     directory.cell(cell).ledger_directory.mkdir(parents=True, exist_ok=True)
     for name, write in (("peak", maps.write_peak), ("first", maps.write_first)):
-        products.make(name, partial(_written, write), parameters={"pairs": digests, "threshold": job.bundle.threshold})
+        make = partial(_written, partial(write, conclude=partial(_conclude, verifiers)))
+        parameters = {"pairs": digests, "days": [str(day) for day in maps.seen], "threshold": maps.threshold}
+        products.make(name, make, parameters=parameters)
     reporter.end(f"{cell.name}: {len(job.pairs)} pairs")
     return CellSummary(pairs=found, digests=digests)
 
@@ -154,11 +181,16 @@ def _make_pair(
 
     mosaic = products.make("probability", probability, parameters=parameters)
     parameters = {**parameters, "threshold": threshold, "min_area": min_area}
-    polygons = products.make(
-        "changes",
-        lambda path: asdict(write_changes(view, path, threshold=threshold, min_area_m2=min_area)),
-        parameters=parameters,
-    )
+
+    def changes(path: Path) -> dict[str, Any]:
+        try:
+            return asdict(write_changes(view, path, threshold=threshold, min_area_m2=min_area))
+        except IntegrityError:
+            verifier.look(view)
+            verifier.conclude()
+            raise
+
+    polygons = products.make("changes", changes, parameters=parameters)
 
     def quicklook(path: Path) -> dict[str, Any]:
         with looking_at(
@@ -172,10 +204,20 @@ def _make_pair(
 
     products.make("quicklook", quicklook, parameters=parameters)
     made = {name: products.digest(name) for name in ("probability", "changes", "quicklook")}
+    images = (pair.earlier, pair.later)
+    parameters = {
+        **parameters,
+        "assets": made,
+        "collection": collection_id(job),
+        "times": [image.files.time.isoformat() for image in images],
+        "inputs": [dict(image.digest.files) for image in images],
+        "items": [[source.id, source.href] for image in images for source in image.files.items],
+        "execution": directory.executions.get(pair.name, {}),
+    }
     products.make(
         "item",
         lambda path: _written(partial(_write_item, job, directory, cell, pair, products), path),
-        parameters={**parameters, "assets": made},
+        parameters=parameters,
     )
     return PairSummary(
         polygons=polygons["count"],
@@ -217,7 +259,7 @@ def _write_item(
             "bundle": job.version_identity["bundle"],
             "threshold": job.bundle.threshold,
             "parameters": {**job.parameters, "block": job.blocks.size},
-            "execution": (directory.version.describe() or {}).get("execution", {}),
+            "execution": directory.executions.get(pair.name, {}),
         },
         software=versions(),
         made_by=title_of(job.bundle.architecture),

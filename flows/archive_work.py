@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -14,9 +14,12 @@ from functools import cached_property
 from flows.archive_job import PAIRS_AT_ONCE, ArchiveDirectory, ArchiveJob, DatedImage, Pair, read_name
 from flows.quantities import volume
 from tiling.grid import Cell
-from tiling.ledger import Ledger
+from tiling.ledger import Entry, Ledger
 from tiling.plan import RefusedPlanError
 from tiling.worker import SeriesTask
+
+PAIRS = "pairs"
+"""Fact of a task that failed: names of the pairs that it was to compute."""
 
 _BYTES_OF_A_RESULT = 3
 """Of a pixel of a pair: in the store, in the COG and in its draft."""
@@ -49,21 +52,31 @@ class CellWork:
 def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
     """What the ledgers leave to do in a cell."""
     digests = finished_pairs(inferred)
-    tasks: dict[str, SeriesTask] = {}
     compared = {image.name: image for pair in job.pairs for image in (pair.earlier, pair.later)}
     # the cell's own blocks were read before their pairs were computed, unless they have been set back since
     needed = {(name, index): image for index in cell.blocks for name, image in compared.items()}
+    failed_together = _failed_together(inferred)
+    tasks: dict[str, SeriesTask] = {}
     for index in cell.blocks:
         block = job.blocks[index]
         known = digests.get(block.name, {})
-        missing = [pair for pair in job.pairs if pair.name not in known]
-        for first in range(0, len(missing), PAIRS_AT_ONCE):
-            task = _task(index, missing[first : first + PAIRS_AT_ONCE])
-            tasks[f"{block.name}/{_short([name for *_, name in task.pairs])}"] = task
-        if missing:
-            halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
-            for image in {image.name: image for pair in missing for image in (pair.earlier, pair.later)}.values():
-                needed |= dict.fromkeys(((image.name, other) for other in halo), image)
+        missing = {pair.name: pair for pair in job.pairs if pair.name not in known}
+        if not missing:
+            continue
+        halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
+        for image in (image for pair in missing.values() for image in (pair.earlier, pair.later)):
+            needed |= dict.fromkeys(((image.name, other) for other in halo), image)
+        for names in failed_together.get(block.name, ()):
+            if names <= missing.keys():  # a new date neither takes them up again nor shares their fate
+                tasks |= _tasks(index, block.name, [missing.pop(pair.name) for pair in job.pairs if pair.name in names])
+        unread = {
+            name
+            for name, image in compared.items()
+            if any(ingested.state(read_name(image, job.blocks[other].name)) == "failed" for other in halo)
+        }
+        lacking = [pair for pair in missing.values() if {pair.earlier.name, pair.later.name} & unread]
+        tasks |= _tasks(index, block.name, [pair for pair in missing.values() if pair not in lacking])
+        tasks |= _tasks(index, block.name, lacking)
     to_read = [
         (image, index)
         for (_, index), image in needed.items()
@@ -75,6 +88,20 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
         tasks=tasks,
         quarantined=frozenset(name for name in tasks if not again and inferred.state(name) == "failed"),
     )
+
+
+def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
+    """Block → the pairs of each of its tasks that failed."""
+    found: dict[str, list[set[str]]] = defaultdict(list)
+    for entry in ledger.entries("failed"):
+        found[entry.block.partition("/")[0]].append(set(entry.facts.get(PAIRS, ())))
+    return {block: [names for names in tasks if names] for block, tasks in found.items()}
+
+
+def _tasks(index: int, block: str, pairs: Sequence[Pair]) -> dict[str, SeriesTask]:
+    """By name: tasks of at most so many pairs of one block."""
+    parts = [_task(index, pairs[first : first + PAIRS_AT_ONCE]) for first in range(0, len(pairs), PAIRS_AT_ONCE)]
+    return {f"{block}/{_short([name for *_, name in task.pairs])}": task for task in parts}
 
 
 def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
@@ -92,6 +119,24 @@ def finished_pairs(ledger: Ledger) -> dict[str, dict[str, str]]:
     for entry in ledger.entries("done"):
         found[entry.block.partition("/")[0]] |= entry.facts["digests"]
     return found
+
+
+def set_back_pairs(ledger: Ledger, pairs: Collection[str], *, blocks: Collection[str] | None, reason: str) -> None:
+    """Let blocks of some pairs count as not computed; of other pairs that the same task computed they stay.
+
+    Args:
+        ledger: of the stage infer of a cell.
+        blocks: None = all that are finished.
+    """
+    entries = []
+    for entry in ledger.entries("done"):
+        digests = entry.facts["digests"]
+        kept = {pair: digest for pair, digest in digests.items() if pair not in pairs}
+        if len(kept) < len(digests) and (blocks is None or entry.block.partition("/")[0] in blocks):
+            facts = {**entry.facts, "digests": kept} if kept else {"reason": reason}
+            entries.append(Entry(block=entry.block, state="done" if kept else "pending", facts=facts))
+    if entries:
+        ledger.append(entries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +162,14 @@ class ArchiveWork:
         """Blocks to be computed, by pair."""
         tasks = (task for work in self.cells.values() for task in work.to_compute)
         return Counter(name for task in tasks for *_, name in task.pairs)
+
+    @cached_property
+    def begun(self) -> frozenset[str]:
+        """Pairs with blocks to be computed that have finished ones already."""
+        missing = Counter(
+            name for work in self.cells.values() for task in work.tasks.values() for *_, name in task.pairs
+        )
+        return frozenset(name for name in self.computes if missing[name] < len(self.job.blocks))
 
     @cached_property
     def quarantined(self) -> Counter[str]:

@@ -270,6 +270,16 @@ def describe_predictors(client: Client) -> dict[str, Any]:
     return dict(distinct.pop())
 
 
+def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> dict[str, Any]:
+    """What :func:`describe_predictors` would find of a tool, before any stage begins with it."""
+    name = f"description-{time.time_ns():x}"
+    with_all_workers(lambda: client.register_plugin(Equipment(name, make_tool), name=name))
+    try:
+        return describe_predictors(client)
+    finally:
+        with_all_workers(lambda: client.unregister_worker_plugin(name))
+
+
 def _describe_equipment(dask_worker: Worker) -> dict[str, Any]:
     for plugin in dask_worker.plugins.values():
         if isinstance(plugin, Equipment) and (facts := plugin.describe()):

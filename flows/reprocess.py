@@ -6,7 +6,7 @@ cell that fails does not stop the others. Then all cells together make the cube,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from functools import partial
 
@@ -17,15 +17,21 @@ from prefect.cache_policies import NO_CACHE
 from flows import artifacts
 from flows.archive_config import ReprocessRequest
 from flows.archive_job import ArchiveDirectory, ArchiveJob, grid_facts, read_name, resolve_archive
-from flows.archive_overview import ArchiveSummary, make_archive_products
+from flows.archive_overview import ArchiveSummary, make_archive_products, write_archive_collection
 from flows.archive_products import CellSummary, make_cell_products
-from flows.archive_work import CellWork, cell_work, work_of
+from flows.archive_work import PAIRS, CellWork, cell_work, set_back_pairs, work_of
 from flows.cluster import ClusterLayout, connect
 from flows.console import current_reporter
 from flows.detect import predictor_factory, summary_of_stage
 from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
-from flows.fanout import describe_predictors, make_series_ingest_tool, make_series_tool, run_stage
+from flows.fanout import (
+    describe_arithmetic,
+    describe_predictors,
+    make_series_ingest_tool,
+    make_series_tool,
+    run_stage,
+)
 from flows.lost_images import set_back_lost
 from flows.versions import versions
 from storage.errors import IntegrityError
@@ -33,7 +39,7 @@ from storage.new_store import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
-from tiling.worker import SeriesTask
+from tiling.worker import SeriesInference, SeriesTask
 
 ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 
@@ -102,8 +108,13 @@ def infer(
     cell: Cell,
     cluster: ConnectCluster,
     make_predictor: Callable[[], Predictor],
+    fresh: Collection[str],
 ) -> dict[str, str]:
-    """Compute the missing pairs of every block whose pixels are all there; returns errors by block."""
+    """Compute the missing pairs of every block whose pixels are all there; returns errors by block.
+
+    Args:
+        fresh: pairs that no block was finished of when the run began.
+    """
     for pair in job.pairs:
         store = directory.pair_store(pair)
         if not store.path.exists():
@@ -123,26 +134,65 @@ def infer(
     result = run_stage(
         "infer",
         cluster=cluster,
-        make_tool=lambda layout: partial(
-            make_series_tool,
-            make_predictor,
-            directory.images,
-            directory.probabilities,
-            job.blocks,
-            job.lattice,
-            layout.lanes,
-        ),
+        make_tool=partial(_series_tool, job, directory, make_predictor),
         items=work.tasks.items(),
         total=settled + len(work.tasks),
         ledger=ledger,
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.version.require_execution(describe_predictors(client)),
+        on_ready=lambda client: directory.require_execution(
+            {name for task in work.to_compute for *_, name in task.pairs}, describe_predictors(client), fresh=fresh
+        ),
+    )
+    ledger.append(
+        Entry(block=entry.block, state="failed", facts={**entry.facts, PAIRS: _pairs_of(work.tasks[entry.block])})
+        for entry in ledger.entries("failed")
+        if PAIRS not in entry.facts
     )
     directory.version.add_seconds("infer", result.seconds)
     current_reporter().end(summary_of_stage(result, pixels=work.embeddings * job.blocks.size**2, share=1.0))
     return dict(result.failed)
+
+
+def settle_arithmetic(
+    job: ArchiveJob, directory: ArchiveDirectory, cluster: ConnectCluster, make_predictor: Callable[[], Predictor]
+) -> frozenset[str]:
+    """See that no pair is finished with other arithmetic than it was begun with; returns those with no finished block.
+
+    An archive outlives its machines and versions of torch. A pair that is finished stays as it is; of one that was
+    begun on another, the blocks that are there are computed anew.
+    """
+    begun = work_of(job).begun
+    others: set[str] = set()
+    if begun:
+        client, layout = cluster()
+        now = describe_arithmetic(client, _series_tool(job, directory, make_predictor, layout))
+        before = directory.executions
+        others = {name for name in begun if before.get(name) != now}
+    if others:
+        current_reporter().warn(
+            f"{len(others)} pairs were begun with other arithmetic (another device, version of torch, --batch or "
+            "--compile): their finished blocks are computed anew"
+        )
+        for cell in job.cells:
+            ledger = directory.cell(cell).ledger("infer")
+            set_back_pairs(ledger, others, blocks=None, reason="begun with other arithmetic")
+    return frozenset(pair.name for pair in job.pairs) - (begun - others)
+
+
+def _series_tool(
+    job: ArchiveJob, directory: ArchiveDirectory, make_predictor: Callable[[], Predictor], layout: ClusterLayout
+) -> Callable[[], SeriesInference]:
+    return partial(
+        make_series_tool,
+        make_predictor,
+        directory.images,
+        directory.probabilities,
+        job.blocks,
+        job.lattice,
+        layout.lanes,
+    )
 
 
 def _settle(ledger: Ledger, items: Iterable[str], *, take_up_failed: bool) -> None:
@@ -163,9 +213,14 @@ def _quarantine_what_lacks_pixels(job: ArchiveJob, ingested: Ledger, ledger: Led
         lacking = [read for read in _reads(job, wanted) if read in missing]
         if lacking and ledger.state(name) == "pending":
             why = missing[lacking[0]].facts.get("error", "")
-            facts = {"error": f"needs {lacking[0]}, which could not be read: {why}", "attempts": 0}
+            error = f"needs {lacking[0]}, which could not be read: {why}"
+            facts = {"error": error, "attempts": 0, PAIRS: _pairs_of(wanted)}
             entries.append(Entry(block=name, state="failed", facts=facts))
     ledger.append(entries)
+
+
+def _pairs_of(task: SeriesTask) -> list[str]:
+    return [name for *_, name in task.pairs]
 
 
 def _set_back_lost_images(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> None:
@@ -190,6 +245,7 @@ def process_cell(
     cell: Cell,
     cluster: ConnectCluster,
     make_predictor: Callable[[], Predictor],
+    fresh: Collection[str],
 ) -> CellSummary:
     """Read, infer and make the products of one cell.
 
@@ -203,7 +259,7 @@ def process_cell(
     work = cell_work(job, cell, ingested=directory.root.ledger("ingest"), inferred=place.ledger("infer"))
     if work.to_read:
         ingest(job, directory, work, cluster, job.request.retries)
-    failed = infer(job, directory, cell, cluster, make_predictor) if work.tasks else {}
+    failed = infer(job, directory, cell, cluster, make_predictor, fresh) if work.tasks else {}
     if failed:
         raise FailedBlocksError(failed, total=len(cell.blocks) * len(job.pairs), directory=place.path)
     return make_cell_products(job, directory, cell)
@@ -233,13 +289,14 @@ def run_reprocessing(
             return connected[0]
 
         make = make_predictor or predictor_factory(request)
+        fresh = settle_arithmetic(job, directory, cluster, make)
         finished: dict[str, CellSummary] = {}
         failed: dict[str, Exception] = {}
         for cell in job.cells:
 
             @flow(name="reprocess-cell", flow_run_name=f"{request.output.name} {cell.name}", persist_result=False)
             def run_cell(name: str, here: Cell = cell) -> CellSummary:
-                return process_cell(job, directory, here, cluster, make)
+                return process_cell(job, directory, here, cluster, make, fresh)
 
             try:
                 finished[cell.name] = run_cell(cell.name)
@@ -249,6 +306,8 @@ def run_reprocessing(
         until_done.close()
         _show_cells(job, failed)
         if failed:
+            if finished:
+                write_archive_collection(job, directory, finished)
             raise FailedCellsError(failed, total=len(job.cells), directory=request.output)
         return make_archive_products(job, directory, finished)
 

@@ -16,7 +16,7 @@ import csv
 import glob
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from odc.geo.geom import Geometry
 from storage.errors import InputError, ObjectStoreError
 from storage.mosaics import Mosaic, objects_named, open_mosaic, open_stacks
 from storage.objects import SCHEME, Location, ObjectPath, location
-from storage.sources import RASTER_SUFFIXES, is_remote
+from storage.sources import RASTER_SUFFIXES, date_in_name, is_remote
 from storage.stac_archives import SourceItem, Stack, read_images
 
 
@@ -81,11 +81,15 @@ def read_archive(
     """
     if start is not None and end is not None and start > end:
         raise InputError(f"the first day wanted, {start}, is after the last one, {end}")
+
+    def is_wanted(day: date) -> bool:
+        return (start is None or day >= start) and (end is None or day <= end)
+
     try:
-        found = list(_entries(source, asset, outline))
+        found = list(_entries(source, asset, outline, is_wanted))
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
-    kept = [entry for entry in found if (start is None or entry.day >= start) and (end is None or entry.day <= end)]
+    kept = [entry for entry in found if is_wanted(entry.day)]
     if not kept:
         span = f", between {start or 'the first'} and {end or 'the last'}" if start or end else ""
         days = sorted({entry.day for entry in found})
@@ -99,35 +103,44 @@ def archive_name(source: str | Path | Sequence[str]) -> str:
     return str(source) if isinstance(source, str | Path) else f"of {len(source)} files"
 
 
-def _entries(source: str | Path | Sequence[str], asset: str | None, outline: Geometry | None) -> Iterable[DatedFiles]:
+def _entries(
+    source: str | Path | Sequence[str], asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
+) -> Iterable[DatedFiles]:
+    """Files of all dates; of dates that are not wanted what is wrong is nobody's trouble."""
     if not isinstance(source, str | Path):
-        return _from_rasters([str(path) for path in source], "the list")
+        return _from_rasters([str(path) for path in source], "the list", is_wanted)
     text = str(source)
     if text.startswith(SCHEME):
         ObjectPath.parse(text).parent.require_answer()
     if urlparse(text).path.lower().endswith((".json", ".geojson")):
-        return _from_stac(text, asset, outline)
+        return _from_stac(text, asset, outline, is_wanted)
     if text.lower().endswith(".csv"):
         return _from_table(location(text))
     if text.startswith(SCHEME):
-        return _from_rasters(objects_named(ObjectPath.parse(text)), text)
+        return _from_rasters(objects_named(ObjectPath.parse(text)), text, is_wanted)
     path = Path(text)
     if path.is_dir():
         rasters = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
-        return _from_rasters(rasters, f"folder {text}")
+        return _from_rasters(rasters, f"folder {text}", is_wanted)
     if glob.has_magic(text):
-        return _from_rasters(sorted(glob.glob(text, recursive=True)), f"pattern {text}")  # noqa: PTH207  may be absolute
+        found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
+        return _from_rasters(found, f"pattern {text}", is_wanted)
     raise InputError(
         f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
         + ("" if path.exists() else ": it does not exist")
     )
 
 
-def _from_rasters(paths: Sequence[str], where: str) -> Iterable[DatedFiles]:
+def _from_rasters(paths: Sequence[str], where: str, is_wanted: Callable[[date], bool]) -> Iterable[DatedFiles]:
     if not paths:
         raise InputError(f"{where} holds no raster ({', '.join(RASTER_SUFFIXES)})")
     for path in paths:
-        time = open_mosaic(path).date
+        try:
+            time = open_mosaic(path).date
+        except InputError:
+            time = date_in_name(path)
+            if time is None or is_wanted(time.date()):
+                raise
         if time is None:
             raise InputError(
                 f"{path} tells no date, in its header or its name (…YYYYMMDD…): give a table (.csv) with date and path"
@@ -155,10 +168,13 @@ def _from_table(path: Location) -> Iterable[DatedFiles]:
         yield DatedFiles(day=time.date(), time=time, stacks=((("", place),),))
 
 
-def _from_stac(href: str, asset: str | None, outline: Geometry | None) -> Iterable[DatedFiles]:
-    for image in read_images(href, asset=asset, outline=outline):
+def _from_stac(
+    href: str, asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
+) -> Iterable[DatedFiles]:
+    for image in read_images(href, outline=outline):
         time = _naive(image.time)
-        yield DatedFiles(day=time.date(), time=time, stacks=(image.stack,), items=(image.item,))
+        stacks = (image.stack(asset),) if is_wanted(time.date()) else ()
+        yield DatedFiles(day=time.date(), time=time, stacks=stacks, items=(image.item,))
 
 
 def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:

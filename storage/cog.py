@@ -75,16 +75,28 @@ def strips(
         strip = np.empty((rows.stop - rows.start, reader.width), dtype=np.uint8)
         for x in range(0, reader.width, reader.block):
             cols = slice(x, min(x + reader.block, reader.width))
-            pixels: NDArray[np.uint8] | None = None
-            try:
-                pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
-            except IntegrityError:
-                if check is None:
-                    raise
-            if check is not None:
-                check(rows, cols, pixels)
-            strip[:, cols] = NODATA if pixels is None else pixels
+            strip[:, cols] = read_checked(reader, rows, cols, interval=interval, check=check)
         yield rows, strip
+
+
+def read_checked(
+    reader: ProbabilityReader, rows: slice, cols: slice, *, interval: int = 0, check: CheckBlock | None
+) -> NDArray[np.uint8]:
+    """(h, w) uint8 of one block, shown to `check`; with a check, what storage has lost is nodata for the time being.
+
+    Raises:
+        IntegrityError: without a check, what storage has lost or cannot be decoded.
+    """
+    try:
+        pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+    except IntegrityError:
+        if check is None:
+            raise
+        check(rows, cols, None)
+        return np.full((rows.stop - rows.start, cols.stop - cols.start), NODATA, dtype=np.uint8)
+    if check is not None:
+        check(rows, cols, pixels)
+    return pixels
 
 
 def write_cog(

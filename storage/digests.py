@@ -75,7 +75,9 @@ def _stamp(path: str) -> list[object] | None:
 
 
 def digest_mosaic(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str, str]] | None = None) -> MosaicDigest:
-    """Read all files of a mosaic, several at a time; the digest of a mosaic of one file is that file's.
+    """Read all files of a mosaic, several at a time.
+
+    The digest of a mosaic of one file is that file's; of several that of their names, contents and order.
 
     Args:
         digest: gives SHA-256 by path; None = :func:`digest_files`.
@@ -88,8 +90,8 @@ def digest_mosaic(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str,
     if len(digests) == 1:
         return MosaicDigest(sha256=next(iter(digests.values())), files=digests)
     total = hashlib.sha256()
-    for path, found in digests.items():
-        total.update(f"{Path(path).name} {found}\n".encode())
+    for source in mosaic.sources:  # in their order: which lies on top, and which file of a place holds which band
+        total.update("".join(f"{Path(path).name} {digests[path]}\n" for path in source.files).encode() + b"\n")
     return MosaicDigest(sha256=total.hexdigest(), files=digests)
 
 

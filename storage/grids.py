@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from math import ceil, floor
+from math import ceil, floor, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ def common_grid(
     resolution: float | None = None,
     bbox: tuple[float, float, float, float] | None = None,
     region: Path | None = None,
+    covered_by: Sequence[Mosaic] = (),
 ) -> GeoBox:
     """The grid of the result: the first date's unless asked otherwise.
 
@@ -94,6 +95,7 @@ def common_grid(
         crs, resolution: asked for; a new grid is laid over the first date's extent then.
         bbox: left, bottom, right, top in units of the grid's CRS; grown to whole pixels.
         region: GeoJSON file in EPSG:4326; the grid is cut to whole pixels around it.
+        covered_by: a bbox or region may reach as far as any of these, and not only as far as the first date.
 
     Raises:
         InputError: unknown CRS, no overlap (with both extents), or resolutions too far apart.
@@ -101,6 +103,8 @@ def common_grid(
     first = mosaics[0]
     grid = _requested_grid(first.grid, crs, resolution)
     assert grid.crs is not None
+    if bbox is not None or region is not None:
+        grid = _grown(grid, covered_by)
     if bbox is not None:
         grid = _cut(grid, BoundingBox(*bbox, crs=grid.crs), f"bounding box {bbox}", first)
     if region is not None:
@@ -185,6 +189,21 @@ def _cut(grid: GeoBox, box: BoundingBox, what: str, first: Mosaic) -> GeoBox:
             f"{what} lies outside the mosaics: its extent is {_extent(box)}, that of {first.label} is "
             f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
         )
+    return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
+
+
+def _grown(grid: GeoBox, mosaics: Sequence[Mosaic]) -> GeoBox:
+    """The grid, with as many more pixels on each side as the mosaics reach beyond it."""
+    assert grid.crs is not None
+    x0, y0, x1, y1 = 0, 0, grid.width, grid.height
+    for mosaic in mosaics:
+        extent = mosaic.grid.footprint(grid.crs).boundingbox
+        left, top = ~grid.affine * (extent.left, extent.top)
+        right, bottom = ~grid.affine * (extent.right, extent.bottom)
+        if not all(map(isfinite, (left, top, right, bottom))):
+            continue  # it lies where this CRS ends
+        x0, y0 = min(x0, floor(left + _WHOLE_PIXEL)), min(y0, floor(top + _WHOLE_PIXEL))
+        x1, y1 = max(x1, ceil(right - _WHOLE_PIXEL)), max(y1, ceil(bottom - _WHOLE_PIXEL))
     return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
 
 

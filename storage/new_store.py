@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from math import gcd
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,7 @@ from odc.geo.geobox import GeoBox
 from zarr.errors import ZarrUserWarning
 
 from storage.objects import Location, ObjectPath
+from storage.publish import sync
 from storage.store import COMPRESSORS, NODATA, PROBABILITY_SCALE
 
 
@@ -45,8 +47,8 @@ def create_store(
         times: T ≥ 2 dates, ascending.
         bands: names, in the order of the images' bands.
         dtype: of the images: uint8, uint16 or float32.
-        block: side of a block, in pixels; a multiple of `chunk` if it is larger than that.
-        chunk: side of the inner chunks, in pixels.
+        block: side of a block, in pixels.
+        chunk: side of the inner chunks, in pixels; where blocks are no multiple of it, the largest divisor of both.
         attrs: what else the store should say of itself; JSON values.
     """
     if len(times) < 2 or list(times) != sorted(times):
@@ -96,20 +98,23 @@ def create_probability_cube(
     path: Path,
     *,
     grid: GeoBox,
+    times: Sequence[datetime],
     intervals: Sequence[tuple[datetime, datetime]],
     block: int,
     attrs: Mapping[str, Any],
     fill: Callable[[Path], None],
 ) -> None:
-    """Create ``change_probability(time, y, x)`` of many pairs, `time` the later date of each; replaces an older one.
+    """Create ``change_probability(time, y, x)`` of many pairs, which replaces an older one.
 
     Args:
-        intervals: (earlier, later), ascending by the later.
+        times: ascending, one a pair.
+        intervals: (earlier, later).
         fill: called with the draft's path, to bring the shards there.
     """
     coordinates = {
-        "time": _moments([end for _, end in intervals]),
+        "time": _moments(times),
         "start": ("time", _moments([start for start, _ in intervals])),
+        "end": ("time", _moments([end for _, end in intervals])),
     }
     with _drafted(path, grid, coordinates, block=block, attrs=attrs) as group:
         _add_probability(group, grid, intervals=len(intervals), block=block, dimension="time")
@@ -131,8 +136,9 @@ def _drafted(
         if isinstance(path, ObjectPath):
             draft = Path(until_published.enter_context(TemporaryDirectory(prefix="store-"))) / path.name
         else:
+            for left in (*path.parent.glob(f".{path.name}.draft-*"), *path.parent.glob(f".{path.name}.old-*")):
+                shutil.rmtree(left, ignore_errors=True)
             draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-            shutil.rmtree(draft, ignore_errors=True)
         _empty_store(draft, grid, coordinates, block=block, attrs=attrs)
         yield zarr.open_group(draft, mode="r+")
         with warnings.catch_warnings():
@@ -142,10 +148,14 @@ def _drafted(
         if isinstance(path, ObjectPath):
             _upload_store(draft, path)
             return
+        for entry in (*draft.rglob("*"), draft):  # blocks are durable: so must be what says where they lie
+            if entry.is_dir() or entry.stat().st_nlink == 1:  # linked blocks are already
+                sync(entry)
         old = path.with_name(f".{path.name}.old-{os.getpid()}")
         if path.exists():
             path.replace(old)
         draft.replace(path)
+        sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -221,7 +231,7 @@ def _add(
     """An array whose shards each hold one block of one date or interval, with all its bands."""
     chunk = min(chunk, block)
     if block % chunk:
-        raise ValueError(f"block {block} px must be a multiple of the inner chunk, {chunk} px")
+        chunk = gcd(chunk, block)
     depth = (1, *leading[1:])
     array = group.create_array(
         name,

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from storage.cog import Layer, write_layer
+from storage.cog import CheckBlock, Layer, read_checked, write_layer
+from storage.errors import IntegrityError
 from storage.new_store import create_probability_cube
 from storage.store import NODATA, RunStore
 
@@ -107,17 +108,19 @@ class SeriesMaps:
     """What all pairs together say of a part: when a change was first seen, and how sure one can be that any happened.
 
     Attributes:
-        views: one a pair, over one part, in the order of the pairs' later dates.
-        seen: the later date of each pair: the day on which its change was seen.
+        views: one a pair, over one part, in the order of `seen`.
+        seen: the day on which each pair's change was seen.
         threshold: of the probability.
+        checks: sees each block of each pair before it is used.
     """
 
     views: tuple[PairView, ...]
     seen: tuple[date, ...]
     threshold: float
+    checks: tuple[CheckBlock, ...]
 
     def __post_init__(self) -> None:
-        assert len(self.views) == len(self.seen) > 0 and list(self.seen) == sorted(self.seen)
+        assert len(self.views) == len(self.seen) == len(self.checks) > 0 and list(self.seen) == sorted(self.seen)
 
     @cached_property
     def _level(self) -> int:
@@ -126,29 +129,31 @@ class SeriesMaps:
     def read_peak(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8: the highest probability of any pair × 254; 255 where no pair is known."""
         ranked = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype=np.uint8)
-        for view in self.views:
-            stored = view.read_probability(rows=rows, cols=cols)
+        for stored in self._stored(rows, cols):
             np.maximum(ranked, np.where(stored == NODATA, 0, stored + np.uint8(1)), out=ranked)  # nodata lowest
         return ranked - np.uint8(1)  # 0 − 1 is nodata again
 
     def read_first(self, rows: slice, cols: slice) -> NDArray[np.int32]:
         """(h, w) int32: the day of the first change seen, as YYYYMMDD; :data:`NEVER`, :data:`UNKNOWN`."""
         first = np.full((rows.stop - rows.start, cols.stop - cols.start), UNKNOWN, dtype=np.int32)
-        for view, day in zip(self.views, self.seen, strict=True):
-            stored = view.read_probability(rows=rows, cols=cols)
+        for stored, day in zip(self._stored(rows, cols), self.seen, strict=True):
             known = stored != NODATA
             first[known & (first == UNKNOWN)] = NEVER
             first[known & (stored >= self._level) & (first == NEVER)] = _as_number(day)
         return first
 
-    def write_peak(self, path: Path) -> None:
-        """As a COG like that of one pair."""
+    def _stored(self, rows: slice, cols: slice) -> Iterator[NDArray[np.uint8]]:
+        for view, check in zip(self.views, self.checks, strict=True):
+            yield read_checked(view, rows, cols, check=check)
+
+    def write_peak(self, path: Path, conclude: Callable[[], None]) -> None:
+        """As a COG like that of one pair; `conclude` as of :func:`storage.cog.write_cog`."""
         layer = Layer(
             dtype="uint8", nodata=NODATA, description="highest change probability of all pairs", scale=1 / 254
         )
-        write_layer(path, layer, grid=self.views[0].grid, strips=self._strips(self.read_peak))
+        write_layer(path, layer, grid=self.views[0].grid, strips=self._strips(self.read_peak), conclude=conclude)
 
-    def write_first(self, path: Path) -> None:
+    def write_first(self, path: Path, conclude: Callable[[], None]) -> None:
         """As a COG of days; overviews take the nearest pixel, because the mean of two dates is no date."""
         layer = Layer(
             dtype="int32",
@@ -156,7 +161,7 @@ class SeriesMaps:
             description="day on which a change was first seen, YYYYMMDD; 0 = none was",
             overviews="NEAREST",
         )
-        write_layer(path, layer, grid=self.views[0].grid, strips=self._strips(self.read_first))
+        write_layer(path, layer, grid=self.views[0].grid, strips=self._strips(self.read_first), conclude=conclude)
 
     def _strips(self, read: Callable[[slice, slice], NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
         view = self.views[0]
@@ -171,27 +176,38 @@ def _as_number(day: date) -> int:
 
 
 def assemble_cube(
-    path: Path, stores: Sequence[RunStore], *, intervals: Sequence[tuple[datetime, datetime]], attrs: Mapping[str, Any]
+    path: Path,
+    stores: Sequence[RunStore],
+    *,
+    times: Sequence[datetime],
+    intervals: Sequence[tuple[datetime, datetime]],
+    attrs: Mapping[str, Any],
 ) -> None:
-    """All pairs as one array ``change_probability(time, y, x)``; `time` is each pair's later date.
+    """All pairs as one array ``change_probability(time, y, x)``, with `start` and `end` of each pair over `time`.
 
     The stores' shards are linked (or copied, where the file system has no links), not computed or decoded again, and
     the cube appears in one step.
 
     Args:
         stores: finished, one a pair, of one grid and block size.
-        intervals: the two dates of each pair, ascending by the later.
+        times: the date that each pair tells of, ascending.
+        intervals: the two dates of each pair.
+
+    Raises:
+        IntegrityError: a store has lost a shard.
     """
 
     def fill(draft: Path) -> None:
         for index, store in enumerate(stores):
             shards = store.path / "change_probability" / "c" / "0"
-            for shard in shards.rglob("*"):
-                if shard.is_file():
-                    _link(shard, draft / "change_probability" / "c" / str(index) / shard.relative_to(shards))
+            for row, col in np.ndindex(-(-store.height // store.block), -(-store.width // store.block)):
+                shard = shards / str(row) / str(col)
+                if not shard.is_file():
+                    raise IntegrityError(f"{shard} is missing, though its block was written")
+                _link(shard, draft / "change_probability" / "c" / str(index) / str(row) / str(col))
 
     create_probability_cube(
-        path, grid=stores[0].grid, intervals=intervals, block=stores[0].block, attrs=attrs, fill=fill
+        path, grid=stores[0].grid, times=times, intervals=intervals, block=stores[0].block, attrs=attrs, fill=fill
     )
 
 

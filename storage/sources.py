@@ -209,6 +209,11 @@ def _date(path: str, tags: dict[str, str]) -> datetime | None:
             pass
         else:
             return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    return date_in_name(path)
+
+
+def date_in_name(path: str) -> datetime | None:
+    """The first date in a file's name, YYYYMMDD or with - or _ in between; None = there is none."""
     name = Path(path.rstrip("/")).name
     for year, month, day in re.findall(r"(?<!\d)((?:19|20)\d{2})[-_]?(\d{2})[-_]?(\d{2})(?!\d)", name):
         try:

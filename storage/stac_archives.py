@@ -40,40 +40,48 @@ class SourceItem:
 
 @dataclass(frozen=True, kw_only=True)
 class StacImage:
-    """The imagery of one item; `time` as the item has it: the beginning of a span, with a zone or without."""
+    """One item of a catalogue.
 
-    item: SourceItem
-    time: datetime
-    stack: Stack
-
-
-def read_images(href: str, *, asset: str | None, outline: Geometry | None) -> Iterator[StacImage]:
-    """The imagery of all items at and below a STAC file.
-
-    Args:
-        href: a path, a URL, or ``s3://…``.
-        asset, outline: as of :func:`storage.archives.read_archive`.
-
-    Raises:
-        InputError: it or something below it cannot be read, is not STAC, or lacks a date or an asset.
+    Attributes:
+        content: the item as pystac reads it.
+        time: as the item has it: the beginning of a span, with a zone or without.
+        words: how messages name the item; `base`: what its relative addresses are relative to.
     """
-    for found in _items(href, seen={href}):
-        if outline is None or _touches(found, outline):
-            item = SourceItem(id=found.item.id, href=found.item.get_self_href())
-            yield StacImage(item=item, time=found.time, stack=_stack(found, asset))
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """`words`: how messages name the item; `base`: what its relative addresses are relative to."""
-
-    item: pystac.Item
+    content: pystac.Item
     time: datetime
     words: str
     base: str
 
+    @property
+    def item(self) -> SourceItem:
+        return SourceItem(id=self.content.id, href=self.content.get_self_href())
 
-def _items(href: str, *, seen: set[str]) -> Iterator[_Found]:
+    def stack(self, asset: str | None) -> Stack:
+        """Its imagery; `asset` as of :func:`storage.archives.read_archive`.
+
+        Raises:
+            InputError: no such asset, several where one is wanted, or one that does not exist.
+        """
+        return tuple((key, _path(self, key)) for key in _keys(self, asset))
+
+
+def read_images(href: str, *, outline: Geometry | None) -> Iterator[StacImage]:
+    """All items at and below a STAC file.
+
+    Args:
+        href: a path, a URL, or ``s3://…``.
+        outline: as of :func:`storage.archives.read_archive`.
+
+    Raises:
+        InputError: it or something below it cannot be read, is not STAC, or lacks a date.
+    """
+    for found in _items(href, seen={href}):
+        if outline is None or _touches(found, outline):
+            yield found
+
+
+def _items(href: str, *, seen: set[str]) -> Iterator[StacImage]:
     content = _read(href)
     kind = content.get("type")
     if kind == "FeatureCollection":
@@ -123,7 +131,7 @@ def _read(href: str) -> Mapping[str, Any]:
     return content
 
 
-def _parsed(feature: Any, href: str, *, number: int | None = None) -> _Found:
+def _parsed(feature: Any, href: str, *, number: int | None = None) -> StacImage:
     """An item, from what a file has of it; `number`: of the item in a collection of them."""
     name = feature.get("id") if isinstance(feature, Mapping) else None
     if not isinstance(name, str) or not name:
@@ -138,7 +146,7 @@ def _parsed(feature: Any, href: str, *, number: int | None = None) -> _Found:
         item = pystac.Item.from_dict(dict(feature), href=None if number else href)
     except Exception as error:  # pystac's come in many types
         raise InputError(f"{words} is no item: {type(error).__name__}: {error}") from error
-    return _Found(item=item, time=time, words=words, base=item.get_self_href() or href)
+    return StacImage(content=item, time=time, words=words, base=item.get_self_href() or href)
 
 
 def _mapping(value: object, words: str, what: str) -> Mapping[str, Any]:
@@ -158,17 +166,18 @@ def _time(properties: object, words: str) -> datetime:
         raise InputError(f"{words}: its date {given!r} is none (ISO 8601)") from error
 
 
-def _touches(found: _Found, outline: Geometry) -> bool:
-    if found.item.geometry is None:
+def _touches(found: StacImage, outline: Geometry) -> bool:
+    if found.content.geometry is None:
         return True
     try:
-        return bool(Geometry(found.item.geometry, "EPSG:4326").intersects(outline))
+        return bool(Geometry(found.content.geometry, "EPSG:4326").intersects(outline))
     except Exception as error:  # odc-geo's and shapely's come in many types, a RecursionError among them
         raise InputError(f"{found.words} has a geometry that is none: {type(error).__name__}") from error
 
 
-def _stack(found: _Found, keys: str | None) -> Stack:
-    assets = found.item.assets
+def _keys(found: StacImage, keys: str | None) -> list[str]:
+    """Of its assets, those that hold the imagery."""
+    assets = found.content.assets
     if keys is None:
         rasters = {name: asset for name, asset in assets.items() if _is_raster(asset)}
         data = {name: asset for name, asset in rasters.items() if "data" in (asset.roles or ())} or rasters
@@ -177,21 +186,19 @@ def _stack(found: _Found, keys: str | None) -> Stack:
                 f"{found.words} has {len(data)} raster assets ({', '.join(sorted(data)) or 'none'}): "
                 "say with --asset which one holds the imagery, or which ones its bands (--asset red,green,blue)"
             )
-        wanted = list(data)
-    else:
-        wanted = [key.strip() for key in keys.split(",")]
-        missing = [key for key in wanted if key not in assets]
-        if missing:
-            raise InputError(
-                f"{found.words} has no asset {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(sorted(assets)) or 'none'}"
-            )
-    return tuple((key, _path(found, key)) for key in wanted)
+        return list(data)
+    wanted = [key.strip() for key in keys.split(",")]
+    missing = [key for key in wanted if key not in assets]
+    if missing:
+        raise InputError(
+            f"{found.words} has no asset {', '.join(map(repr, missing))}; it has {', '.join(sorted(assets)) or 'none'}"
+        )
+    return wanted
 
 
-def _path(found: _Found, key: str) -> str:
+def _path(found: StacImage, key: str) -> str:
     """Of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
-    path = make_absolute_href(found.item.assets[key].href, found.base).removeprefix("file://")
+    path = make_absolute_href(found.content.assets[key].href, found.base).removeprefix("file://")
     if not is_remote(path):
         if not Path(path).exists():
             raise InputError(f"{found.words}: its asset {key!r}, {path}, does not exist")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 
 RULES = "consecutive, baseline:YYYY-MM-DD or same-season"
@@ -11,12 +12,26 @@ RULES = "consecutive, baseline:YYYY-MM-DD or same-season"
 _DAYS = 365.25
 
 
+@dataclass(frozen=True, order=True)
+class IndexPair:
+    """Two dates by their indices.
+
+    Attributes:
+        told: the one that the pair tells of: no two pairs of a rule tell of the same date. It is the later one, or the
+            one beside the baseline.
+    """
+
+    told: int
+    earlier: int
+    later: int
+
+
 class PairingError(ValueError):
     """The rule is none, or these dates have no pair by it; the message names them."""
 
 
-def pairs_of(dates: Sequence[date], rule: str) -> list[tuple[int, int]]:
-    """Pairs of indices (earlier, later), in the order of the later date, then of the earlier one.
+def pairs_of(dates: Sequence[date], rule: str) -> list[IndexPair]:
+    """Pairs in the order of the dates that they tell of.
 
     Args:
         dates: distinct, ascending.
@@ -30,19 +45,27 @@ def pairs_of(dates: Sequence[date], rule: str) -> list[tuple[int, int]]:
     if list(dates) != sorted(set(dates)):
         raise PairingError(f"dates must be distinct and in time order, not {', '.join(map(str, dates))}")
     if rule == "consecutive":
-        pairs = [(index - 1, index) for index in range(1, len(dates))]
+        pairs = [IndexPair(earlier=index - 1, later=index, told=index) for index in range(1, len(dates))]
     elif rule == "same-season":
-        pairs = [(earlier, later) for later in range(len(dates)) if (earlier := _same_season(dates, later)) is not None]
+        pairs = [
+            IndexPair(earlier=earlier, later=later, told=later)
+            for later in range(len(dates))
+            if (earlier := _same_season(dates, later)) is not None
+        ]
     elif rule.startswith("baseline:"):
         base = _baseline(dates, rule)
-        pairs = [(min(base, other), max(base, other)) for other in range(len(dates)) if other != base]
+        pairs = [
+            IndexPair(earlier=min(base, other), later=max(base, other), told=other)
+            for other in range(len(dates))
+            if other != base
+        ]
     else:
         raise PairingError(f"pairing rule {rule!r} is none of {RULES}")
     if not pairs:
         raise PairingError(
             f"no two of these dates are a pair by the rule {rule}: {', '.join(map(str, dates)) or 'none'}"
         )
-    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
+    return sorted(pairs)
 
 
 def require_rule(rule: str) -> None:

@@ -17,6 +17,7 @@ import pystac
 import pytest
 import rasterio
 import shapely
+import torch
 import xarray as xr
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
@@ -26,16 +27,16 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from dasnet.bundle import load_bundle, save_bundle
 from flows.archive_config import ReprocessRequest
-from flows.archive_job import resolve_archive
+from flows.archive_job import ArchiveJob, read_name, resolve_archive
 from flows.archive_overview import ArchiveSummary
-from flows.archive_work import work_of
+from flows.archive_work import PAIRS, cell_work, set_back_pairs, work_of
 from flows.config import DetectRequest
 from flows.detect import detect_changes, load_predictor
 from flows.failures import FailedCellsError
 from flows.reprocess import reprocess_archive, run_reprocessing
 from flows.run_directory import DifferentRunError
 from flows.status import directory_status
-from storage.errors import InputError
+from storage.errors import InputError, IntegrityError
 from storage.synthesize import synthesize
 from storage.synthetic_scene import PseudoChange
 from tests.flows.conftest import Dasnet
@@ -310,7 +311,7 @@ def test_again_nothing_is_computed_and_no_product_changes(
 def test_a_new_date_adds_its_own_pairs_and_touches_no_other(
     three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
 ) -> None:
-    output = tmp_path / "archive"
+    output = tmp_path / three[0].name
     shutil.copytree(three[0], output)
     version = version_of(output)
     before = {path: path.stat().st_mtime_ns for path in version.glob("cells/*/20*/*.*")}
@@ -355,7 +356,10 @@ def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
     assert computed(output) == (2 + 1) * BLOCKS  # one of the two pairs anew
     version = version_of(output)
     assert len(pairs_in(version)) == 3  # the superseded one stays on disk, and in no collection
-    assert len(list(pystac.Collection.from_file(str(version / "collection.json")).get_items())) == 2 * 2
+    collection = pystac.Collection.from_file(str(version / "collection.json"))
+    # the directory had another name before: no item keeps it
+    assert [found.collection_id for found in collection.get_items()] == [f"archive-{version.name}"] * 4
+    assert collection.id == f"archive-{version.name}"
 
     bundle = tmp_path / "other.safetensors"
     shipped = load_bundle("synthetic")
@@ -405,7 +409,11 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
         scripted(False)
     version = version_of(tmp_path / "faulty")
     assert (version / "cells" / "cell-r000c000" / "peak_probability.tif").exists()
-    assert not (version / "collection.json").exists()
+    collection = pystac.Collection.from_file(str(version / "collection.json"))
+    assert {found.id.partition("cell-")[2][:8] for found in collection.get_items()} == {"r000c000"}
+    assert set(collection.assets) == {"peak-cell-r000c000", "first-cell-r000c000"}
+    assert collection.summaries.lists["dasnet:missing_cells"] == ["cell-r000c001"]
+    assert "not finished: cell-r000c001" in collection.description
     with get_client(sync_client=True) as client:
         cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("faulty cell-")}
     assert cells == {"faulty cell-r000c000": "Completed", "faulty cell-r000c001": "Failed"}
@@ -420,7 +428,9 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     scripted(True)
     assert not directory_status(tmp_path / "faulty").failed
     assert computed(tmp_path / "faulty") == 2 * BLOCKS
-    assert (version / "collection.json").exists()
+    collection = pystac.Collection.from_file(str(version / "collection.json"))
+    assert {"cube", "timeline"} < set(collection.assets)
+    assert "dasnet:missing_cells" not in collection.summaries.lists
 
 
 def test_bytes_that_changed_at_rest_are_found_and_computed_again(
@@ -441,6 +451,156 @@ def test_bytes_that_changed_at_rest_are_found_and_computed_again(
     reprocess_archive(request)
     whole = stitched(version_of(three[0]), name, "change_probability.tif")
     assert np.array_equal(stitched(version, name, "change_probability.tif"), whole)
+
+    # what is lost when all files of a cell stand is missed by the cube, and by maps that are made anew
+    (shards / "1").unlink()
+    with pytest.raises(IntegrityError, match=rf"cell-r000c000, {name}: 1 blocks .*They are set back"):
+        reprocess_archive(request)
+    assert f"compare: {DAYS[0]} → {DAYS[1]}: 1 block, of {BLOCKS}, the others are finished" in plan_of(request)
+    (shards / "2").write_bytes((shards / "0").read_bytes())
+    wider = request_of(archive.catalogue, output, cluster)
+    with pytest.raises(FailedCellsError, match=rf"1 of 2 cells failed(.|\n)*cell-r000c001, {name}: 1 blocks"):
+        reprocess_archive(wider)
+    reprocess_archive(wider)
+    cube = xr.open_zarr(version / "cube.zarr")["change_probability"].isel(time=0).to_numpy()
+    assert np.allclose(cube, np.where(whole == 255, np.nan, whole / 254), atol=1e-6, equal_nan=True)
+
+
+def test_a_date_without_a_partner_is_left_out_and_blocks_may_be_of_any_size(
+    archive: Archive, cluster: str, prefect_ui: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "dates.csv"
+    days = zip(("2018-01-15", "2018-06-01", "2019-06-03"), (0, 2, 3), strict=True)
+    table.write_text("date,path\n" + "".join(f"{day},{archive.files[number][0]}\n" for day, number in days))
+    output = tmp_path / "archive"
+    request = request_of(table, output, cluster, pairing="same-season", block=320, cell=320)
+    summary = reprocess_archive(request)
+    assert [(start, end) for start, end, _ in summary.pairs] == [("2018-06-01", "2019-06-03")]
+    assert "left out: 2018-01-15: in no pair by the rule same-season" in plan_of(request)
+    assert len(list((output / "images").glob("*.zarr"))) == 2
+    page = summary.products["timeline"].read_text()
+    assert "2018-01-15: left out, in no pair by the rule same-season" in page
+    assert xr.open_zarr(summary.products["cube"]).sizes == {"time": 1, "y": HEIGHT, "x": WIDTH}
+
+
+def test_by_a_baseline_in_the_middle_each_layer_has_the_time_of_the_other_date(
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
+) -> None:
+    """Its pairs are those of consecutive dates, so nothing is computed."""
+    output = tmp_path / "archive"
+    shutil.copytree(three[0], output)
+    count = computed(output)
+    request = request_of(archive.catalogue, output, cluster, end=DAYS[2], pairing=f"baseline:{DAYS[1]}")
+    reprocess_archive(request)
+    assert computed(output) == count
+    version = version_of(output)
+    cube = xr.open_zarr(version / "cube.zarr")
+    assert [str(time)[:10] for time in cube["time"].to_numpy()] == [DAYS[0], DAYS[2]]
+    assert [str(time)[:10] for time in cube["end"].to_numpy()] == [DAYS[1], DAYS[2]]
+    before, after = (stitched(version, name, "change_probability.tif") for name in pairs_in(version))
+    above = [(layer != 255) & (layer / 254 >= load_bundle("synthetic").threshold) for layer in (before, after)]
+    first = np.where(above[0], 20180601, np.where(above[1], 20200528, 0))
+    first[(before == 255) & (after == 255)] = -1
+    assert np.array_equal(stitched(version, "first_change.tif"), first)
+    asset = pystac.Collection.from_file(str(version / "collection.json")).assets["first-cell-r000c000"]
+    assert asset.title == "First day that differs from the baseline, cell-r000c000"
+
+
+class OtherArithmetic:
+    """A predictor of another version of torch."""
+
+    def __init__(self, inner: Predictor) -> None:
+        self._inner = inner
+
+    def predict(self, images: NDArray[Any], valid: NDArray[np.bool_], **options: Any) -> Prediction:
+        return self._inner.predict(images, valid, **options)
+
+    def describe(self) -> Any:
+        return {**self._inner.describe(), "torch": "another"}
+
+
+def other_arithmetic() -> OtherArithmetic:
+    return OtherArithmetic(load_predictor("synthetic", device="cpu", precision="float32", batch=None, compile=False))
+
+
+def test_an_archive_outlives_a_version_of_torch_and_no_pair_is_of_two(
+    three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "archive"
+    shutil.copytree(three[0], output)
+    version = version_of(output)
+    first, second = pairs_in(version)
+    ledgers = [Ledger(cell / "ledger", "infer") for cell in sorted((version / "cells").iterdir())]
+    set_back_pairs(ledgers[1], {first}, blocks={"r00000c00002"}, reason="scripted")
+
+    @flow(name="scripted", persist_result=False)
+    def scripted() -> ArchiveSummary:
+        return run_reprocessing(request_of(archive.catalogue, output, cluster), other_arithmetic)
+
+    before = [sum(1 for _ in ledger.path.open()) for ledger in ledgers]
+    scripted()
+    third = next(name for name in pairs_in(version) if name not in (first, second))
+    executions = json.loads((version / "run.json").read_text())["executions"]
+    assert {name: facts["torch"] for name, facts in executions.items()} == {
+        first: "another",
+        second: torch.__version__,
+        third: "another",
+    }
+    computed_now = [
+        name
+        for ledger, count in zip(ledgers, before, strict=True)
+        for line in ledger.path.read_text().splitlines()[count:]
+        for name in json.loads(line)["facts"].get("digests", ())
+    ]
+    assert computed(output) == 3 * BLOCKS
+    assert computed_now.count(third) == computed_now.count(first) == BLOCKS
+    item = json.loads((version / "cells" / "cell-r000c000" / first / "item.json").read_text())
+    assert "another" in json.dumps(item["properties"])
+
+
+def test_a_date_that_cannot_be_read_costs_no_pair_of_other_dates(
+    archive: Archive, cluster: str, tmp_path: Path
+) -> None:
+    def tasks(end: str) -> tuple[ArchiveJob, dict[str, list[str]], frozenset[str]]:
+        request = request_of(archive.catalogue, tmp_path / "x", cluster, end=end, pairing=f"baseline:{DAYS[0]}")
+        job = resolve_archive(request)
+        work = cell_work(job, job.cells[0], ingested=ingested, inferred=inferred)
+        first = {
+            name: [pair for *_, pair in task.pairs]
+            for name, task in work.tasks.items()
+            if name.startswith("r00000c00000/")
+        }
+        return job, first, work.quarantined
+
+    ingested, inferred = Ledger(tmp_path, "ingest"), Ledger(tmp_path, "infer")
+    job, together, _ = tasks(DAYS[2])
+    assert list(map(len, together.values())) == [2]
+    bad = Entry(block=read_name(job.images[1], "r00000c00000"), state="failed", facts={"error": "scripted"})
+    ingested.append([bad])
+    job, apart, _ = tasks(DAYS[2])
+    lacking = next(name for name, pairs in apart.items() if job.pairs[0].name in pairs)
+    assert sorted(apart.values()) == sorted([[job.pairs[0].name], [job.pairs[1].name]])
+    # quarantined, it keeps its name and stays alone when a date comes
+    inferred.append([Entry(block=lacking, state="failed", facts={"error": "scripted", PAIRS: apart[lacking]})])
+    job, apart, quarantined = tasks(DAYS[3])
+    assert quarantined == {lacking} and apart[lacking] == [job.pairs[0].name]
+    assert [pair.name for pair in job.pairs[1:]] in apart.values()
+
+
+def test_a_region_reaches_as_far_as_any_date_and_says_where_it_does_not(
+    archive: Archive, cluster: str, tmp_path: Path
+) -> None:
+    west, later = archive.files[1][0], archive.files[3][0]
+    with rasterio.open(later) as file:
+        left, bottom, right, top = file.bounds
+    source = [west, later]
+    assert resolve_archive(request_of(source, tmp_path / "x", cluster)).grid.width == 200
+    job = resolve_archive(request_of(source, tmp_path / "x", cluster, grid={"bbox": (left, bottom, right, top)}))
+    assert job.grid.shape == (HEIGHT, WIDTH) and not job.resampled and not job.warnings
+    beyond = {"bbox": (left, bottom, 2 * right - left, top)}
+    job = resolve_archive(request_of(source, tmp_path / "x", cluster, grid=beyond))
+    assert job.grid.shape == (HEIGHT, WIDTH)
+    assert any("the grid has 50.0% of the box around the region asked for" in warning for warning in job.warnings)
 
 
 def test_imagery_that_was_lost_is_read_anew_for_products_and_for_pairs(

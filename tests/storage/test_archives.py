@@ -25,6 +25,7 @@ from storage.archives import read_archive
 from storage.digests import digest_mosaic
 from storage.errors import InputError
 from storage.grids import select_bands
+from storage.mosaics import open_mosaic
 from storage.objects import ObjectPath
 from storage.rasters import GridReader
 from tests.s3_server import S3Server, use
@@ -216,6 +217,34 @@ def test_bands_may_be_assets_of_their_own(tmp_path: Path) -> None:
     assert list(zip(*np.nonzero(~valid), strict=True)) == [(1, 1)]
     assert (image[:, valid] == np.array([[20], [40]])).all()
     assert set(digest_mosaic(mosaic).files) == {str(tmp_path / f"{name}.tif") for name in ("nir", "red", "green")}
+
+
+def test_which_file_holds_which_band_and_which_lies_on_top_is_in_the_digest(tmp_path: Path) -> None:
+    items = in_bands(tmp_path, "red", "green", "blue")
+    orders = ("red,green,blue", "blue,green,red")
+    one, other = (digest_mosaic(read_archive(items, asset=order)[0].open()) for order in orders)
+    assert one.files == other.files and one.sha256 != other.sha256
+    assert digest_mosaic(read_archive(items, asset=orders[0])[0].open()) == one
+    below, above = (str(raster(tmp_path / f"{name}.tif", value=value)) for name, value in (("a", 1), ("b", 2)))
+    assert digest_mosaic(open_mosaic([below, above])).sha256 != digest_mosaic(open_mosaic([above, below])).sha256
+
+
+def test_what_is_wrong_with_a_date_that_is_not_wanted_is_nobodys_trouble(catalogue: Path, tmp_path: Path) -> None:
+    later = [files.day for files in read_archive(catalogue)][1:]
+    (old,) = (Path(path) for path in read_archive(catalogue)[0].paths)
+    old.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        read_archive(catalogue)
+    assert [files.day for files in read_archive(catalogue, start=later[0])] == later
+
+    folder = tmp_path / "folder"
+    raster(folder / "20200101.tif")
+    (folder / "19990101.tif").write_bytes(b"")
+    (files,) = read_archive(folder, start=date(2000, 1, 1))
+    assert files.day == date(2020, 1, 1)
+    for span in ({"start": date(1990, 1, 1)}, {}):
+        with pytest.raises(InputError, match=r"19990101\.tif"):
+            read_archive(folder, **span)
 
 
 def test_bands_of_one_image_lie_on_one_grid(tmp_path: Path) -> None:
