@@ -14,7 +14,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 
 from flows.endings import INCOMPLETE, REFUSED
-from flows.signs_of_life import TAG
+from flows.signs_of_life import HEARTBEAT, TAG
 from storage.errors import InputError
 
 SILENCE_S = 120
@@ -24,11 +24,20 @@ PAUSE_S = 60
 """Before a second attempt. A worker reports a crash twice, the second time when it has put away the first attempt: a
 run that is scheduled again in between would be marked as crashed once more."""
 
-HEARTBEAT = "prefect.flow-run.heartbeat"
-_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", INCOMPLETE, REFUSED)}
+_ROUNDS = 3
+"""Not the first: a very busy worker reports one crash twice."""
+
+NEVER_STARTED_S = 1800
+"""In which a run that a worker has taken must begin: images are pulled and packages imported in it."""
+
+GAVE_UP = "GaveUp"
+_ENDS = {
+    f"prefect.flow-run.{state}"
+    for state in ("Completed", "Failed", "Crashed", "Cancelled", INCOMPLETE, REFUSED, GAVE_UP)
+}
 _DIED = {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
 _AGAIN = {f"prefect.flow-run.{state}" for state in ("AwaitingRetry", "Scheduled", "Pending", "Running")}
-_ENDED_BADLY = _DIED | {f"prefect.flow-run.{state}" for state in (INCOMPLETE, REFUSED)}
+_ENDED_BADLY = _DIED | {f"prefect.flow-run.{state}" for state in (INCOMPLETE, REFUSED, GAVE_UP)}
 
 _MESSAGE = """{{ flow.name }} / {{ flow_run.name }} ended {{ flow_run.state.name }}.
 
@@ -50,8 +59,7 @@ def _trigger(*related: ResourceSpecification, labels: Mapping[str, str] | None =
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", **(labels or {})}),
         match_related=[_OURS, *related],
         for_each={"prefect.resource.id"},
-        threshold=1,
-        **what,
+        **{"threshold": 1, **what},
     )
 
 
@@ -82,6 +90,26 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             ],
         ),
         AutomationCore(
+            name="dasnet: never started",
+            description=f"A run that a worker took {NEVER_STARTED_S // 60} minutes ago and that has not begun since is "
+            "marked as crashed, because it keeps its place in the queue: its worker or its machine has died.",
+            trigger=_trigger(
+                _OF_A_DEPLOYMENT,
+                posture=Posture.Proactive,
+                after={"prefect.flow-run.Pending"},
+                expect={HEARTBEAT, *_ENDS, *_AGAIN} - {"prefect.flow-run.Pending"},
+                within=timedelta(seconds=NEVER_STARTED_S),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    name="Crashed",
+                    force=False,
+                    message=f"Taken by a worker, and not begun within {NEVER_STARTED_S // 60} minutes.",
+                )
+            ],
+        ),
+        AutomationCore(
             name="dasnet: once more",
             description="A run that crashed or failed unexpectedly is run again, once; it goes on where it stopped. "
             "Runs that were refused or have blocks in quarantine are not: they need a person.",
@@ -90,7 +118,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
                 labels={"prefect.run-count": "1"},
                 posture=Posture.Proactive,
                 after=_DIED,
-                expect=_AGAIN,
+                expect={*_AGAIN, f"prefect.flow-run.{GAVE_UP}"},
                 within=timedelta(seconds=PAUSE_S),
             ),
             actions=[
@@ -103,6 +131,30 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             ],
         ),
     ]
+    found.append(
+        AutomationCore(
+            name="dasnet: give up",
+            description=f"A run that was run again and has died {_ROUNDS} times since (before it began, which does not "
+            "count as a second attempt) is left to a person.",
+            trigger=_trigger(
+                _OF_A_DEPLOYMENT,
+                posture=Posture.Reactive,
+                after={"prefect.flow-run.AwaitingRetry"},
+                expect=_DIED,
+                within=timedelta(days=7),
+                threshold=_ROUNDS,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.FAILED,
+                    name=GAVE_UP,
+                    force=True,
+                    message=f"Run again, and died {_ROUNDS} times: see the worker's log. Once it is mended, the same "
+                    "request goes on where the run stopped.",
+                )
+            ],
+        )
+    )
     if notify is not None:
         found.append(
             AutomationCore(

@@ -30,7 +30,8 @@ from flows.signs_of_life import TAG
 from storage.errors import InputError
 
 QUEUES = {"gpu": 1, "cpu": 4}
-"""Runs at a time in each work queue: two runs never share one GPU cluster, whichever deployments they belong to."""
+"""Runs at a time in each work queue: no two runs share one GPU cluster, whichever deployments they belong to. (Not by a
+limit of each deployment: its lease is in the server's memory, and a server that is started again would end the run.)"""
 
 POOL_TYPES = ("process", "docker", "kubernetes")
 
@@ -153,9 +154,11 @@ async def _register(content: dict[str, Any], *, pool: str, pool_type: str, notif
         told = None if notify is None else await notification(client, notify)
         await ensure_pool(client, pool, pool_type)
         before = await _ours(client)
-        await asyncio.to_thread(_deploy, content)
-        after = [deployment for deployment in await _ours(client) if deployment.work_pool_name == pool]
-        kept = await _keep_schedules(client, before, after)
+        try:
+            await asyncio.to_thread(_deploy, content)
+        finally:  # what was registered before one was refused has lost its schedules too
+            after = [deployment for deployment in await _ours(client) if deployment.work_pool_name == pool]
+            kept = await _keep_schedules(client, before, after)
         flows = {deployment.flow_id: (await client.read_flow(deployment.flow_id)).name for deployment in after}
         return Registered(
             pool=pool,
@@ -210,7 +213,11 @@ async def _keep_schedules(
 
 def _as_created(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(
-        schedule=schedule.schedule, active=schedule.active, parameters=schedule.parameters, slug=schedule.slug
+        schedule=schedule.schedule,
+        active=schedule.active,
+        max_scheduled_runs=schedule.max_scheduled_runs,
+        parameters=schedule.parameters,
+        slug=schedule.slug,
     )
 
 

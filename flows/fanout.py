@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -191,31 +191,28 @@ def run_stage(
     reporter.begin(stage, total, done=settled)
     if pending:
         client, layout = cluster()
-        equipment = f"{stage}-{time.time_ns():x}"
-        make = make_tool(layout)
-        with_all_workers(lambda: client.register_plugin(Equipment(equipment, make), name=equipment))
-        arithmetic = None if on_ready is None else on_ready(client)
-        ready = time.perf_counter()
-        live = LiveProgress(stage, total, done=settled)
-        runner = BoundedRunner(
-            client=client,
-            equipment=equipment,
-            items=((name, item) for name, item in items if ledger.state(name) == "pending"),
-            in_flight=in_flight * layout.computing,
-            per_worker=in_flight * layout.lanes,
-            retries=retries,
-            arithmetic=arithmetic,
-        )
-        step = partial(_drive, runner, ledger, reporter, live)
-        batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)
-        try:
-            for first in range(0, pending, batch):
-                last = min(first + batch, pending)
-                run_batch(stage=stage, first=settled + first + 1, last=settled + last, total=total, step=step)
-        finally:
-            runner.cancel()
-            live.flush()
-        with_all_workers(lambda: client.unregister_worker_plugin(equipment))
+        with _equipped(client, stage, make_tool(layout)) as equipment:
+            arithmetic = None if on_ready is None else on_ready(client)
+            ready = time.perf_counter()
+            live = LiveProgress(stage, total, done=settled)
+            runner = BoundedRunner(
+                client=client,
+                equipment=equipment,
+                items=((name, item) for name, item in items if ledger.state(name) == "pending"),
+                in_flight=in_flight * layout.computing,
+                per_worker=in_flight * layout.lanes,
+                retries=retries,
+                arithmetic=arithmetic,
+            )
+            step = partial(_drive, runner, ledger, reporter, live)
+            batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)
+            try:
+                for first in range(0, pending, batch):
+                    last = min(first + batch, pending)
+                    run_batch(stage=stage, first=settled + first + 1, last=settled + last, total=total, step=step)
+            finally:
+                runner.cancel()
+                live.flush()
     return StageResult(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
@@ -223,6 +220,22 @@ def run_stage(
         startup_s=ready - began,
         seconds=time.perf_counter() - ready,
     )
+
+
+@contextlib.contextmanager
+def _equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> Iterator[str]:
+    """Every worker has a tool as long as the block lasts; yields the name of the equipment.
+
+    A scheduler that outlives the run would hand what is left there to every worker that joins, however the run ended.
+    """
+    name = f"{what}-{time.time_ns():x}"
+    try:
+        with_all_workers(lambda: client.register_plugin(Equipment(name, make_tool), name=name))
+        yield name
+    finally:
+        if client.status == "running":  # else what took the cluster away is on its way up already
+            with contextlib.suppress(OSError, ValueError):
+                with_all_workers(lambda: client.unregister_worker_plugin(name))
 
 
 def with_all_workers(call: Callable[[], T]) -> T:
@@ -272,16 +285,13 @@ def describe_predictors(client: Client) -> dict[str, Any]:
 
 def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> dict[str, Any]:
     """What :func:`describe_predictors` would find of a tool, before any stage begins with it."""
-    name = f"description-{time.time_ns():x}"
-    with_all_workers(lambda: client.register_plugin(Equipment(name, make_tool), name=name))
-    try:
+    with _equipped(client, "description", make_tool):
         return describe_predictors(client)
-    finally:
-        with_all_workers(lambda: client.unregister_worker_plugin(name))
 
 
 def _describe_equipment(dask_worker: Worker) -> dict[str, Any]:
-    for plugin in dask_worker.plugins.values():
+    # the last one: a run that was killed may have left its own there
+    for plugin in reversed(list(dask_worker.plugins.values())):
         if isinstance(plugin, Equipment) and (facts := plugin.describe()):
             return facts
     return {}

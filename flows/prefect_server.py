@@ -103,7 +103,8 @@ def die_with_parent() -> None:
 def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "WARNING") -> Iterator[str]:
     """Run a Prefect server on a free loopback port and make it this process's API; yields the UI's address.
 
-    Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by ``prefect server start``.
+    Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by `dasnet server`, and so it
+    asks for the same login: others on this machine reach loopback too.
 
     Args:
         log: file that takes what the server prints.
@@ -112,21 +113,28 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
 
     Raises:
         PrefectServerError: it ended or did not answer in time.
+        SecretError: the login cannot be used.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from flows.server import login
 
     address = f"http://127.0.0.1:{(port := _free_port())}"
+    secret = login(None)
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
         "PREFECT_UI_API_URL": f"{address}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
         "DO_NOT_TRACK": "1",
     }
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", log_level]
-    with log.open("ab") as output:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *command],
             stdin=subprocess.DEVNULL,
@@ -138,7 +146,7 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
         )
     try:
         await_health(process, f"{address}/api/health", log, patience_s)
-        with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
+        with temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: secret}):
             yield address
     finally:
         process.terminate()

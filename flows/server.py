@@ -25,7 +25,7 @@ from flows.signs_of_life import HEARTBEAT_S
 
 POOL = "dasnet"
 
-_LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
+LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 _STOPPING_S = 75.0
 """For the worker: it gives a run 30 s to end and then ends it."""
 
@@ -95,8 +95,8 @@ def login(auth_file: Path | None) -> str:
     """
     if auth_file is not None:
         return login_from(auth_file)
-    if found := os.environ.get(_LOGIN):
-        return require_login(found, _LOGIN)
+    if found := os.environ.get(LOGIN):
+        return require_login(found, LOGIN)
     return login_from(login_file()) if login_file().exists() else make_login(login_file())
 
 
@@ -114,7 +114,7 @@ def server_environment(options: ServerOptions, secret: str) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
         "PREFECT_UI_URL": options.address,  # of the links in notifications: the environment's where that is a proxy's
         **os.environ,
-        _LOGIN: secret,
+        LOGIN: secret,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": options.address,
         "PREFECT_SERVER_UI_API_URL": "/api",  # wherever the browser found the UI, tunnels and proxies included

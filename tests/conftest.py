@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,12 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ("PREFECT_HOME", "PREFECT_API_URL")}
     os.environ["PREFECT_HOME"] = str(home)
     os.environ.pop("PREFECT_API_URL", None)
-    yield
+    with ExitStack() as settings:
+        if "prefect" in sys.modules:  # a test's module imported it, and it has read the environment
+            from prefect.settings import PREFECT_HOME, temporary_settings
+
+            settings.enter_context(temporary_settings({PREFECT_HOME: home}))
+        yield
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)

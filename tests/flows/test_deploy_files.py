@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prefect import Flow
 
-from flows.automations import HEARTBEAT, PAUSE_S, SILENCE_S, automations
+from flows.automations import GAVE_UP, HEARTBEAT, PAUSE_S, SILENCE_S, automations
 from flows.deployments import QUEUES, default_file, for_pool
 from flows.endings import INCOMPLETE, REFUSED
 from flows.errors import PrefectServerError, SecretError
@@ -104,7 +104,7 @@ def test_other_pools_take_the_same_deployments(
 
 
 def test_a_run_counts_as_dead_after_several_missed_heartbeats_and_every_ending_is_an_ending() -> None:
-    silent, again = automations(None)
+    silent, unborn, again, hopeless = automations(None)
     assert SILENCE_S >= 3 * HEARTBEAT_S
     assert silent.trigger.within.total_seconds() == SILENCE_S
     assert {
@@ -115,6 +115,17 @@ def test_a_run_counts_as_dead_after_several_missed_heartbeats_and_every_ending_i
     assert again.trigger.match["prefect.run-count"] == ["1"]
     assert again.trigger.after == {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
     assert again.trigger.within.total_seconds() == PAUSE_S
+    # what gives up is no death that "once more" would answer, and ends what waits for an end
+    assert hopeless.actions[0].name == GAVE_UP and f"prefect.flow-run.{GAVE_UP}" in again.trigger.expect
+    assert f"prefect.flow-run.{GAVE_UP}" in silent.trigger.expect & unborn.trigger.expect
+    assert unborn.trigger.after == {"prefect.flow-run.Pending"} and not unborn.trigger.after & unborn.trigger.expect
+
+
+def test_images_serve_the_ui_from_the_one_place_that_they_may_write_to() -> None:
+    """Prefect copies it to beside its package else, which no user but root may write to."""
+    for kind in ("cpu", "cuda"):
+        text = Path(f"deploy/docker/Dockerfile.{kind}").read_text()
+        assert "PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui" in text
 
 
 def test_a_secret_file_that_others_can_read_is_refused_by_name_and_its_content_is_never_told(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from flows.config import DetectRequest
 from flows.detect import detect_changes
 from flows.failures import FailedBlocksError
 from flows.fanout import MAX_BATCHES
+from flows.server import login
 from storage.synthesize import SyntheticPair
 from tests.flows.conftest import request_for
 from tests.flows.prefect_pages import Pages, pages_of
@@ -146,6 +147,7 @@ def test_a_run_with_quarantined_blocks_ends_incomplete_with_their_list_and_takes
 @pytest.fixture
 def pages(browser: Any, prefect_ui: str, tmp_path: Path) -> Iterator[Pages]:
     with pages_of(browser, prefect_ui, tmp_path) as pages:
+        pages.log_in(login(None))
         yield pages
 
 
@@ -190,7 +192,7 @@ def test_progress_is_seen_in_the_middle_of_a_run(
     command = ["detect", pair.before, pair.after, "--output", tmp_path / "run", "--block", 128, "--workers", 1]
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", *map(str, command)],
-        env={**os.environ, "PREFECT_API_URL": f"{prefect_ui}/api"},
+        env={**os.environ, "PREFECT_API_URL": f"{prefect_ui}/api", "PREFECT_API_AUTH_STRING": login(None)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed, Running, Scheduled
 
+from flows.automations import PAUSE_S
 from flows.prefect_server import _free_port
 from flows.products import PRODUCTS
 from storage.synthesize import synthesize
@@ -296,6 +299,48 @@ def test_a_run_whose_process_is_killed_crashes_and_is_run_again_once_where_it_st
     blocks = [json.loads(line)["block"] for line in lines]
     assert len(blocks) == len(set(blocks)) == 30 > kept  # no finished block was computed a second time
     assert (server.work / "killed" / "report.html").exists()
+
+
+def test_a_run_that_dies_each_time_before_it_begins_is_given_up(server: Server, client: SyncPrefectClient) -> None:
+    """Before it begins an attempt does not count: without an end of its own this would go round for ever."""
+    deployment = client.read_deployment_by_name("detect-changes/dasnet")
+    run = client.create_flow_run_from_deployment(
+        deployment.id,
+        parameters={"request": {"before": "a", "after": "b", "output": "c"}},
+        state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1)),
+        job_variables={"command": "false"},
+    ).id
+    for state in (Running(), Crashed(message="scripted")):
+        client.set_flow_run_state(run, state, force=True)
+    final = ended(client, run, "GaveUp")
+    assert final.run_count == 1 and "died 3 times" in (final.state.message or "")
+    time.sleep(PAUSE_S + 30)
+    assert client.read_flow_run(run).state_name == "GaveUp"
+
+
+def test_a_run_that_died_with_the_whole_machine_is_found_when_the_server_is_back(
+    tmp_path: Path,
+) -> None:
+    """The server that is away for longer than a silence lasts forgets whom it was waiting for."""
+    home, port = tmp_path / "home", _free_port()
+    home.mkdir()
+    process = server_process(home, port, tmp_path)
+    server = Server(f"http://127.0.0.1:{port}", home, process, tmp_path, tmp_path)
+    with temporary_settings({PREFECT_API_URL: f"{server.address}/api", PREFECT_API_AUTH_STRING: server.secret}):
+        client = get_client(sync_client=True)
+        deployment = client.read_deployment_by_name("detect-changes/dasnet")
+        later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+        parameters = {"request": {"before": "a", "after": "b", "output": "c"}}
+        lost = client.create_flow_run_from_deployment(deployment.id, parameters=parameters, state=later).id
+        client.set_flow_run_state(lost, Running(), force=True)  # nothing of it is there, as after a power cut
+        assert stop(process) == 0
+        process = server_process(home, port, tmp_path)
+        try:
+            client = get_client(sync_client=True)
+            crashed = ended(client, lost, "Crashed")
+            assert "No sign of life for 120 s" in (crashed.state.message or "")
+        finally:
+            stop(process)
 
 
 def test_what_dies_with_its_worker_or_on_a_terminal_is_found_by_its_silence_sub_flows_too(
