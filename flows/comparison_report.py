@@ -21,7 +21,7 @@ from flows.robustness import StrengthCurves, robustness_csv
 from flows.train import TrainingDirectory
 from flows.untrained import UntrainedScore
 from storage.charts import dots, heat, lines
-from storage.dataset_store import DatasetStore
+from storage.dataset_store import DatasetStore, few_of
 from storage.page import Page, Section, markdown_table, write_page
 from storage.publish import publish
 from storage.side_by_side import Seen, side_by_side
@@ -59,8 +59,7 @@ def write_comparison(
     pictures = _pictures(request, tables, curves)
     pictures["side-by-side"] = (
         _side_by_side(request, first, store, tables[first], untrained),
-        "Test samples with change, evenly spread over the split and chosen before any method saw them; the first seed "
-        "of each",
+        "Test samples with change, drawn before any method saw them; the first seed of each",
     )
     sections = [Section(heading="How to read this", text=explained)]
     sections += [_section(request, name, rows, pictures) for name, rows in tables.items()]
@@ -211,7 +210,7 @@ def _side_by_side(
 ) -> bytes:
     test = store.indices("test")
     changed = test[store.pixels("changed")[test] > 0]
-    chosen = changed[np.unique(np.linspace(0, len(changed) - 1, min(_SHOWN, len(changed))).astype(int))].tolist()
+    chosen = few_of(changed, _SHOWN)
     samples = store.read(chosen)
     called: dict[str, Sequence[np.ndarray]] = {}
     for variant, row in zip(request.contents[table].variants, rows, strict=True):

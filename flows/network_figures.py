@@ -16,7 +16,7 @@ from dasnet.change_network import ChangeNetwork
 from dasnet.explanations import attention_of, differences, distance_maps, embedded_in_a_plane, grad_cam, layers_of
 from dasnet.model import DASNet
 from flows.console import current_reporter
-from storage.dataset_store import DatasetStore, Samples
+from storage.dataset_store import DatasetStore, Samples, few_of
 from storage.errors import InputError
 from storage.maps import Cell, clouds, grid_of_maps
 from storage.quicklook import display_bands, stretch
@@ -79,7 +79,7 @@ def figures_of(
         pixel: row and column whose attention is shown; None = in the middle of what changed.
     """
     reporter = current_reporter()
-    shown = _shown(bundle, store, _spread(changed, samples))
+    shown = _shown(bundle, store, few_of(changed, samples))
     made: dict[str, Figure] = {"distances": _distances(shown)}
     left_out: list[str] = []
     reporter.advance()
@@ -92,15 +92,11 @@ def figures_of(
     reporter.advance()
     try:
         bundles = [bundle] if beside is None else [bundle, beside]
-        made["t-sne"] = _clouds(bundles, store, _spread(changed, _CLOUD_SAMPLES))
+        made["t-sne"] = _clouds(bundles, store, few_of(changed, _CLOUD_SAMPLES))
     except InputError as error:
         left_out.append(f"features in a plane: {error}")
     reporter.advance()
     return made, left_out
-
-
-def _spread(indices: Any, count: int) -> list[int]:
-    return [int(i) for i in indices[np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int))]]
 
 
 def _shown(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> _Shown:

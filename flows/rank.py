@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -29,7 +28,7 @@ from dasnet.training import TrainingRun, pixel_distances
 from flows.class_weights import ATTRIBUTE
 from flows.machine import cores
 from storage.contact_sheet import Panel, contact_sheet
-from storage.dataset_store import DatasetStore
+from storage.dataset_store import DatasetStore, few_of
 from storage.publish import publish
 
 SAMPLES = "samples.png"
@@ -122,7 +121,7 @@ class SampleSheet:
         indices = store.indices("val")
         with_change = indices[store.pixels("changed")[indices] > 0]
         chosen = with_change if len(with_change) else indices
-        self._indices = chosen[np.linspace(0, len(chosen) - 1, min(_SHOWN, len(chosen))).astype(int)].tolist()
+        self._indices = few_of(chosen, _SHOWN)
         self._store, self._path = store, path
 
     @torch.inference_mode()

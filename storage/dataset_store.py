@@ -327,3 +327,12 @@ def open_dataset(path: Path) -> DatasetStore:
     if not store.digest:
         raise InputError(f"{store.path} is not finished: run `dasnet prepare` again")
     return store
+
+
+def few_of(indices: NDArray[np.int64], count: int) -> list[int]:
+    """At most `count` of some samples, ascending and always the same ones.
+
+    They are drawn, by a fixed seed: at even distances all of them could be of one place, where scenes are equally wide.
+    """
+    chosen = np.random.default_rng(0).choice(len(indices), size=min(count, len(indices)), replace=False)
+    return [int(index) for index in np.sort(indices[chosen])]
