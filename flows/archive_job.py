@@ -205,12 +205,18 @@ class ArchiveDirectory:
     @property
     def executions(self) -> dict[str, dict[str, Any]]:
         """By pair: the arithmetic that all of its blocks are computed with."""
-        return dict((self.version.describe() or {}).get("executions", {}))
+        described = self.version.describe() or {}
+        # of a version that was begun when all of its pairs had to have one
+        one = {pair.name: described["execution"] for pair in self.job.pairs if "execution" in described}
+        return {**one, **described.get("executions", {})}
 
     def require_execution(
-        self, pairs: Collection[str], execution: Mapping[str, Any], *, fresh: Collection[str]
+        self, pairs: Collection[str], execution: Mapping[str, Any], *, fresh: set[str]
     ) -> Mapping[str, Any]:
         """Note the arithmetic that fresh pairs are begun with; refuse to go on otherwise with others.
+
+        Args:
+            fresh: pairs without a finished block; those that are noted are taken out, being begun now.
 
         Returns:
             `execution`, which a worker that joins later must have as well.
@@ -219,13 +225,15 @@ class ArchiveDirectory:
             DifferentRunError: naming a pair and what changed.
         """
         known = self.executions
-        for name in set(pairs) - set(fresh):
+        begun = fresh & set(pairs)
+        for name in set(pairs) - begun:
             if changes := differences(known.get(name, {}), execution):
                 raise DifferentRunError(
                     f"{name} was begun with other arithmetic; finishing it so would mix two results:\n"
                     + "\n".join(f"  {what}: {old} → {new}" for what, old, new in changes)
                 )
-        self.version.update(executions={**known, **{name: dict(execution) for name in set(pairs) & set(fresh)}})
+        self.version.update(executions={**known, **{name: dict(execution) for name in begun}})
+        fresh -= begun
         return execution
 
     @property

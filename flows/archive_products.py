@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pystac
@@ -33,6 +33,8 @@ from storage.store import NODATA
 from storage.vector import changed_levels, write_changes
 from tiling.grid import Cell
 from tiling.ledger import Ledger
+
+T = TypeVar("T")
 
 PAIR_PRODUCTS = {
     "probability": "change_probability.tif",
@@ -182,13 +184,17 @@ def _make_pair(
     mosaic = products.make("probability", probability, parameters=parameters)
     parameters = {**parameters, "threshold": threshold, "min_area": min_area}
 
-    def changes(path: Path) -> dict[str, Any]:
+    def looked_at(read: Callable[[], T]) -> T:
+        """Read the pair; where storage has lost something of it, find out what."""
         try:
-            return asdict(write_changes(view, path, threshold=threshold, min_area_m2=min_area))
+            return read()
         except IntegrityError:
             verifier.look(view)
             verifier.conclude()
             raise
+
+    def changes(path: Path) -> dict[str, Any]:
+        return asdict(looked_at(lambda: write_changes(view, path, threshold=threshold, min_area_m2=min_area)))
 
     polygons = products.make("changes", changes, parameters=parameters)
 
@@ -197,7 +203,7 @@ def _make_pair(
             directory.stored_images((pair.earlier, pair.later), cell.blocks),
             ingested=partial(directory.root.ledger, "ingest"),
         ):
-            looks = make_quicklooks(view, threshold=threshold)
+            looks = looked_at(lambda: make_quicklooks(view, threshold=threshold))
         captions = (f"{pair.earlier.day}", f"{pair.later.day}", "change probability")
         write_quicklook(path, looks, captions=captions)
         return {}

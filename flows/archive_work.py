@@ -55,7 +55,7 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
     compared = {image.name: image for pair in job.pairs for image in (pair.earlier, pair.later)}
     # the cell's own blocks were read before their pairs were computed, unless they have been set back since
     needed = {(name, index): image for index in cell.blocks for name, image in compared.items()}
-    failed_together = _failed_together(inferred)
+    failed_together = {} if job.request.retry_failed else _failed_together(inferred)
     tasks: dict[str, SeriesTask] = {}
     for index in cell.blocks:
         block = job.blocks[index]
@@ -74,9 +74,9 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
             for name, image in compared.items()
             if any(ingested.state(read_name(image, job.blocks[other].name)) == "failed" for other in halo)
         }
-        lacking = [pair for pair in missing.values() if {pair.earlier.name, pair.later.name} & unread]
-        tasks |= _tasks(index, block.name, [pair for pair in missing.values() if pair not in lacking])
-        tasks |= _tasks(index, block.name, lacking)
+        for is_lacking in (False, True):  # those of a date that could not be read are tasks of their own
+            group = [pair for pair in missing.values() if _uses(pair, unread) is is_lacking]
+            tasks |= _tasks(index, block.name, group)
     to_read = [
         (image, index)
         for (_, index), image in needed.items()
@@ -88,6 +88,10 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
         tasks=tasks,
         quarantined=frozenset(name for name in tasks if not again and inferred.state(name) == "failed"),
     )
+
+
+def _uses(pair: Pair, images: Collection[str]) -> bool:
+    return pair.earlier.name in images or pair.later.name in images
 
 
 def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
@@ -166,10 +170,15 @@ class ArchiveWork:
     @cached_property
     def begun(self) -> frozenset[str]:
         """Pairs with blocks to be computed that have finished ones already."""
+        return frozenset(self.computes) - self.fresh
+
+    @cached_property
+    def fresh(self) -> frozenset[str]:
+        """Pairs without a finished block."""
         missing = Counter(
             name for work in self.cells.values() for task in work.tasks.values() for *_, name in task.pairs
         )
-        return frozenset(name for name in self.computes if missing[name] < len(self.job.blocks))
+        return frozenset(name for name, count in missing.items() if count == len(self.job.blocks))
 
     @cached_property
     def quarantined(self) -> Counter[str]:

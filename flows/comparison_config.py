@@ -213,7 +213,8 @@ class CompareRequest(Frozen):
         if self.robustness and not any(variant.is_trained for variant in next(iter(self.contents.values())).variants):
             raise ValueError("robustness is that of trained methods, and none is asked for: leave it out")
         trainings = [one for variant in self.variants for one in self.trainings(variant)]  # refuses what does not fit
-        if idle := set(self.backbone_weights) - {one.recipe.backbone for one in trainings}:
+        backbones = {one.recipe.backbone for one in trainings if one.recipe.method == "dasnet"}
+        if idle := set(self.backbone_weights) - backbones:
             raise ValueError(
                 f"weights are given for {', '.join(sorted(idle))}, but no network of this comparison has that backbone"
             )

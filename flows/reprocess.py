@@ -6,7 +6,7 @@ cell that fails does not stop the others. Then all cells together make the cube,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 
@@ -108,12 +108,12 @@ def infer(
     cell: Cell,
     cluster: ConnectCluster,
     make_predictor: Callable[[], Predictor],
-    fresh: Collection[str],
+    fresh: set[str],
 ) -> dict[str, str]:
     """Compute the missing pairs of every block whose pixels are all there; returns errors by block.
 
     Args:
-        fresh: pairs that no block was finished of when the run began.
+        fresh: pairs without a finished block; those that are begun are taken out.
     """
     for pair in job.pairs:
         store = directory.pair_store(pair)
@@ -157,13 +157,14 @@ def infer(
 
 def settle_arithmetic(
     job: ArchiveJob, directory: ArchiveDirectory, cluster: ConnectCluster, make_predictor: Callable[[], Predictor]
-) -> frozenset[str]:
+) -> set[str]:
     """See that no pair is finished with other arithmetic than it was begun with; returns those with no finished block.
 
     An archive outlives its machines and versions of torch. A pair that is finished stays as it is; of one that was
     begun on another, the blocks that are there are computed anew.
     """
-    begun = work_of(job).begun
+    work = work_of(job)
+    begun = work.begun
     others: set[str] = set()
     if begun:
         client, layout = cluster()
@@ -178,7 +179,7 @@ def settle_arithmetic(
         for cell in job.cells:
             ledger = directory.cell(cell).ledger("infer")
             set_back_pairs(ledger, others, blocks=None, reason="begun with other arithmetic")
-    return frozenset(pair.name for pair in job.pairs) - (begun - others)
+    return {*work.fresh, *others}
 
 
 def _series_tool(
@@ -245,7 +246,7 @@ def process_cell(
     cell: Cell,
     cluster: ConnectCluster,
     make_predictor: Callable[[], Predictor],
-    fresh: Collection[str],
+    fresh: set[str],
 ) -> CellSummary:
     """Read, infer and make the products of one cell.
 

@@ -19,7 +19,7 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 _ASK_AFTER_S = 20.0
 """A server that has just been started has loaded its automations by then."""
 
-_STARTING = timedelta(minutes=10)
+_STARTING = timedelta(minutes=30)
 """Before a run that a worker has taken should have begun."""
 
 
@@ -38,7 +38,7 @@ def watched() -> Iterator[None]:
 
 @contextmanager
 def asked_for_signs_of_life(warn: Callable[[str], None]) -> Iterator[None]:
-    """For the time of a server: ask, when it is up, all runs that it takes to be at work whether they are.
+    """For the time of a server: ask, when it is up, runs of deployments that it takes to be at work whether they are.
 
     The server forgets for which sign it was waiting when it is away for longer than that: without this, a run that died
     with the machine would stay Running, and keep its place in the queue, for ever.
@@ -60,7 +60,7 @@ def asked_for_signs_of_life(warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def pretend_signs_of_life() -> int:
-    """Send the configured server a heartbeat for every run at work; one that sends none itself is found by it then.
+    """Send the configured server a heartbeat for runs at work; one that sends none itself is found by it then.
 
     Returns:
         How many runs.
@@ -74,6 +74,7 @@ async def _pretend() -> int:
     from prefect import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
+        FlowRunFilterParentFlowRunId,
         FlowRunFilterState,
         FlowRunFilterStateType,
         FlowRunFilterTags,
@@ -88,7 +89,13 @@ async def _pretend() -> int:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=at_work)),
     )
     async with get_client() as client:
-        found = await client.read_flow_runs(flow_run_filter=wanted)
+        # a command on a terminal brings a server of its own over this database, which alone hears its heartbeats
+        found = [run for run in await client.read_flow_runs(flow_run_filter=wanted) if run.deployment_id is not None]
+        if found:
+            parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in found])
+            found += await client.read_flow_runs(
+                flow_run_filter=wanted.model_copy(update={"parent_flow_run_id": parents})
+            )
     recently = datetime.now(UTC) - _STARTING
     asked = [
         run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import ceil, floor, isfinite
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,13 @@ def common_grid(
     assert grid.crs is not None
     if bbox is not None or region is not None:
         grid = _grown(grid, covered_by)
+    covering = "all dates" if covered_by else first.label
     if bbox is not None:
-        grid = _cut(grid, BoundingBox(*bbox, crs=grid.crs), f"bounding box {bbox}", first)
+        grid = _cut(grid, BoundingBox(*bbox, crs=grid.crs), f"bounding box {bbox}", covering)
     if region is not None:
         assert grid.crs is not None
         outline = region_geometry(region).to_crs(grid.crs)
-        grid = _cut(grid, outline.boundingbox, f"region {region}", first)
+        grid = _cut(grid, outline.boundingbox, f"region {region}", covering)
     for mosaic in mosaics:
         _require_overlap(mosaic, grid, first)
         require_similar_resolution(mosaic, grid)
@@ -179,17 +181,24 @@ def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) ->
     return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
 
 
-def _cut(grid: GeoBox, box: BoundingBox, what: str, first: Mosaic) -> GeoBox:
+def _cut(grid: GeoBox, box: BoundingBox, what: str, covering: str) -> GeoBox:
     to_pixels = ~grid.affine
     (left, top), (right, bottom) = to_pixels * (box.left, box.top), to_pixels * (box.right, box.bottom)
     x0, y0 = max(floor(left + _WHOLE_PIXEL), 0), max(floor(top + _WHOLE_PIXEL), 0)
     x1, y1 = min(ceil(right - _WHOLE_PIXEL), grid.width), min(ceil(bottom - _WHOLE_PIXEL), grid.height)
     if x0 >= x1 or y0 >= y1:
         raise InputError(
-            f"{what} lies outside the mosaics: its extent is {_extent(box)}, that of {first.label} is "
+            f"{what} lies outside the mosaics: its extent is {_extent(box)}, that of {covering} is "
             f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
         )
     return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
+
+
+@lru_cache(maxsize=4096)
+def _extent_in(grid: GeoBox, crs: CRS) -> BoundingBox:
+    """An archive asks for those of all its dates, once for each date that it tries."""
+    found: BoundingBox = grid.footprint(crs).boundingbox
+    return found
 
 
 def _grown(grid: GeoBox, mosaics: Sequence[Mosaic]) -> GeoBox:
@@ -197,7 +206,7 @@ def _grown(grid: GeoBox, mosaics: Sequence[Mosaic]) -> GeoBox:
     assert grid.crs is not None
     x0, y0, x1, y1 = 0, 0, grid.width, grid.height
     for mosaic in mosaics:
-        extent = mosaic.grid.footprint(grid.crs).boundingbox
+        extent = _extent_in(mosaic.grid, grid.crs)
         left, top = ~grid.affine * (extent.left, extent.top)
         right, bottom = ~grid.affine * (extent.right, extent.bottom)
         if not all(map(isfinite, (left, top, right, bottom))):

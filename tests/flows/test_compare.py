@@ -285,6 +285,7 @@ def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str,
         ({"recipe": "fc_ef"}, "recipe of another method than DASNet"),
         ({"changes": {"dasnet": {"rate": -1}}}, "rate"),
         ({"backbone_weights": {"mobilenet_v3": "nowhere.pth"}}, r"cannot be read: .*nowhere\.pth"),
+        ({"backbone_weights": {"resnet50": __file__}}, "for resnet50, but no network"),
         ({"backbone_weights": {"vgg16": __file__}}, "for vgg16, but no network of this comparison has that backbone"),
     ],
 )
