@@ -22,7 +22,7 @@ from flows.archive_config import ReprocessRequest
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
 from flows.lost_images import StoredImage
-from flows.run_directory import DifferentRunError, RunDirectory, differences
+from flows.run_directory import RunDirectory, require_alike
 from flows.untrained_model import require_a_bundle
 from storage.archives import DatedFiles, archive_name, read_archive
 from storage.digests import DigestCache, MosaicDigest
@@ -86,6 +86,11 @@ class Pair:
     earlier: DatedImage
     later: DatedImage
     told: DatedImage
+
+    @property
+    def images(self) -> tuple[DatedImage, DatedImage]:
+        """Both, the earlier one first."""
+        return self.earlier, self.later
 
     @cached_property
     def name(self) -> str:
@@ -227,11 +232,7 @@ class ArchiveDirectory:
         known = self.executions
         begun = fresh & set(pairs)
         for name in set(pairs) - begun:
-            if changes := differences(known.get(name, {}), execution):
-                raise DifferentRunError(
-                    f"{name} was begun with other arithmetic; finishing it so would mix two results:\n"
-                    + "\n".join(f"  {what}: {old} → {new}" for what, old, new in changes)
-                )
+            require_alike(name, known.get(name, {}), execution)
         self.version.update(executions={**known, **{name: dict(execution) for name in begun}})
         fresh -= begun
         return execution
@@ -284,7 +285,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         if outline is not None:
             hints.append("items that do not touch the region do not count")
         raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
-    compared = {name for pair in pairs for name in (pair.earlier.name, pair.later.name)}
+    compared = {image.name for pair in pairs for image in pair.images}
     left_out |= {
         image.day: f"in no pair by the rule {request.pairing}" for image in images if image.name not in compared
     }

@@ -200,7 +200,7 @@ def _make_pair(
 
     def quicklook(path: Path) -> dict[str, Any]:
         with looking_at(
-            directory.stored_images((pair.earlier, pair.later), cell.blocks),
+            directory.stored_images(pair.images, cell.blocks),
             ingested=partial(directory.root.ledger, "ingest"),
         ):
             looks = looked_at(lambda: make_quicklooks(view, threshold=threshold))
@@ -210,14 +210,13 @@ def _make_pair(
 
     products.make("quicklook", quicklook, parameters=parameters)
     made = {name: products.digest(name) for name in ("probability", "changes", "quicklook")}
-    images = (pair.earlier, pair.later)
     parameters = {
         **parameters,
         "assets": made,
         "collection": collection_id(job),
-        "times": [image.files.time.isoformat() for image in images],
-        "inputs": [dict(image.digest.files) for image in images],
-        "items": [[source.id, source.href] for image in images for source in image.files.items],
+        "times": [image.files.time.isoformat() for image in pair.images],
+        "inputs": [dict(image.digest.files) for image in pair.images],
+        "items": [[source.id, source.href] for image in pair.images for source in image.files.items],
         "execution": directory.executions.get(pair.name, {}),
     }
     products.make(
@@ -260,8 +259,8 @@ def _write_item(
         ],
         provenance={
             "version": job.version,
-            "inputs": {str(image.day): dict(image.digest.files) for image in (pair.earlier, pair.later)},
-            "source_items": [source.id for image in (pair.earlier, pair.later) for source in image.files.items],
+            "inputs": {str(image.day): dict(image.digest.files) for image in pair.images},
+            "source_items": [source.id for image in pair.images for source in image.files.items],
             "bundle": job.version_identity["bundle"],
             "threshold": job.bundle.threshold,
             "parameters": {**job.parameters, "block": job.blocks.size},
@@ -272,7 +271,7 @@ def _write_item(
         collection=(collection_id(job), os.path.relpath(directory.version.path / "collection.json", path.parent)),
         derived_from=[
             source.href if "://" in source.href else os.path.relpath(source.href, path.parent)
-            for image in (pair.earlier, pair.later)
+            for image in pair.images
             for source in image.files.items
             if source.href is not None
         ],

@@ -52,7 +52,7 @@ class CellWork:
 def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
     """What the ledgers leave to do in a cell."""
     digests = finished_pairs(inferred)
-    compared = {image.name: image for pair in job.pairs for image in (pair.earlier, pair.later)}
+    compared = {image.name: image for image in job.images}
     # the cell's own blocks were read before their pairs were computed, unless they have been set back since
     needed = {(name, index): image for index in cell.blocks for name, image in compared.items()}
     failed_together = {} if job.request.retry_failed else _failed_together(inferred)
@@ -64,7 +64,7 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
         if not missing:
             continue
         halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
-        for image in (image for pair in missing.values() for image in (pair.earlier, pair.later)):
+        for image in (image for pair in missing.values() for image in pair.images):
             needed |= dict.fromkeys(((image.name, other) for other in halo), image)
         for names in failed_together.get(block.name, ()):
             if names <= missing.keys():  # a new date neither takes them up again nor shares their fate
@@ -75,7 +75,7 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
             if any(ingested.state(read_name(image, job.blocks[other].name)) == "failed" for other in halo)
         }
         for is_lacking in (False, True):  # those of a date that could not be read are tasks of their own
-            group = [pair for pair in missing.values() if _uses(pair, unread) is is_lacking]
+            group = [p for p in missing.values() if any(image.name in unread for image in p.images) is is_lacking]
             tasks |= _tasks(index, block.name, group)
     to_read = [
         (image, index)
@@ -90,10 +90,6 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
     )
 
 
-def _uses(pair: Pair, images: Collection[str]) -> bool:
-    return pair.earlier.name in images or pair.later.name in images
-
-
 def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
     """Block → the pairs of each of its tasks that failed."""
     found: dict[str, list[set[str]]] = defaultdict(list)
@@ -105,11 +101,11 @@ def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
 def _tasks(index: int, block: str, pairs: Sequence[Pair]) -> dict[str, SeriesTask]:
     """By name: tasks of at most so many pairs of one block."""
     parts = [_task(index, pairs[first : first + PAIRS_AT_ONCE]) for first in range(0, len(pairs), PAIRS_AT_ONCE)]
-    return {f"{block}/{_short([name for *_, name in task.pairs])}": task for task in parts}
+    return {f"{block}/{_short(task.names)}": task for task in parts}
 
 
 def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
-    images = sorted({image.name for pair in pairs for image in (pair.earlier, pair.later)})
+    images = sorted({image.name for pair in pairs for image in pair.images})
     return SeriesTask(
         block=index,
         dates=tuple(images),
@@ -165,7 +161,7 @@ class ArchiveWork:
     def computes(self) -> Counter[str]:
         """Blocks to be computed, by pair."""
         tasks = (task for work in self.cells.values() for task in work.to_compute)
-        return Counter(name for task in tasks for *_, name in task.pairs)
+        return Counter(name for task in tasks for name in task.names)
 
     @cached_property
     def begun(self) -> frozenset[str]:
@@ -175,9 +171,7 @@ class ArchiveWork:
     @cached_property
     def fresh(self) -> frozenset[str]:
         """Pairs without a finished block."""
-        missing = Counter(
-            name for work in self.cells.values() for task in work.tasks.values() for *_, name in task.pairs
-        )
+        missing = Counter(name for work in self.cells.values() for task in work.tasks.values() for name in task.names)
         return frozenset(name for name, count in missing.items() if count == len(self.job.blocks))
 
     @cached_property
@@ -187,7 +181,7 @@ class ArchiveWork:
             name
             for work in self.cells.values()
             for quarantined in work.quarantined
-            for *_, name in work.tasks[quarantined].pairs
+            for name in work.tasks[quarantined].names
         )
 
     @property

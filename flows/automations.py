@@ -9,12 +9,12 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
+from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
 from flows.endings import INCOMPLETE, REFUSED
-from flows.signs_of_life import HEARTBEAT, TAG
+from flows.signs_of_life import HEARTBEAT, NEVER_STARTED_S, TAG
 from storage.errors import InputError
 
 SILENCE_S = 120
@@ -27,17 +27,18 @@ run that is scheduled again in between would be marked as crashed once more."""
 _ROUNDS = 3
 """Not the first: a very busy worker reports one crash twice."""
 
-NEVER_STARTED_S = 1800
-"""In which a run that a worker has taken must begin: images are pulled and packages imported in it."""
-
 GAVE_UP = "GaveUp"
-_ENDS = {
-    f"prefect.flow-run.{state}"
-    for state in ("Completed", "Failed", "Crashed", "Cancelled", INCOMPLETE, REFUSED, GAVE_UP)
-}
-_DIED = {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
-_AGAIN = {f"prefect.flow-run.{state}" for state in ("AwaitingRetry", "Scheduled", "Pending", "Running")}
-_ENDED_BADLY = _DIED | {f"prefect.flow-run.{state}" for state in (INCOMPLETE, REFUSED, GAVE_UP)}
+
+
+def _events(*states: str) -> set[str]:
+    """Those of a run that comes into one of these states."""
+    return {f"prefect.flow-run.{state}" for state in states}
+
+
+_DIED = _events("Crashed", "Failed")
+_ENDED_BADLY = _DIED | _events(INCOMPLETE, REFUSED, GAVE_UP)
+_ENDS = _ENDED_BADLY | _events("Completed", "Cancelled")
+_AGAIN = _events("AwaitingRetry", "Scheduled", "Pending", "Running")
 
 _MESSAGE = """{{ flow.name }} / {{ flow_run.name }} ended {{ flow_run.state.name }}.
 
@@ -63,6 +64,10 @@ def _trigger(*related: ResourceSpecification, labels: Mapping[str, str] | None =
     )
 
 
+def _crashed(message: str) -> list[ActionTypes]:
+    return [ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", force=False, message=message)]
+
+
 def automations(notify: CallWebhook | SendNotification | None) -> list[AutomationCore]:
     """What is registered with the deployments.
 
@@ -80,14 +85,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
                 expect={HEARTBEAT, *_ENDS},
                 within=timedelta(seconds=SILENCE_S),
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    name="Crashed",
-                    force=False,
-                    message=f"No sign of life for {SILENCE_S} s: the process, its worker or its machine has died.",
-                )
-            ],
+            actions=_crashed(f"No sign of life for {SILENCE_S} s: the process, its worker or its machine has died."),
         ),
         AutomationCore(
             name="dasnet: never started",
@@ -96,18 +94,11 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             trigger=_trigger(
                 _OF_A_DEPLOYMENT,
                 posture=Posture.Proactive,
-                after={"prefect.flow-run.Pending"},
-                expect={HEARTBEAT, *_ENDS, *_AGAIN} - {"prefect.flow-run.Pending"},
+                after=_events("Pending"),
+                expect={HEARTBEAT, *_ENDS, *_AGAIN} - _events("Pending"),
                 within=timedelta(seconds=NEVER_STARTED_S),
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    name="Crashed",
-                    force=False,
-                    message=f"Taken by a worker, and not begun within {NEVER_STARTED_S // 60} minutes.",
-                )
-            ],
+            actions=_crashed(f"Taken by a worker, and not begun within {NEVER_STARTED_S // 60} minutes."),
         ),
         AutomationCore(
             name="dasnet: once more",
@@ -118,7 +109,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
                 labels={"prefect.run-count": "1"},
                 posture=Posture.Proactive,
                 after=_DIED,
-                expect={*_AGAIN, f"prefect.flow-run.{GAVE_UP}"},
+                expect=_AGAIN | _events(GAVE_UP),
                 within=timedelta(seconds=PAUSE_S),
             ),
             actions=[
@@ -130,8 +121,6 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
                 )
             ],
         ),
-    ]
-    found.append(
         AutomationCore(
             name="dasnet: give up",
             description=f"A run that was run again and has died {_ROUNDS} times since (before it began, which does not "
@@ -139,7 +128,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
             trigger=_trigger(
                 _OF_A_DEPLOYMENT,
                 posture=Posture.Reactive,
-                after={"prefect.flow-run.AwaitingRetry"},
+                after=_events("AwaitingRetry"),
                 expect=_DIED,
                 within=timedelta(days=7),
                 threshold=_ROUNDS,
@@ -153,8 +142,8 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
                     "request goes on where the run stopped.",
                 )
             ],
-        )
-    )
+        ),
+    ]
     if notify is not None:
         found.append(
             AutomationCore(

@@ -34,13 +34,12 @@ def server(
 ) -> None:
     """Prefect's server and a worker for this machine, until Ctrl-C: UI, schedules, automations."""
     from flows.deployments import default_file, is_registered, register
-    from flows.server import LOGIN, ServerOptions, Worker, is_loopback, login_file, running_server, serve_until_stopped
+    from flows.server import ServerOptions, Worker, is_loopback, login_place, running_server, serve_until_stopped
     from flows.signs_of_life import asked_for_signs_of_life
 
     options = ServerOptions(host=host, port=port, database=database, auth_file=auth_file)
     with running_server(options) as running, _speaking_to(f"{running.address}/api", running.secret):
-        place = auth_file or ("the environment" if LOGIN in os.environ else login_file())
-        print_pairs([("server", running.address), ("login", f"in {place}")])
+        print_pairs([("server", running.address), ("login", f"in {auth_file or login_place()}")])
         if not is_loopback(host):
             _warn(f"{host} is not loopback, and HTTP does not hide the login: put a proxy with TLS in front of it")
         if not is_registered():

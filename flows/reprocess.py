@@ -124,7 +124,7 @@ def infer(
                 grid=job.grid,
                 interval=(pair.earlier.files.time, pair.later.files.time),
                 block=job.blocks.size,
-                attrs={"version": job.version, "images": [pair.earlier.name, pair.later.name]},
+                attrs={"version": job.version, "images": [image.name for image in pair.images]},
             )
     ledger, ingested = directory.cell(cell).ledger("infer"), directory.root.ledger("ingest")
     work = cell_work(job, cell, ingested=ingested, inferred=ledger)
@@ -142,11 +142,11 @@ def infer(
         retries=job.request.retries,
         reporter=current_reporter(),
         on_ready=lambda client: directory.require_execution(
-            {name for task in work.to_compute for *_, name in task.pairs}, describe_predictors(client), fresh=fresh
+            {name for task in work.to_compute for name in task.names}, describe_predictors(client), fresh=fresh
         ),
     )
     ledger.append(
-        Entry(block=entry.block, state="failed", facts={**entry.facts, PAIRS: _pairs_of(work.tasks[entry.block])})
+        Entry(block=entry.block, state="failed", facts={**entry.facts, PAIRS: work.tasks[entry.block].names})
         for entry in ledger.entries("failed")
         if PAIRS not in entry.facts
     )
@@ -215,13 +215,9 @@ def _quarantine_what_lacks_pixels(job: ArchiveJob, ingested: Ledger, ledger: Led
         if lacking and ledger.state(name) == "pending":
             why = missing[lacking[0]].facts.get("error", "")
             error = f"needs {lacking[0]}, which could not be read: {why}"
-            facts = {"error": error, "attempts": 0, PAIRS: _pairs_of(wanted)}
+            facts = {"error": error, "attempts": 0, PAIRS: wanted.names}
             entries.append(Entry(block=name, state="failed", facts=facts))
     ledger.append(entries)
-
-
-def _pairs_of(task: SeriesTask) -> list[str]:
-    return [name for *_, name in task.pairs]
 
 
 def _set_back_lost_images(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> None:

@@ -152,14 +152,19 @@ class RunDirectory(Generic[P]):
         before = (self.describe() or {}).get("execution")
         if before is None:
             self.update(execution=dict(execution))
-        elif before != dict(execution):
-            changes = differences(before, execution)
-            raise DifferentRunError(
-                f"{self.path} was begun with other arithmetic; finishing it so would mix two results:\n"
-                + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
-                + "\nFinish it as it began, or choose another --output."
-            )
+        else:
+            require_alike(self.path, before, execution)
         return execution
+
+
+def require_alike(what: object, before: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
+    """Refuse to finish `what` with other arithmetic than it was begun with; raises DifferentRunError with both."""
+    if changes := differences(before, execution):
+        raise DifferentRunError(
+            f"{what} was begun with other arithmetic; finishing it so would mix two results:\n"
+            + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
+            + "\nFinish it as it began, or choose another --output."
+        )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -87,6 +87,11 @@ def login_file() -> Path:
     return home() / "dasnet-login"
 
 
+def login_place() -> str:
+    """Where :func:`login` finds it without a file of its own, for a person."""
+    return "the environment" if LOGIN in os.environ else str(login_file())
+
+
 def login(auth_file: Path | None) -> str:
     """``user:password`` of the file, the environment, or the file that `dasnet server` made or now makes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 _ASK_AFTER_S = 20.0
 """A server that has just been started has loaded its automations by then."""
 
-_STARTING = timedelta(minutes=30)
-"""Before a run that a worker has taken should have begun."""
+NEVER_STARTED_S = 1800
+"""In which a run that a worker has taken must begin: images are pulled and packages imported in it."""
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def asked_for_signs_of_life(warn: Callable[[str], None]) -> Iterator[None]:
 
     def ask() -> None:
         try:
-            pretend_signs_of_life()
+            asyncio.run(_pretend_signs_of_life())
         except Exception as error:
             warn(f"runs that died with an earlier server may stay Running in the UI: {error}")
 
@@ -59,18 +60,8 @@ def asked_for_signs_of_life(warn: Callable[[str], None]) -> Iterator[None]:
         timer.cancel()
 
 
-def pretend_signs_of_life() -> int:
-    """Send the configured server a heartbeat for runs at work; one that sends none itself is found by it then.
-
-    Returns:
-        How many runs.
-    """
-    import asyncio
-
-    return asyncio.run(_pretend())
-
-
-async def _pretend() -> int:
+async def _pretend_signs_of_life() -> None:
+    """Send the configured server a heartbeat for runs at work; one that sends none itself is found by it then."""
     from prefect import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -96,7 +87,7 @@ async def _pretend() -> int:
             found += await client.read_flow_runs(
                 flow_run_filter=wanted.model_copy(update={"parent_flow_run_id": parents})
             )
-    recently = datetime.now(UTC) - _STARTING
+    recently = datetime.now(UTC) - timedelta(seconds=NEVER_STARTED_S)
     asked = [
         run
         for run in found
@@ -110,4 +101,3 @@ async def _pretend() -> int:
                 related.append({**place, "prefect.resource.role": "deployment"})
             resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name}
             await events.emit(Event.model_validate({"event": HEARTBEAT, "resource": resource, "related": related}))
-    return len(asked)

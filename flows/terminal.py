@@ -82,14 +82,15 @@ def prefect() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
     from flows.prefect_server import configured_api_url, embedded_server, flush_logs, server_log
-    from flows.server import LOGIN, login_file
+    from flows.server import login_place
     from flows.signs_of_life import watched
 
     server = nullcontext() if configured_api_url() else embedded_server(server_log())
     with server as address:
         if address is not None:
-            place = LOGIN if LOGIN in os.environ else login_file()
-            stderr.print(f"Prefect   embedded server, UI while this runs: {address} (login in {place})", soft_wrap=True)
+            stderr.print(
+                f"Prefect   embedded server, UI while this runs: {address} (login in {login_place()})", soft_wrap=True
+            )
         try:
             with watched():
                 yield

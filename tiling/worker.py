@@ -74,6 +74,11 @@ class SeriesTask:
     dates: tuple[str, ...]
     pairs: tuple[tuple[int, int, str], ...]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the pairs."""
+        return [name for *_, name in self.pairs]
+
 
 class SeriesInference:
     """As :class:`BlockInference`, of a series whose dates and pairs have names: each date is embedded once a task."""
