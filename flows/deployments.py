@@ -87,9 +87,8 @@ def register(*, file: Path, pool_type: str = "process", notify: str | None = Non
         PrefectServerError: the server refused a deployment, or has gone.
     """
     content = for_pool(_read(file), pool_type)
-    pool = content["deployments"][0]["work_pool"]["name"]
     try:
-        return asyncio.run(_register(content, pool=pool, pool_type=pool_type, notify=notify))
+        return asyncio.run(_register(content, pool_type=pool_type, notify=notify))
     except PrefectHTTPStatusError as error:
         raise PrefectServerError(f"the Prefect server refused to register: {error}") from error
     except httpx.TransportError as error:
@@ -109,6 +108,8 @@ def _read(file: Path) -> dict[str, Any]:
 def for_pool(content: Mapping[str, Any], pool_type: str) -> dict[str, Any]:
     """The deployments for a type of work pool; each is called as its pool.
 
+    ``pod`` of the result, where there is one, is for :func:`with_pod`.
+
     Raises:
         InputError: unknown type, or an environment variable that it needs is not set.
     """
@@ -120,14 +121,34 @@ def for_pool(content: Mapping[str, Any], pool_type: str) -> dict[str, Any]:
         needed = sorted(set(re.findall(r"\{\{ \$(\w+) \}\}", yaml.safe_dump(place))))
         if missing := [name for name in needed if name not in os.environ]:
             raise InputError(f"--pool {pool_type} needs {', '.join(missing)} in the environment")
+        if "pod" in place:
+            result["pod"] = place.pop("pod")
         for deployment in result["deployments"]:
             deployment["name"] = place["name"]
             deployment["work_pool"] = {**place, "work_queue_name": deployment["work_pool"]["work_queue_name"]}
     return result
 
 
-async def ensure_pool(client: PrefectClient, pool: str, pool_type: str) -> None:
-    """The work pool and its queues with their limits; what is there already keeps its limits.
+def with_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, Any]:
+    """Prefect's template for the jobs of a Kubernetes pool, with what `pod` adds to the pod of each.
+
+    Args:
+        pod: ``metadata`` and ``spec`` of a Kubernetes pod, and ``container``, which its one container gets.
+    """
+    result = deepcopy(dict(template))
+    made = result["job_configuration"]["job_manifest"]["spec"]["template"]
+    made["metadata"] = {**made.get("metadata", {}), **pod["metadata"]}
+    made["spec"].update(pod["spec"])
+    [container] = made["spec"]["containers"]
+    container.update(pod["container"])
+    return result
+
+
+async def ensure_pool(client: PrefectClient, pool: str, pool_type: str, pod: Mapping[str, Any] | None = None) -> None:
+    """The work pool and its queues with their limits; a pool that is there already keeps its limits and its template.
+
+    Args:
+        pod: for :func:`with_pod`; None = the jobs are Prefect's usual ones.
 
     Raises:
         InputError: a pool of that name is of another type.
@@ -135,11 +156,11 @@ async def ensure_pool(client: PrefectClient, pool: str, pool_type: str) -> None:
     try:
         found = await client.read_work_pool(pool)
     except ObjectNotFound:
-        template = await get_default_base_job_template_for_infrastructure_type(pool_type)
+        template = deepcopy(await get_default_base_job_template_for_infrastructure_type(pool_type) or {})
+        if pod is not None:
+            template = with_pod(template, pod)
         found = await client.create_work_pool(
-            WorkPoolCreate(
-                name=pool, type=pool_type, description="Runs of DASNet", base_job_template=deepcopy(template or {})
-            )
+            WorkPoolCreate(name=pool, type=pool_type, description="Runs of DASNet", base_job_template=template)
         )
     if found.type != pool_type:
         raise InputError(f"the work pool {pool} is there already and of type {found.type}, not {pool_type}")
@@ -149,10 +170,11 @@ async def ensure_pool(client: PrefectClient, pool: str, pool_type: str) -> None:
             await client.create_work_queue(name=queue, concurrency_limit=limit, work_pool_name=pool)
 
 
-async def _register(content: dict[str, Any], *, pool: str, pool_type: str, notify: str | None) -> Registered:
+async def _register(content: dict[str, Any], *, pool_type: str, notify: str | None) -> Registered:
+    pool = content["deployments"][0]["work_pool"]["name"]
     async with get_client() as client:
         told = None if notify is None else await notification(client, notify)
-        await ensure_pool(client, pool, pool_type)
+        await ensure_pool(client, pool, pool_type, content.pop("pod", None))
         before = await _ours(client)
         try:
             await asyncio.to_thread(_deploy, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,13 +15,16 @@ from typing import Any
 import compose_spec
 import dask
 import kubernetes_validate
+import prefect
 import pytest
 import yaml
 from distributed.cli import dask_scheduler
 from prefect.settings.legacy import _get_valid_setting_names
 from prefect.settings.models.root import Settings
+from prefect.utilities.templating import apply_values
 
 from flows.certificates import ROLES
+from flows.deployments import for_pool, with_pod
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -321,6 +325,47 @@ def test_services_find_pods_that_listen_there(built: list[dict[str, Any]]) -> No
         assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
         selected = service["spec"]["selector"]["app.kubernetes.io/component"]
         assert {port["port"] for port in service["spec"]["ports"]} <= ports[selected]
+
+
+def test_jobs_of_a_kubernetes_pool_are_given_what_the_worker_of_the_kustomization_has(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASNET_IMAGE", "registry.example/dasnet:0.1.0-cpu")
+    content = for_pool(yaml.safe_load((DEPLOY / "prefect.yaml").read_text()), "kubernetes")
+    views = Path(prefect.__file__).parent / "server/api/collections_data/views/aggregate-worker-metadata.json"
+    usual_template = json.loads(views.read_text())["prefect-kubernetes"]["kubernetes"]["default_base_job_configuration"]
+    template = with_pod(usual_template, content["pod"])
+    assert template["variables"]["properties"].keys() >= content["deployments"][0]["work_pool"]["job_variables"].keys()
+
+    # as Prefect's worker does it
+    variables = dict(content["deployments"][0]["work_pool"]["job_variables"])
+    environment = variables["env"]
+    variables["env"] = [{"name": name, "value": value} for name, value in environment.items()]
+    values = {
+        name: field["default"] for name, field in template["variables"]["properties"].items() if "default" in field
+    }
+    values |= {**variables, "name": "run", "labels": {}, "command": ["prefect", "flow-run", "execute"]}
+    job = apply_values(template["job_configuration"]["job_manifest"], values)
+    for misplaced in ("parallelism", "completions"):  # Prefect has them in the pod, where Kubernetes passes over them
+        job["spec"]["template"]["spec"].pop(misplaced)
+    assert validated(yaml.safe_dump(job)) == [job]
+
+    assert job["metadata"]["namespace"] == "dasnet"
+    deployed = {document["metadata"]["name"]: document for document in built if document["kind"] == "Deployment"}
+    made, usual = job["spec"]["template"], deployed["prefect-worker"]["spec"]["template"]
+    assert made["metadata"]["labels"].items() >= usual["metadata"]["labels"].items()
+    of_worker_alone = {"containers", "volumes"}
+    assert (
+        made["spec"].items() >= {name: of for name, of in usual["spec"].items() if name not in of_worker_alone}.items()
+    )
+    assert made["spec"]["restartPolicy"] == "Never"
+    # but for the login, which Prefect's worker gives a job itself
+    assert made["spec"]["volumes"] == [volume for volume in usual["spec"]["volumes"] if volume["name"] != "prefect"]
+    [container], [of_worker] = made["spec"]["containers"], usual["spec"]["containers"]
+    assert container["securityContext"] == of_worker["securityContext"]
+    assert container["volumeMounts"] == [mount for mount in of_worker["volumeMounts"] if mount["name"] != "prefect"]
+    dask = {variable["name"]: variable["value"] for variable in of_worker["env"] if "DASK" in variable["name"]}
+    assert dask and environment.items() >= dask.items()
 
 
 # ---- what they all run
