@@ -34,10 +34,11 @@ class SpatialAttention(nn.Module):
         # query and key are filled up with zeros, which leaves their products as they are, and a value that is too wide
         # is cut into heads that share one query and key. They also want their vectors in one piece.
         value = self.value_conv(x)
-        heads = max(value.shape[1] // _WIDEST, 1)
+        # where nothing is computed, the method's own arithmetic is counted, without that filling
+        heads = 1 if x.is_meta else max(value.shape[1] // _WIDEST, 1)
         value = _as_heads(value, heads)
         query, key = (
-            F.pad(narrow, (0, value.shape[3] - narrow.shape[3])).expand(-1, heads, -1, -1)
+            narrow if x.is_meta else F.pad(narrow, (0, value.shape[3] - narrow.shape[3])).expand(-1, heads, -1, -1)
             for narrow in (_as_heads(self.query_conv(x), 1), _as_heads(self.key_conv(x), 1))
         )
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
@@ -58,10 +59,11 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        features = x.flatten(2).float()  # (B, C, N)
-        energy = features @ features.transpose(1, 2)
-        attention = torch.softmax(energy.amax(dim=-1, keepdim=True) - energy, dim=-1)  # (B, C, C)
-        attended = (attention @ features).reshape(x.shape).to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # which would take these products in bfloat16 all the same
+            features = x.flatten(2).float()  # (B, C, N)
+            energy = features @ features.transpose(1, 2)
+            attention = torch.softmax(energy.amax(dim=-1, keepdim=True) - energy, dim=-1)  # (B, C, C)
+            attended = (attention @ features).reshape(x.shape).to(x.dtype)
         return self.gamma * attended + x
 
 

@@ -21,7 +21,7 @@ from dasnet._torchvision import transforms_v2
 from dasnet.losses import IGNORED
 
 _ops = transforms_v2.functional
-_PEAKS = {torch.uint8: 255.0, torch.uint16: 65535.0}
+_PEAKS = {"uint8": 255.0, "uint16": 65535.0}
 _VEIL = 4
 
 
@@ -107,7 +107,7 @@ class Augmentation:
             ValueError: the crop is larger than the sample.
         """
         random = torch.Generator().manual_seed(seed)
-        peak = self.peak or _PEAKS.get(sample.before.dtype, 1.0)
+        peak = highest_value(str(sample.before.dtype).removeprefix("torch."), self.peak)
         result = sample
         if sample.before.dtype == torch.uint16:  # few operations take it
             result = replace(sample, before=sample.before.float(), after=sample.after.float())
@@ -172,6 +172,11 @@ PSEUDO_CHANGES = Augmentation(
 )
 """Flips, and what differs between two dates without being a change. No hue: it takes as long as all the rest, and gains
 of single bands do nearly the same."""
+
+
+def highest_value(dtype: str, peak: float) -> float:
+    """What augmentation takes for the highest value of images of a type; `peak` = 0: the type's own, float32's is 1."""
+    return peak or _PEAKS.get(dtype, 1.0)
 
 
 def _uniform(random: torch.Generator, low: float, high: float, count: int = 1) -> Tensor:

@@ -31,6 +31,11 @@ class ChangeNetwork(nn.Module, ABC):
     def begin_step(self, done: float) -> None:
         """Told before each step of training what share of all steps is done, in [0, 1)."""
 
+    @property
+    def prepared(self) -> bool:
+        """Whether training has come to where the distance means something; before, no epoch can be the best."""
+        return True
+
     @abstractmethod
     def features(self, images: Tensor) -> Any:
         """What :meth:`distance` needs of one date: (B, C, H, W), normalised as the bundle says, to tensors of B."""

@@ -5,6 +5,7 @@ Legend of shapes: b pairs, C bands or channels, (H, W) pixels, (h, w) positions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -161,8 +162,8 @@ def differences(
     before, after = _halves(features.detach())
     apart = (after - before).permute(0, 2, 3, 1)  # (b, h, w, C)
     rows, columns = apart.shape[1:3]
-    at_rows = np.minimum(np.arange(rows) * round(label.shape[1] / rows), label.shape[1] - 1)
-    at_columns = np.minimum(np.arange(columns) * round(label.shape[2] / columns), label.shape[2] - 1)
+    at_rows = np.minimum(np.arange(rows) * spacing(label.shape[1], rows), label.shape[1] - 1)
+    at_columns = np.minimum(np.arange(columns) * spacing(label.shape[2], columns), label.shape[2] - 1)
     known = label[:, at_rows][:, :, at_columns].reshape(-1)
     random = np.random.default_rng(seed)
     chosen = np.concatenate([random.permutation(np.flatnonzero(known == kind))[:most] for kind in (0, 1)])
@@ -170,7 +171,14 @@ def differences(
     return apart.reshape(-1, apart.shape[-1]).numpy()[chosen], known[chosen] == 1
 
 
+def spacing(pixels: int, positions: int) -> int:
+    """Pixels between two positions of a layer that sees `pixels` at so many positions: 1, 2, 4, 8, …; the last position
+    may lie on the edge beyond them."""
+    return 2 ** max(round(math.log2(pixels / positions)), 0)
+
+
 def embedded_in_a_plane(vectors: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
     """t-SNE (van der Maaten and Hinton 2008) of (n, C), n ≥ 4, to (n, 2)."""
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors))
+    start = "pca" if vectors.shape[1] > 1 else "random"  # one channel has no two components
+    return np.asarray(TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(vectors))

@@ -56,6 +56,7 @@ class BatchNormOverRanks(nn.BatchNorm2d):
         """(B, C, h, w) to the same; every rank has the same B."""
         if not self.training:
             return super().forward(x)
+        dtype, x = x.dtype, x.float()  # autocast hands bfloat16 on, in which sums and running values would be coarse
         world = dist.get_world_size()
         count = x.numel() // x.shape[1] * world
         mean = differentiable_all_reduce(x.sum(dim=(0, 2, 3))) / count
@@ -68,7 +69,7 @@ class BatchNormOverRanks(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(dtype)
 
 
 class SeededDropout(nn.Module):

@@ -299,7 +299,7 @@ class _Trainer:
         )
         cut, found = sweep.best()
         epoch = self.progress.epoch
-        better = found.f1 > self.progress.best_f1
+        better = found.f1 > self.progress.best_f1 and self.model.prepared
         if better:
             self.progress.best_f1, self.progress.best_epoch = found.f1, epoch
             if self.ranks.leads:
@@ -330,7 +330,7 @@ class _Trainer:
         )
         self.progress.epoch, self.progress.step = epoch + 1, 0
         waiting = epoch - self.progress.best_epoch
-        if self.recipe.patience and waiting >= self.recipe.patience:
+        if self.recipe.patience and self.model.prepared and waiting >= self.recipe.patience:
             self.progress.stopped = f"validation F1 has not risen for {waiting} epochs"
         self._save()
 
@@ -370,7 +370,8 @@ class _Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["identity"] != self._identity():
                 raise TrainingError(
-                    f"{path} belongs to another recipe, dataset or number of ranks: choose another directory"
+                    f"{path} belongs to another recipe, dataset or number of ranks: choose another directory, or "
+                    f"delete {self.run.directory.parent} to train anew"
                 )
             self.model.load_state_dict(state["model"])
             if self.averaged is not None:

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from dasnet.backbone_weights import load_backbone
 from dasnet.bundle import load_bundle
+from dasnet.errors import BundleError
 from dasnet.metrics import Confusion
 from flows import artifacts
 from flows.cluster import local_layout, require_cluster, several_at_a_time
@@ -68,16 +69,23 @@ def plan(request: CompareRequest) -> DatasetStore:
     """Open the dataset, see that it can answer; refuse what cannot work for any method."""
     require_cluster(request.cluster)
     store = open_dataset(request.dataset)
-    trained = any(variant.is_trained for variant in request.variants)
-    for split in ("train", "val", "test") if trained else ("val", "test"):
+    # without training pixels, or with weights that do not fit, some methods fail: the others have their rows
+    all_trained = all(variant.is_trained for variant in request.variants)
+    for split in ("train", "val", "test") if all_trained else ("val", "test"):
         indices = store.indices(split)
         for kind in ("changed", "unchanged"):
             if not store.pixels(kind)[indices].any():
                 raise InputError(
                     f"{store.path}, split {split}: not one {kind} pixel, so methods cannot be compared on it"
                 )
-    for backbone, path in request.backbone_weights.items():
-        load_backbone(path, backbone, in_bands=len(store.bands))
+    backbones = {
+        one.recipe.backbone if one.recipe.method == "dasnet" else None
+        for variant in request.variants
+        for one in request.trainings(variant)
+    }
+    if all_trained and backbones <= set(request.backbone_weights):
+        for backbone, path in request.backbone_weights.items():
+            load_backbone(path, backbone, in_bands=len(store.bands))
     artifacts.show_table(
         "comparison-plan",
         ("table", "row", "trainings"),
@@ -144,9 +152,13 @@ def _is_finished(training: Training, store: DatasetStore) -> bool:
     """Whether a directory holds this very training; what it holds otherwise is for `train` to judge."""
     directory = TrainingDirectory(training.request.output)
     described = directory.describe()
-    if described is None or described.get("state") != "finished" or not directory.bundle.exists():
+    if described is None or described.get("state") != "finished" or described["identity"]["dataset"] != store.digest:
         return False
-    return described["identity"]["dataset"] == store.digest
+    try:
+        load_bundle(directory.bundle)
+    except BundleError:  # not there, or damaged: made again from the last checkpoint
+        return False
+    return True
 
 
 def result_of(training: Training, seed: int) -> Result:

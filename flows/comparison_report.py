@@ -16,6 +16,8 @@ from flows import artifacts
 from flows.comparison_config import CompareRequest, TableName, Variant
 from flows.comparison_cost import device
 from flows.comparison_results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
+from flows.console import current_reporter
+from flows.failures import reason_of
 from flows.machine import machine
 from flows.robustness import StrengthCurves, robustness_csv
 from flows.train import TrainingDirectory
@@ -56,14 +58,29 @@ def write_comparison(
     codes = _codes(request, tables)
     warnings = [f"trainings of different versions stand side by side: {codes}"] if codes else []
     first = next(iter(tables))
-    pictures = _pictures(request, tables, curves)
-    pictures["side-by-side"] = (
-        _side_by_side(request, first, store, tables[first], untrained),
-        "Test samples with change, drawn before any method saw them; the first seed of each",
+    # the tables first: what cannot be drawn must not cost them
+    markdown = "\n\n".join(
+        f"### {_heading(request, name)}\n\n{markdown_table(HEADER, [row.cells() for row in rows])}"
+        for name, rows in tables.items()
     )
+    reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
+    _write(folder / "tables.md", f"{explained}\n\n{markdown}\n{reasons}\n")
+    _write(folder / "tables.csv", tables_csv(tables.items()))
+    _write(
+        folder / "results.csv", results_csv([one for rows in tables.values() for row in rows for one in row.results])
+    )
+    pictures = _pictures(request, tables, curves)
+    seen, not_shown = _side_by_side(request, first, store, tables[first], untrained)
+    if seen is not None:
+        caption = "Test samples with change, drawn before any method saw them; the first seed of each"
+        pictures["side-by-side"] = (seen, caption)
+    for reason in not_shown:
+        current_reporter().warn(reason)
+        warnings.append(reason)
     sections = [Section(heading="How to read this", text=explained)]
     sections += [_section(request, name, rows, pictures) for name, rows in tables.items()]
-    sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
+    if seen is not None:
+        sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
     if curves is not None:
         _write(folder / "robustness.csv", robustness_csv(curves))
         text = (
@@ -90,16 +107,6 @@ def write_comparison(
             warnings=warnings + [f"{what} failed: {reason}" for what, reason in failed.items()],
             sections=sections,
         ),
-    )
-    markdown = "\n\n".join(
-        f"### {_heading(request, name)}\n\n{markdown_table(HEADER, [row.cells() for row in rows])}"
-        for name, rows in tables.items()
-    )
-    reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
-    _write(folder / "tables.md", f"{explained}\n\n{markdown}\n{reasons}\n")
-    _write(folder / "tables.csv", tables_csv(tables.items()))
-    _write(
-        folder / "results.csv", results_csv([one for rows in tables.values() for row in rows for one in row.results])
     )
     for name, rows in tables.items():
         header = ("row", *HEADER[1:])
@@ -207,17 +214,26 @@ def _side_by_side(
     store: DatasetStore,
     rows: Sequence[Row],
     untrained: Mapping[str, UntrainedScore],
-) -> bytes:
+) -> tuple[bytes | None, list[str]]:
+    """The picture, None if there is none, and what is missing in it and why."""
     test = store.indices("test")
     changed = test[store.pixels("changed")[test] > 0]
     chosen = few_of(changed, _SHOWN)
-    samples = store.read(chosen)
+    try:
+        samples = store.read(chosen)
+    except Exception as error:
+        return None, [f"nothing is shown side by side: {reason_of(error)}"]
     called: dict[str, Sequence[np.ndarray]] = {}
+    missing = []
     for variant, row in zip(request.contents[table].variants, rows, strict=True):
-        if row.results and variant.is_trained:
-            called[variant.name] = _called(request, variant, row.results[0].name, store, chosen)
-        elif row.results:
-            called[variant.name] = untrained[variant.method].called(samples)
+        try:
+            if row.results and variant.is_trained:
+                called[variant.name] = _called(request, variant, row.results[0].name, store, chosen)
+            elif row.results:
+                called[variant.name] = untrained[variant.method].called(samples)
+        except Exception as error:
+            # a device without memory, mostly
+            missing.append(f"{variant.name} is not shown side by side: {reason_of(error)}")
     seen = [
         Seen(
             before=samples.before[n],
@@ -230,7 +246,7 @@ def _side_by_side(
         )
         for n, index in enumerate(chosen)
     ]
-    return side_by_side(seen, list(called), bands=store.bands)
+    return side_by_side(seen, list(called), bands=store.bands), missing
 
 
 def _called(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dasnet.bundle import load_bundle
+from dasnet.errors import BundleError
 from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from flows import artifacts
@@ -22,7 +25,6 @@ from flows.endings import named_endings
 from flows.failures import FailedBlocksError
 from flows.fanout import (
     StageResult,
-    describe_predictors,
     make_inference_tool,
     make_ingest_tool,
     run_stage,
@@ -126,7 +128,7 @@ def infer(
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.require_execution(describe_predictors(client)),
+        on_ready=directory.require_execution,
     )
     directory.add_seconds("infer", result.seconds)
     current_reporter().end(summary_of_stage(result, pixels=job.plan.pixels))
@@ -164,7 +166,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
                 total = len(job.mosaics) * len(job.blocks)
                 raise FailedBlocksError(ingested.failed, total=total, directory=directory.path)
             make_predictor = partial(make_untrained_predictor, make_statistics(job, job.bundle, directory, cluster))
-        inferred = infer(job, directory, cluster, make_predictor or predictor_factory(request))
+        inferred = infer(job, directory, cluster, make_predictor or predictor_factory(request, job.bundle.digest))
         until_products.close()
         _show_blocks(directory.ledger("infer"), total=len(job.blocks))
         failed = {**ingested.failed, **inferred.failed}
@@ -174,11 +176,13 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
         return make_products(job, directory)
 
 
-def predictor_factory(request: InferenceRequest) -> Callable[[], Predictor]:
-    """What each worker calls to load the model of a request."""
+def predictor_factory(request: InferenceRequest, digest: str) -> Callable[[], Predictor]:
+    """What each worker calls to load the model of a request, wherever it runs: the one with this SHA-256."""
+    shipped = Path(request.bundle).name == request.bundle and not Path(request.bundle).exists()
     return partial(
         load_predictor,
-        request.bundle,
+        request.bundle if shipped else str(Path(request.bundle).absolute()),
+        digest=digest,
         device="cuda" if request.cluster.kind == "cuda" else "auto",
         precision=request.precision,
         batch=request.batch,
@@ -186,9 +190,21 @@ def predictor_factory(request: InferenceRequest) -> Callable[[], Predictor]:
     )
 
 
-def load_predictor(bundle: str, *, device: str, precision: Precision, batch: int | None, compile: bool) -> Predictor:
-    """Load a bundle onto a device of this process."""
-    return DasnetPredictor(load_bundle(bundle), device=device, precision=precision, batch=batch, compile=compile)
+def load_predictor(
+    bundle: str, *, digest: str, device: str, precision: Precision, batch: int | None, compile: bool
+) -> Predictor:
+    """Load a bundle onto a device of this process.
+
+    Raises:
+        BundleError: the file is not the one that the run began with: its blocks would be those of two models.
+    """
+    loaded = load_bundle(bundle)
+    if loaded.digest != digest:
+        raise BundleError(
+            f"{bundle} on {socket.gethostname()} has SHA-256 {loaded.digest[:12]}…, but the run was begun with "
+            f"{digest[:12]}…: the file was replaced meanwhile, or is another one on that machine"
+        )
+    return DasnetPredictor(loaded, device=device, precision=precision, batch=batch, compile=compile)
 
 
 def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = None) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from distributed import Client, Worker
+from distributed import Client, Scheduler, Worker
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -39,6 +39,9 @@ MIN_BATCH = 25
 
 _WORKERS_LOST = 3
 """How often in a row a worker may vanish while all are asked something."""
+
+_BROUGHT_BY = "-of-dasnet-"
+"""In names of equipment before the id of the client that brought it."""
 
 T = TypeVar("T")
 
@@ -169,7 +172,7 @@ def run_stage(
     in_flight: int,
     retries: int,
     reporter: Reporter,
-    on_ready: Callable[[Client], Mapping[str, Any]] | None = None,
+    on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     max_batches: int = MAX_BATCHES,
 ) -> StageResult:
     """Run what is pending of a stage and keep its ledger.
@@ -180,8 +183,8 @@ def run_stage(
         items: (name, item) of all blocks of the stage; those that the ledger has as done or failed are left out.
         total: how many `items` there are.
         in_flight: blocks submitted at a time for each lane.
-        on_ready: called when every worker has its tool, before the first block; returns the arithmetic that a
-            worker which joins later must have as well.
+        on_ready: called when every worker has its tool, before the first block, with the arithmetic of all of them;
+            returns the arithmetic that a worker which joins later must have as well.
         max_batches: Prefect tasks of the stage.
     """
     began = ready = time.perf_counter()
@@ -192,7 +195,7 @@ def run_stage(
     if pending:
         client, layout = cluster()
         with _equipped(client, stage, make_tool(layout)) as equipment:
-            arithmetic = None if on_ready is None else on_ready(client)
+            arithmetic = None if on_ready is None else on_ready(describe_predictors(client, equipment))
             ready = time.perf_counter()
             live = LiveProgress(stage, total, done=settled)
             runner = BoundedRunner(
@@ -226,9 +229,13 @@ def run_stage(
 def _equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> Iterator[str]:
     """Every worker has a tool as long as the block lasts; yields the name of the equipment.
 
-    A scheduler that outlives the run would hand what is left there to every worker that joins, however the run ended.
+    A scheduler that outlives the run would hand what is left there to every worker that joins, however the run ended;
+    what a run that was killed has left is taken away now.
     """
-    name = f"{what}-{time.time_ns():x}"
+    name = f"{what}-{time.time_ns():x}{_BROUGHT_BY}{client.id}"
+    for other in _left_behind(client):
+        with contextlib.suppress(OSError, ValueError):
+            with_all_workers(partial(client.unregister_worker_plugin, other))
     try:
         with_all_workers(lambda: client.register_plugin(Equipment(name, make_tool), name=name))
         yield name
@@ -236,6 +243,16 @@ def _equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., M
         if client.status == "running":  # else what took the cluster away is on its way up already
             with contextlib.suppress(OSError, ValueError):
                 with_all_workers(lambda: client.unregister_worker_plugin(name))
+
+
+def _left_behind(client: Client) -> list[str]:
+    """Names of the equipment of clients that are gone."""
+
+    def known(dask_scheduler: Scheduler) -> tuple[list[str], list[str]]:  # travels by value: a scheduler has no torch
+        return [str(name) for name in dask_scheduler.worker_plugins], [str(one) for one in dask_scheduler.clients]
+
+    plugins, clients = client.run_on_scheduler(known)
+    return [name for name in plugins if _BROUGHT_BY in name and name.rpartition(_BROUGHT_BY)[2] not in clients]
 
 
 def with_all_workers(call: Callable[[], T]) -> T:
@@ -267,13 +284,13 @@ def _entry(outcome: Outcome) -> Entry:
     return Entry(block=outcome.name, state="done", facts={**outcome.result, "attempts": outcome.attempts})
 
 
-def describe_predictors(client: Client) -> dict[str, Any]:
-    """Arithmetic of the workers: device, precision, torch version. Every worker must say the same.
+def describe_predictors(client: Client, equipment: str) -> dict[str, Any]:
+    """Arithmetic of the workers' tools: device, precision, torch version. Every worker must say the same.
 
     Raises:
         ClusterError: they differ, so the result would depend on which worker computed which block.
     """
-    described = with_all_workers(lambda: client.run(_describe_equipment))
+    described = with_all_workers(lambda: client.run(_describe_equipment, equipment))
     distinct = {tuple(sorted(facts.items())) for facts in described.values()}
     if len(distinct) > 1:
         lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
@@ -285,13 +302,11 @@ def describe_predictors(client: Client) -> dict[str, Any]:
 
 def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> dict[str, Any]:
     """What :func:`describe_predictors` would find of a tool, before any stage begins with it."""
-    with _equipped(client, "description", make_tool):
-        return describe_predictors(client)
+    with _equipped(client, "description", make_tool) as equipment:
+        return describe_predictors(client, equipment)
 
 
-def _describe_equipment(dask_worker: Worker) -> dict[str, Any]:
-    # the last one: a run that was killed may have left its own there
-    for plugin in reversed(list(dask_worker.plugins.values())):
-        if isinstance(plugin, Equipment) and (facts := plugin.describe()):
-            return facts
-    return {}
+def _describe_equipment(equipment: str, dask_worker: Worker) -> dict[str, Any]:
+    plugin = dask_worker.plugins[equipment]
+    assert isinstance(plugin, Equipment)
+    return plugin.describe()

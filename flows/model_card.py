@@ -52,7 +52,7 @@ def model_card(
         f"{trained.after.error:.3f}; {trained.before.error:.3f} if half the distance is read as a probability)."
     )
     if score is None:
-        sections.append("The dataset has no test split.")
+        sections.append("The dataset has no test split with both classes.")
     else:
         sections.append("On the test split, from totals of pixels:")
         sections.append(markdown_table(PEER_HEADER, peer_rows(score, name)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,18 @@ from torch import Tensor
 from dasnet.attention import SpatialAttention
 from dasnet.bundle import Bundle, build_model
 from dasnet.change_network import ChangeNetwork
-from dasnet.explanations import attention_of, differences, distance_maps, embedded_in_a_plane, grad_cam, layers_of
+from dasnet.explanations import (
+    attention_of,
+    differences,
+    distance_maps,
+    embedded_in_a_plane,
+    grad_cam,
+    layers_of,
+    spacing,
+)
 from dasnet.model import DASNet
 from flows.console import current_reporter
+from flows.failures import reason_of
 from storage.dataset_store import DatasetStore, Samples, few_of
 from storage.errors import InputError
 from storage.maps import Cell, clouds, grid_of_maps
@@ -80,22 +89,22 @@ def figures_of(
     """
     reporter = current_reporter()
     shown = _shown(bundle, store, few_of(changed, samples))
-    made: dict[str, Figure] = {"distances": _distances(shown)}
+    bundles = [bundle] if beside is None else [bundle, beside]
+    drawn: dict[str, Callable[[], Figure]] = {
+        "distances": lambda: _distances(shown),
+        "grad-cam": lambda: _grad_cam(shown),
+        "attention": lambda: _attention(shown, pixel),
+        "t-sne": lambda: _clouds(bundles, store, few_of(changed, _CLOUD_SAMPLES)),
+    }
+    made: dict[str, Figure] = {}
     left_out: list[str] = []
-    reporter.advance()
-    made["grad-cam"] = _grad_cam(shown)
-    reporter.advance()
-    if isinstance(shown.network, DASNet) and isinstance(shown.network.head.sa, SpatialAttention):
-        made["attention"] = _attention(shown, pixel)
-    else:
-        left_out.append("attention of a pixel: the network has no spatial attention")
-    reporter.advance()
-    try:
-        bundles = [bundle] if beside is None else [bundle, beside]
-        made["t-sne"] = _clouds(bundles, store, few_of(changed, _CLOUD_SAMPLES))
-    except InputError as error:
-        left_out.append(f"features in a plane: {error}")
-    reporter.advance()
+    for name in HEADINGS:
+        try:
+            made[name] = drawn[name]()
+        except Exception as error:
+            # whatever ends one figure, the others are drawn, and a training has its report
+            left_out.append(f"{HEADINGS[name]}: {reason_of(error)}")
+        reporter.advance()
     return made, left_out
 
 
@@ -130,6 +139,12 @@ def _pair(shown: _Shown, number: int) -> list[Cell]:
     return [Cell(values=before, title="before"), Cell(values=after, title="after"), Cell(values=label, title="label")]
 
 
+def _of_positions(shown: _Shown, values: Any, **described: Any) -> Cell:
+    """Numbers at a layer's positions, where these lie in the image: DASNet's first one at its first pixel."""
+    centred = isinstance(shown.network, DASNet)
+    return Cell(values=values, spacing=spacing(shown.side, len(values)) if centred else 0, **described)
+
+
 def _distances(shown: _Shown) -> tuple[bytes, str]:
     with torch.inference_mode():
         layers, _ = layers_of(shown.network, shown.images)
@@ -138,7 +153,7 @@ def _distances(shown: _Shown) -> tuple[bytes, str]:
         [
             *_pair(shown, number),
             *(
-                Cell(values=found[number], title=f"{name}\n{metric}")
+                _of_positions(shown, found[number], title=f"{name}\n{metric}")
                 for name, metrics in maps.items()
                 for metric, found in metrics.items()
             ),
@@ -163,7 +178,7 @@ def _grad_cam(shown: _Shown) -> tuple[bytes, str]:
         [
             *_pair(shown, number),
             *(
-                Cell(values=dates[when][number], title=f"{name}\n{date}", under=shown.pictures[number][when])
+                _of_positions(shown, dates[when][number], title=f"{name}\n{date}", under=shown.pictures[number][when])
                 for name, dates in maps.items()
                 for when, date in enumerate(("before", "after"))
             ),
@@ -178,6 +193,8 @@ def _grad_cam(shown: _Shown) -> tuple[bytes, str]:
 
 
 def _attention(shown: _Shown, pixel: tuple[int, int] | None) -> tuple[bytes, str]:
+    if not isinstance(shown.network, DASNet) or not isinstance(shown.network.head.sa, SpatialAttention):
+        raise InputError("the network has no spatial attention")
     rows = []
     for number in range(len(shown.titles)):
         row, column = pixel or _inside(shown.samples.label[number])
@@ -187,7 +204,9 @@ def _attention(shown: _Shown, pixel: tuple[int, int] | None) -> tuple[bytes, str
         for date, found, picture in zip(("before", "after"), maps, shown.pictures[number], strict=True):
             share = found / found.max()
             cells.append(
-                Cell(values=share, title=f"{date}: {found.max():.1%} at most", under=picture, mark=(row, column))
+                _of_positions(
+                    shown, share, title=f"{date}: {found.max():.1%} at most", under=picture, mark=(row, column)
+                )
             )
         rows.append(cells)
     picture = grid_of_maps(rows, side=shown.side, scale="share of the highest", high=1.0, row_titles=shown.titles)

@@ -177,7 +177,7 @@ def prepare_dataset(request: PrepareRequest) -> DatasetSummary:
             cutouts = lay_out(request, scenes, found.shapes)
         except InputError:
             # nothing was made yet: the same command must work when the input is mended
-            directory.ledger("survey").path.unlink(missing_ok=True)
+            directory.ledger("survey").remove()
             directory.description.unlink(missing_ok=True)
             if directory.ledger_directory.exists() and not any(directory.ledger_directory.iterdir()):
                 directory.ledger_directory.rmdir()

@@ -27,7 +27,6 @@ from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import (
     describe_arithmetic,
-    describe_predictors,
     make_series_ingest_tool,
     make_series_tool,
     run_stage,
@@ -141,8 +140,8 @@ def infer(
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.require_execution(
-            {name for task in work.to_compute for name in task.names}, describe_predictors(client), fresh=fresh
+        on_ready=lambda arithmetic: directory.require_execution(
+            {name for task in work.to_compute for name in task.names}, arithmetic, fresh=fresh
         ),
     )
     ledger.append(
@@ -285,7 +284,7 @@ def run_reprocessing(
                 artifacts.show_dashboard(connected[0][0].dashboard_link)
             return connected[0]
 
-        make = make_predictor or predictor_factory(request)
+        make = make_predictor or predictor_factory(request, job.bundle.digest)
         fresh = settle_arithmetic(job, directory, cluster, make)
         finished: dict[str, CellSummary] = {}
         failed: dict[str, Exception] = {}

@@ -16,6 +16,7 @@ import torch
 from distributed import Client
 
 from dasnet.bundle import load_bundle
+from dasnet.errors import TrainingError
 from dasnet.inference import DasnetPredictor
 from dasnet.metrics import Confusion
 from dasnet.pseudo_changes import STRENGTHS, pseudo_changed
@@ -26,6 +27,7 @@ from flows.failures import FailedBlocksError, reason_of
 from flows.fanout import run_stage
 from flows.run_directory import RunDirectory
 from flows.train import TrainingDirectory
+from flows.value_range import require_value_range
 from storage.dataset_store import DatasetStore
 
 _CHUNK = 16
@@ -91,6 +93,11 @@ def robustness_curves(
     # one for all of them, so that each sees the same pixels
     peak = max((one.recipe.augmentation.peak for one in trained), default=0.0)
     reasons: dict[str, str] = {}
+    try:
+        require_value_range(store, peak=peak, remedy="or leave out --robustness")
+    except TrainingError as error:
+        current_reporter().warn(f"robustness failed: {error}")
+        return {operation: {} for operation in STRENGTHS}, {"robustness": str(error)}
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
     with ExitStack() as until_end:
         connected: list[tuple[Client, ClusterLayout]] = []

@@ -140,8 +140,11 @@ class RunDirectory(Generic[P]):
         taken = dict((self.describe() or {}).get("seconds", {}))
         self.update(seconds={**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)})
 
-    def require_execution(self, execution: Mapping[str, Any]) -> Mapping[str, Any]:
+    def require_execution(self, execution: Mapping[str, Any], *, of: str = "execution") -> Mapping[str, Any]:
         """Refuse to go on with other arithmetic than the run began with: its bytes would not be the same.
+
+        Args:
+            of: what computes so, a name in ``run.json``; the workers.
 
         Returns:
             `execution`, which a worker that joins later must have as well.
@@ -149,9 +152,9 @@ class RunDirectory(Generic[P]):
         Raises:
             DifferentRunError: naming what changed.
         """
-        before = (self.describe() or {}).get("execution")
+        before = (self.describe() or {}).get(of)
         if before is None:
-            self.update(execution=dict(execution))
+            self.update(**{of: dict(execution)})
         else:
             require_alike(self.path, before, execution)
         return execution

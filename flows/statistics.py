@@ -23,7 +23,7 @@ from dasnet.baselines.untrained import State, UntrainedMethod
 from flows.cluster import ClusterLayout
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
-from flows.fanout import StageResult, describe_predictors, run_stage
+from flows.fanout import StageResult, run_stage
 from flows.job import Job
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
@@ -84,6 +84,9 @@ def make_statistics(
     """
     state, method = read_progress(directory).state, model.method
     sheets = sheets_of(height=job.grid.height, width=job.grid.width)
+    if not state.finished:
+        # tallies are added up, and matrices taken apart, here; what follows from them decides bits as well
+        directory.require_execution(arithmetic(), of="statistics_execution")
     while not state.finished:
         name = pass_name(state.passes + 1)
         counted = _count(job, method, state, sheets, name, directory, cluster)
@@ -93,7 +96,7 @@ def make_statistics(
             state = method.advance(state, tally, model.names)
         threshold = method.detector(state).describe() if state.finished else ""
         write_progress(directory, Progress(state=state, threshold=threshold), model.identity)
-        ledger.path.unlink(missing_ok=True)
+        ledger.remove()
         directory.add_seconds("statistics", counted.seconds)
         current_reporter().end(state.notes[-1])
     return method.detector(state)
@@ -121,7 +124,7 @@ def _count(
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
         reporter=current_reporter(),
-        on_ready=lambda client: directory.require_execution(describe_predictors(client)),
+        on_ready=directory.require_execution,
         max_batches=_BATCHES,
     )
     if result.failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 from distributed import Client, Future
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -37,8 +38,9 @@ from flows.stopping import raise_if_stopped
 from flows.train_report import read_history, training_pictures, write_training_report
 from flows.training_config import TrainRequest
 from flows.training_watch import EPOCH_HEADER, Watch, epoch_row
+from flows.value_range import require_value_range
 from flows.versions import versions
-from storage.dataset_store import DatasetStore, open_dataset
+from storage.dataset_store import SPLITS, DatasetStore, open_dataset
 from storage.page import markdown_table
 from storage.publish import publish, write_json_atomically
 from tiling.errors import ClusterLostError
@@ -108,15 +110,9 @@ def plan(request: TrainRequest) -> DatasetStore:
         raise TrainingError(
             f"the recipe crops {recipe.augmentation.crop} px out of samples of {store.window} px ({store.path})"
         )
-    if store.dtype == "float32" and recipe.augmentation.photometric:
-        peak = recipe.augmentation.peak or 1.0
-        for name, mean, std in data.bands:
-            if mean - 2 * std < 0 or mean + 2 * std > peak:
-                raise TrainingError(
-                    f"{store.path}: band {name} has values about {mean:.4g} ± {std:.4g}, but augmentation takes them "
-                    f"to lie between 0 and {peak:g}: set augmentation.peak to the highest value, or its brightness, "
-                    "contrast, saturation, season, haze, blur and noise to 0"
-                )
+    if recipe.augmentation.photometric:
+        nothing = "or its brightness, contrast, saturation, season, haze, blur and noise to 0"
+        require_value_range(store, peak=recipe.augmentation.peak, remedy=nothing)
     if request.backbone_weights is not None:
         load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
     settings = recipe.settings()
@@ -154,6 +150,7 @@ def train_ranks(
             while not all(future.done() for future in futures):
                 raise_if_stopped()
                 _raise_first(futures, client)
+                _require_workers(addresses, client)
                 watch.look()
                 time.sleep(_LOOK_S)
             watch.look()
@@ -219,6 +216,13 @@ def _raise_first(futures: list[Future], client: Client) -> None:
             raise ClusterLostError(f"a rank of the training was {future.status}: its worker died")
 
 
+def _require_workers(addresses: Sequence[str], client: Client) -> None:
+    """A rank is bound to its worker: where that is gone, Dask would wait for it for ever and tell nobody."""
+    there = client.scheduler_info(n_workers=-1)["workers"]
+    if gone := [address for address in addresses if address not in there]:
+        raise ClusterLostError(f"the worker {', '.join(gone)} of a rank of the training died or was replaced")
+
+
 def _end_workers(futures: list[Future], addresses: list[str], client: Client) -> None:
     """A rank waits for the others in the middle of a step: only its end ends it."""
     if client.status == "running":
@@ -236,7 +240,7 @@ def bundle_task(
     client, _ = cluster
     (task, *_), (address, *_) = _placed(request, store, directory, client)
     alone = replace(task, world=1, rendezvous="")
-    trained = client.submit(
+    future = client.submit(
         make_bundle,
         alone,
         directory.draft.resolve(),
@@ -244,7 +248,12 @@ def bundle_task(
         allow_other_workers=False,
         pure=False,
         key=_key("bundle", 0),
-    ).result()
+    )
+    while not future.done():
+        _require_workers([address], client)
+        time.sleep(_LOOK_S)
+    _raise_first([future], client)
+    trained = future.result()
     assert isinstance(trained, TrainedBundle)
     current_reporter().end(
         f"F1 {trained.validation.f1:.3f} on validation at probability {trained.bundle.threshold:.3f}, calibration "
@@ -338,8 +347,11 @@ def finished(
 
 def _seen(request: TrainRequest, bundle: Bundle, store: DatasetStore) -> list[tuple[str, bytes, str]]:
     """(name, PNG, caption) of what the network sees on samples it was not trained on; nothing if none has a change."""
-    changed = next((found for split in ("test", "val") if len(found := changed_samples(store, split))), None)
-    if not request.figures or changed is None:
+    if not request.figures:
+        return []
+    shown = ("test", "val") if _has_both_classes(store, "test") else ("val",)
+    changed = next((found for split in shown if len(found := changed_samples(store, split))), None)
+    if changed is None:
         return []
     reporter = current_reporter()
     reporter.begin("figures", len(HEADINGS), unit="figures")
@@ -376,9 +388,16 @@ def train(request: TrainRequest) -> TrainingSummary:
         ended = train_ranks(request, store, directory, cluster)
         trained = bundle_task(request, store, directory, cluster)
         test = None
-        if len(store.splits[store.splits == 2]):
+        if _has_both_classes(store, "test"):
             test = score_test(request, store, directory, lambda: cluster)
+        else:
+            current_reporter().warn(f"{store.path} has no test split with both classes: the bundle has no test scores")
         return finished(request, store, directory, ended, trained, test)
+
+
+def _has_both_classes(store: DatasetStore, split: str) -> bool:
+    indices = np.flatnonzero(store.splits == SPLITS.index(split))
+    return all(store.pixels(kind)[indices].any() for kind in ("changed", "unchanged"))
 
 
 def score_test(
@@ -388,11 +407,11 @@ def score_test(
     cluster: Callable[[], tuple[Client, ClusterLayout]],
 ) -> Score:
     """Score the bundle on the test split; scored anew for each bundle, since its weights decide."""
-    directory.ledger("score-test").path.unlink(missing_ok=True)
+    directory.ledger("score-test").remove()
     try:
         return score(str(directory.draft), store, "test", directory=directory, cluster=cluster, config=request.cluster)
     except FailedBlocksError:
-        directory.ledger("score-test").path.unlink(missing_ok=True)
+        directory.ledger("score-test").remove()
         raise
 
 

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from storage.publish import claim_directory
 
 BEAT_S = 5.0
 EXPIRY_S = 60.0
+BEAT_PATIENCE = timedelta(seconds=15)
+"""For one renewal: a request that hangs must leave time for others before the lock expires."""
 
 LOCK = ".lock"
 
@@ -151,8 +153,10 @@ class Lease:
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(BEAT_S):
             try:
-                self._tag = self._object.write(self._content(), replacing=self._tag)
+                self._tag = self._object.write(self._content(), replacing=self._tag, patience=BEAT_PATIENCE)
             except StaleWriteError:
+                if self._renewed_unheard():
+                    continue
                 self._lost = (
                     f"this process did not renew its lock on {self._directory} for {EXPIRY_S:.0f} s, and another one "
                     "has taken over: it is at work there now. Nothing was recorded since"
@@ -160,6 +164,17 @@ class Lease:
                 return
             except ObjectStoreError:
                 continue  # the store is away; when it is back, the entity tag tells
+
+    def _renewed_unheard(self) -> bool:
+        """Whether what stands there is an earlier renewal of ours, whose answer got lost."""
+        try:
+            held, tag = self._object.read()
+        except (FileNotFoundError, ObjectStoreError):
+            return False
+        if _parsed(held).get("token") != self._owner["token"]:
+            return False
+        self._tag = tag
+        return True
 
 
 def _this_process() -> dict[str, Any]:

@@ -21,12 +21,23 @@ class Cell:
         values: (h, w, 3) uint8, or (h, w) numbers of the grid's scale.
         under: (s, s, 3) uint8 that the numbers are laid over, or None.
         mark: row and column of a pixel to mark, in the picture's pixels; None = none.
+        spacing: pixels between two numbers, the first of which stands for pixel 0 and its surroundings; 0 = together
+            they fill the picture, each a part of it.
     """
 
     values: NDArray[Any]
     title: str = ""
     under: NDArray[np.uint8] | None = None
     mark: tuple[int, int] | None = None
+    spacing: int = 0
+
+    def extent(self, side: int) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top edge in a picture of `side` pixels."""
+        if not self.spacing:
+            return -0.5, side - 0.5, side - 0.5, -0.5
+        rows, columns = self.values.shape
+        before = -self.spacing / 2
+        return before, before + columns * self.spacing, before + rows * self.spacing, before
 
 
 def grid_of_maps(
@@ -58,7 +69,7 @@ def grid_of_maps(
                     axis.imshow(cell.under, extent=extent, interpolation="nearest")
                 drawn = axis.imshow(
                     cell.values,
-                    extent=extent,
+                    extent=cell.extent(side),
                     cmap="cividis",
                     vmin=0,
                     vmax=high,
@@ -67,6 +78,7 @@ def grid_of_maps(
                 )
             if cell.mark is not None:
                 axis.plot([cell.mark[1]], [cell.mark[0]], marker="+", color="#D55E00", markersize=12, markeredgewidth=2)
+            axis.set(xlim=extent[:2], ylim=extent[2:])
             axis.set_title(cell.title, fontsize=8)
         if row_titles:
             axes[number][0].set_ylabel(row_titles[number], fontsize=8)

@@ -198,7 +198,14 @@ class ObjectPath:
             file.seek(0)
             yield cast(BinaryIO, file)
 
-    def write(self, content: bytes, *, replacing: str | None = None, only_new: bool = False) -> str:
+    def write(
+        self,
+        content: bytes,
+        *,
+        replacing: str | None = None,
+        only_new: bool = False,
+        patience: timedelta = PATIENCE,
+    ) -> str:
         """Write the object in one step; returns its entity tag.
 
         Args:
@@ -211,7 +218,9 @@ class ObjectPath:
         mode: Any = "create" if only_new else {"e_tag": replacing} if replacing else "overwrite"
         with _reaching(self):
             try:
-                written = obstore.put(self._client(), self.key, content, mode=mode, use_multipart=False)
+                written = obstore.put(
+                    _client(self.bucket, "", patience, _settings()), self.key, content, mode=mode, use_multipart=False
+                )
             except (PreconditionError, AlreadyExistsError):
                 # an answer that got lost makes the client ask again, and then our own first write is in the way
                 with _reaching(self):
@@ -332,7 +341,10 @@ def _client(bucket: str, prefix: str, patience: timedelta, settings: tuple[tuple
     return S3Store(
         bucket,
         prefix=prefix or None,
-        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://")), "timeout": _REQUEST},
+        client_options={
+            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+            "timeout": min(_REQUEST, patience),
+        },
         retry_config={"max_retries": 1000, "retry_timeout": patience, "backoff": {"max_backoff": timedelta(seconds=5)}},
         **config,
     )

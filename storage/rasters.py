@@ -59,6 +59,10 @@ class GridReader:
     resampling: str = "bilinear"
     region: Path | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, which may run in another folder: the same region."""
+        return {**self.__dict__, "region": self.region and self.region.absolute()}
+
     @cached_property
     def _outline(self) -> Geometry | None:
         if self.region is None:

@@ -53,3 +53,11 @@ class SegmentedLog:
         self._last = content
         self._copy.write(lines)
         self._copy.flush()
+
+    def remove(self) -> None:
+        """Delete the log; its local copy stays empty."""
+        for segment in self.prefix.iterdir():
+            segment.unlink(missing_ok=True)
+        self._copy.truncate(0)
+        self._copy.seek(0)
+        self._number, self._last, self._tag = 0, b"", ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -51,6 +52,10 @@ class Source:
     variable: str = ""
     image_bands: tuple[int, ...] = ()
     parts: tuple[Source, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, which may run in another folder: the same file."""
+        return {**self.__dict__, "path": self.path if is_remote(self.path) else str(Path(self.path).absolute())}
 
 
 @dataclass(frozen=True, kw_only=True)

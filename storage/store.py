@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, cast
 
 import numpy as np
@@ -59,7 +60,8 @@ class RunStore(Generic[P]):
         self.path: P = path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        """For a worker, which may run in another folder: the same store."""
+        return {"path": self.path.absolute() if isinstance(self.path, Path) else self.path}
 
     @cached_property
     def _group(self) -> zarr.Group:

@@ -47,14 +47,31 @@ class Equipment(WorkerPlugin):
         self.name = name
         self._make = make
         self.tool: Callable[..., Mapping[str, Any]] | None = None
+        self._failure: Exception | None = None
 
     def setup(self, worker: Any) -> None:
         # a block that fails is reported once, by the driver, after its last attempt
         logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
-        self.tool = self._make()
+        try:
+            self.tool = self._make()
+        except Exception as error:
+            # Dask lets a worker that joins later take tasks all the same, and tells nobody
+            self._failure = error
+            raise
 
     def teardown(self, worker: Any) -> None:
         self.tool = None
+
+    def ready(self, address: str) -> Callable[..., Mapping[str, Any]]:
+        """The tool.
+
+        Raises:
+            UnlikeWorkerError: this worker could not make it.
+        """
+        if self.tool is None:
+            why = f"{type(self._failure).__name__}: {self._failure}" if self._failure else "it has been taken away"
+            raise UnlikeWorkerError(f"worker {address} joined, but could not make its tool: {why}")
+        return self.tool
 
     def describe(self) -> dict[str, Any]:
         """What the tool says of its arithmetic; nothing, if it has none."""
@@ -66,17 +83,18 @@ def use_equipment(equipment: str, item: Any, arithmetic: Mapping[str, Any] | Non
     """Run on a worker: give `item` to the tool that `equipment` made there.
 
     Raises:
-        UnlikeWorkerError: the tool here describes another arithmetic than `arithmetic`.
+        UnlikeWorkerError: this worker could not make the tool, or it describes another arithmetic than `arithmetic`.
     """
     worker = get_worker()
     plugin = worker.plugins[equipment]
-    assert isinstance(plugin, Equipment) and plugin.tool is not None
+    assert isinstance(plugin, Equipment)
+    tool = plugin.ready(worker.address)
     if arithmetic is not None and (found := plugin.describe()) != arithmetic:
         raise UnlikeWorkerError(
             f"worker {worker.address} joined, but computes otherwise than those before it: {found}, not {arithmetic}"
         )
     try:
-        return plugin.tool(item)
+        return tool(item)
     except Exception as error:
         # a cause that cannot be pickled (rasterio has such) would cost the error its type on the way back
         error.__cause__ = error.__context__ = None

@@ -45,6 +45,10 @@ class Log(Protocol):
         """Add whole lines: when this returns, they are durable, and at the end of the local file."""
         ...
 
+    def remove(self) -> None:
+        """Delete all lines, wherever they are kept."""
+        ...
+
 
 class FileLog:
     """A log that is its local file.
@@ -65,6 +69,9 @@ class FileLog:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 class Ledger:
@@ -165,6 +172,11 @@ class Ledger:
     def forget(self, blocks: Iterable[str], *, reason: str) -> None:
         """Set blocks back to pending: quarantined ones on request, finished ones whose bytes turned out wrong."""
         self.append([Entry(block=block, state="pending", facts={"reason": reason}) for block in blocks])
+
+    def remove(self) -> None:
+        """Forget all blocks, and delete what is written of them."""
+        self._log.remove()
+        self._where, self._counts = {}, Counter()
 
     def forget_failed(self, reason: str) -> None:
         """Set all quarantined blocks back to pending."""

@@ -5,13 +5,15 @@ radar images", and Luppino et al.'s implementation of it for their comparisons: 
 coupling layers of 20 channels with sigmoids. First both encoders are trained as denoising autoencoders. Then the second
 date's encoder stays as it is, and the first's minimises
 
-    mean of P · (d − λ),  d = distance of the two codes of a pixel,  P in [0, 1] = the pixel is unchanged
+    mean of P · (d − λ),  d = distance of the two codes of a pixel,  P = the pixel is unchanged
 
-over its weights and, in turn, over P, which is 1 where d < λ and else 0: pixels that agree are drawn together, others
-are left alone. The paper trains on the very pair it then detects changes in; here it is all pairs of the training
-split. Labels have no part in training but to tell valid pixels; validation chooses epoch and threshold, as for every
-method. Values are dropped where the paper adds noise, and decoders are linear: bands are standardised here, not scaled
-to −1 … 1.
+over its weights and, in turn, over P: pixels that agree are drawn together, others are left alone. As in Luppino et
+al.'s code all pixels are drawn together at first (P = 1 here, where theirs is random), because two encoders that were
+trained apart agree nowhere; then P is 1 up to Otsu's threshold of the pair's d. (The paper has 1 where d < λ, which no
+pixel of twenty channels may ever be.) The paper trains on the very pair it then detects changes in; here it is all
+pairs of the training split. Labels have no part in training but to tell valid pixels; validation chooses epoch and
+threshold, as for every method. Values are dropped where the paper adds noise, decoders are linear, and one learning
+rate serves both phases: bands are standardised here, not scaled to −1 … 1.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import math
 from itertools import pairwise
 
 import torch
+from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
@@ -29,6 +32,8 @@ _COUPLING_LAYERS = 3
 _LAMBDA = 0.2
 _AUTOENCODING = 1 / 3
 """Share of all steps that the autoencoders are trained; 250 passes of 750 in Luppino et al.'s."""
+_DRAWING_ALL = _AUTOENCODING + 12 / 750
+"""Until when all pixels are drawn together."""
 
 
 class SCCN(PeerNetwork):
@@ -46,11 +51,17 @@ class SCCN(PeerNetwork):
         self.corruption = nn.Dropout(0.1)
         self.first, self.second = _encoder(bands, width), _encoder(bands, width)
         self.first_decoder, self.second_decoder = nn.Conv2d(width, bands, 1), nn.Conv2d(width, bands, 1)
-        self.autoencoding = True
+        self.autoencoding, self.drawing_all = True, False
 
     def begin_step(self, done: float) -> None:
-        """Autoencoders in the first third of training, then coupling."""
+        """Autoencoders in the first third of training, then coupling, at first of all pixels."""
         self.autoencoding = done < _AUTOENCODING
+        self.drawing_all = _AUTOENCODING <= done < _DRAWING_ALL
+
+    @property
+    def prepared(self) -> bool:
+        """Not before the encoders have been drawn together."""
+        return not self.autoencoding
 
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to its codes as the first and as the second date, (B, width, H, W) in [0, 1] each."""
@@ -75,12 +86,18 @@ class SCCN(PeerNetwork):
                 (self.second_decoder(self.second(seen_after)) - after).float(),
             )
             return (sum(error.square().mean(dim=1) for error in errors),)
-        excess = _apart(self.first(before), self.second(after).detach()) - _LAMBDA
-        return (excess.clamp(max=0),)  # P · (d − λ) for the P that makes it least
+        apart = _apart(self.first(before), self.second(after).detach())
+        return ((apart - _LAMBDA) * (1.0 if self.drawing_all else _unchanged(apart)),)
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     return vector_norm(a.float() - b.float(), dim=1)
+
+
+def _unchanged(apart: Tensor) -> Tensor:
+    """P: 1 up to Otsu's threshold of each pair's own distances, (b, H, W), and 0 beyond."""
+    cuts = [threshold_otsu(of_pair) for of_pair in apart.detach().cpu().numpy()]
+    return (apart.detach() <= apart.new_tensor(cuts)[:, None, None]).to(apart.dtype)
 
 
 def _encoder(bands: int, width: int) -> nn.Sequential:

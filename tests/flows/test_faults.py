@@ -18,6 +18,7 @@ import pytest
 import xarray as xr
 from prefect import flow
 
+from dasnet.bundle import load_bundle
 from flows.detect import detect_changes, predictor_factory, run_detection
 from flows.run_directory import RunDirectory
 from storage.errors import InputError
@@ -59,7 +60,8 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_finished(run: Path, pair: S
 
     @flow
     def disturbed() -> None:
-        run_detection(request, partial(_fill_the_disk_then, hog, predictor_factory(request)))
+        make = predictor_factory(request, load_bundle(request.bundle).digest)
+        run_detection(request, partial(_fill_the_disk_then, hog, make))
 
     with pytest.raises((OSError, RuntimeError)) as ended:
         disturbed()

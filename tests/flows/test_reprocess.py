@@ -26,12 +26,13 @@ from prefect.client.orchestration import get_client
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from dasnet.bundle import load_bundle, save_bundle
+from dasnet.inference import DasnetPredictor
 from flows.archive_config import ReprocessRequest
 from flows.archive_job import ArchiveJob, read_name, resolve_archive
 from flows.archive_overview import ArchiveSummary
 from flows.archive_work import PAIRS, cell_work, set_back_pairs, work_of
 from flows.config import DetectRequest
-from flows.detect import detect_changes, load_predictor
+from flows.detect import detect_changes
 from flows.failures import FailedCellsError
 from flows.reprocess import reprocess_archive, run_reprocessing
 from flows.run_directory import DifferentRunError
@@ -372,6 +373,10 @@ def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
     assert len(list((output / "images").glob("*.zarr"))) == 4  # nothing was read again
 
 
+def plain_predictor() -> Predictor:
+    return DasnetPredictor(load_bundle("synthetic"), device="cpu", precision="float32")
+
+
 class FailsOnce:
     """A predictor that cannot compute blocks with bright pixels in a corner; a scripted fault of one cell."""
 
@@ -389,7 +394,7 @@ class FailsOnce:
 
 
 def failing_predictor(flag: Path) -> FailsOnce:
-    return FailsOnce(load_predictor("synthetic", device="cpu", precision="float32", batch=None, compile=False), flag)
+    return FailsOnce(plain_predictor(), flag)
 
 
 def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
@@ -520,7 +525,7 @@ class OtherArithmetic:
 
 
 def other_arithmetic() -> OtherArithmetic:
-    return OtherArithmetic(load_predictor("synthetic", device="cpu", precision="float32", batch=None, compile=False))
+    return OtherArithmetic(plain_predictor())
 
 
 def test_an_archive_outlives_a_version_of_torch_and_no_pair_is_of_two(
