@@ -21,7 +21,7 @@ from torch import Tensor
 from dasnet.blending import DISAGREEMENT_BINS, NODATA, Blend
 from dasnet.bundle import Bundle, build_model
 from dasnet.errors import PredictorError
-from dasnet.inference_network import Precision, prepare
+from dasnet.inference_network import InferenceNetwork, Precision, prepare
 from dasnet.model import upsample
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 # A CPU gains nothing from more windows at a time, and which kernel it takes for several depends on the machine.
 _BATCH_CPU = 1
 _BATCH_CUDA = 16
+_SPARE_BYTES = 1 << 30  # a block of 2048 px with its halo, two dates, and its blending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,11 @@ class DasnetPredictor:
         Args:
             device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
             precision: see :func:`dasnet.inference_network.prepare`.
-            batch: windows at a time on a GPU, which halves it when it runs out of memory; None = 16.
+            batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
 
         Raises:
-            PredictorError: no such device or precision, or a batch below 1.
+            PredictorError: no such device or precision, or a batch below 1, or one that does not fit into memory.
         """
         if batch is not None and batch < 1:
             raise PredictorError(f"a batch of {batch} windows computes nothing: use 1 or more")
@@ -89,7 +90,7 @@ class DasnetPredictor:
         network = prepare(build_model(bundle), device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
-        self._batch = (batch or _BATCH_CUDA) if self._on_gpu else _BATCH_CPU
+        self._batch = self._fitting(network, batch) if self._on_gpu else _BATCH_CPU
         if compile:
             network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
         self._network = network
@@ -157,11 +158,12 @@ class DasnetPredictor:
                     probabilities = self._window_probabilities(
                         pixels, usable, windows, size=size, batch=batch, earlier=earlier, later=later
                     )
-                except torch.OutOfMemoryError:
-                    if batch == 1:
-                        raise
-                    self._shrink(to=batch // 2)
-                    continue
+                except torch.OutOfMemoryError as error:
+                    # not with fewer windows: the bits of this block, and of those to come, would be others
+                    raise torch.OutOfMemoryError(
+                        f"{error}; a batch of {batch} windows no longer fits beside what else is on {self._device}: "
+                        f"free it and go on, or begin anew with a smaller --batch"
+                    ) from error
                 for (y, x), probability in zip(windows, probabilities, strict=False):
                     blend.add(probability, y=y, x=x)
                 done += len(windows)
@@ -242,11 +244,16 @@ class DasnetPredictor:
             taken = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
             raise PredictorError(f"the bundle takes {taken}, not {bands} of {images.dtype}")
 
-    def _shrink(self, *, to: int) -> None:
-        self._batch = min(self._batch, to)
-        _log.warning("out of memory on %s: going on with %d windows at a time", self._device, self._batch)
-        if self._on_gpu:
-            torch.cuda.empty_cache()
+    def _fitting(self, network: InferenceNetwork, batch: int | None) -> int:
+        wanted = batch or _BATCH_CUDA
+        found = network.largest_batch(
+            wanted, bands=len(self._bundle.bands), side=self._bundle.window, spare=_SPARE_BYTES
+        )
+        if batch is not None and found < batch:
+            raise PredictorError(f"a batch of {batch} windows does not fit onto {network.device}, {found} do")
+        if found < wanted:
+            _log.warning("%d windows at a time fit onto %s, not %d", found, network.device, wanted)
+        return found
 
     @contextmanager
     def _reproducible(self) -> Iterator[None]:

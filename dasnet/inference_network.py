@@ -54,6 +54,35 @@ class InferenceNetwork:
             return self
         return replace(self, embed=embed, compare=compare, compiled=True)
 
+    def largest_batch(self, most: int, *, bands: int, side: int, spare: int) -> int:
+        """How many windows fit at a time: `most`, halved until two dates of so many fit into memory.
+
+        Found before anything is computed, since bits on a GPU depend on the batch.
+
+        Args:
+            spare: bytes that must be left beside them, for the block that the windows are cut from.
+
+        Raises:
+            torch.OutOfMemoryError: not even one does.
+        """
+        batch = most
+        while True:
+            try:
+                with torch.inference_mode():
+                    block = torch.empty(spare, dtype=torch.uint8, device=self.device)
+                    before, after = (
+                        self.embed(torch.zeros((batch, bands, side, side), device=self.device)) for _ in range(2)
+                    )
+                    self.compare(before, after)
+                    del block, before, after
+                return batch
+            except torch.OutOfMemoryError:
+                if batch == 1:
+                    raise
+            batch //= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
     @property
     def arithmetic(self) -> str:
         """What the bits depend on beside the weights: the GPU's model or the CPU's vector instructions."""

@@ -251,6 +251,8 @@ class ArchiveWork:
         seconds = self.expected_seconds
         if seconds is not None:
             lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
+        elif job.request.cluster.kind != "local":
+            lines.append(("time", "not known before it runs: nothing is measured on the cluster's devices"))
         return lines
 
     @property

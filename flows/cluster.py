@@ -95,6 +95,22 @@ def local_layout(config: ClusterConfig) -> ClusterLayout:
     return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))
 
 
+def planned_layout(config: ClusterConfig) -> ClusterLayout:
+    """Workers and lanes as far as they are known before anything runs: a scheduler may get more.
+
+    Raises:
+        ClusterError, CertificateError: as :func:`require_cluster`.
+    """
+    if config.kind == "local":
+        return local_layout(config)
+    if config.kind == "cuda":
+        from dask_cuda.utils import get_n_gpus
+
+        return ClusterLayout(workers=config.workers or get_n_gpus(), lanes=config.lanes or 1)
+    with _client(config) as client:
+        return _joined_layout(client, config)
+
+
 def require_cluster(config: ClusterConfig) -> None:
     """Whether the cluster can be had, before anything is written.
 
@@ -271,7 +287,10 @@ def _running(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
                 f"the Dask scheduler at {scheduler_address(config.kind)} has {found} of {wanted} workers after "
                 f"{_WORKERS_PATIENCE_S:.0f} s"
             ) from error
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        threads = min(worker["nthreads"] for worker in workers)
-        lanes = config.lanes or max(1, threads - 1)
-        yield client, ClusterLayout(workers=len(workers), lanes=lanes)
+        yield client, _joined_layout(client, config)
+
+
+def _joined_layout(client: Client, config: ClusterConfig) -> ClusterLayout:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    threads = min((worker["nthreads"] for worker in workers), default=1)
+    return ClusterLayout(workers=len(workers) or config.workers or 1, lanes=config.lanes or max(1, threads - 1))

@@ -69,9 +69,8 @@ def plan(request: CompareRequest) -> DatasetStore:
     """Open the dataset, see that it can answer; refuse what cannot work for any method."""
     require_cluster(request.cluster)
     store = open_dataset(request.dataset)
-    # without training pixels, or with weights that do not fit, some methods fail: the others have their rows
-    all_trained = all(variant.is_trained for variant in request.variants)
-    for split in ("train", "val", "test") if all_trained else ("val", "test"):
+    trained = any(variant.is_trained for variant in request.variants)
+    for split in ("train", "val", "test") if trained else ("val", "test"):
         indices = store.indices(split)
         for kind in ("changed", "unchanged"):
             if not store.pixels(kind)[indices].any():
@@ -83,7 +82,8 @@ def plan(request: CompareRequest) -> DatasetStore:
         for variant in request.variants
         for one in request.trainings(variant)
     }
-    if all_trained and backbones <= set(request.backbone_weights):
+    # weights that do not fit make some methods fail: the others have their rows
+    if all(variant.is_trained for variant in request.variants) and backbones <= set(request.backbone_weights):
         for backbone, path in request.backbone_weights.items():
             load_backbone(path, backbone, in_bands=len(store.bands))
     artifacts.show_table(

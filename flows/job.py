@@ -14,7 +14,7 @@ import psutil
 from odc.geo.geobox import GeoBox
 
 from dasnet.bundle import Bundle, load_bundle
-from flows.cluster import local_layout, require_cluster
+from flows.cluster import planned_layout, require_cluster
 from flows.config import DetectRequest, InferenceRequest
 from flows.quantities import volume
 from flows.untrained_model import UntrainedModel, choose_untrained, is_untrained
@@ -126,12 +126,15 @@ class Job:
             ("writes", f"{volume(plan.bytes_out)} of probability; at most {volume(plan.disk_bytes)} on disk"),
             (
                 "workers",
-                f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each",
+                f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each"
+                + (", or more if more workers join" if self.request.cluster.is_running else ""),
             ),
         ]
         seconds = plan.expected_seconds
         if seconds is not None:
             lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
+        elif self.request.cluster.kind != "local":
+            lines.append(("time", "not known before it runs: nothing is measured on the cluster's devices"))
         return lines
 
 
@@ -261,7 +264,7 @@ def plan_of(request: InferenceRequest, bundle: Bundle | UntrainedModel, grid: Ge
     overlap = usual if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
-    layout = local_layout(request.cluster)
+    layout = planned_layout(request.cluster)
     return Plan(
         blocks=BlockGrid(height=grid.height, width=grid.width, size=request.block),
         lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),

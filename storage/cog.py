@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from storage.errors import IntegrityError
-from storage.objects import Location
+from storage.objects import Location, ObjectPath
 from storage.publish import publish, scratch_of
 from storage.store import NODATA, PROBABILITY_SCALE
 
@@ -179,6 +180,9 @@ def write_layer(
         "compress": "LZW",
         "BIGTIFF": "IF_SAFER",
     }
+    if not isinstance(path, ObjectPath):
+        for left in path.parent.glob(f".{path.stem}-*"):  # by a process that was killed here, twice as large as the COG
+            rmtree(left) if left.is_dir() else left.unlink()
     with (
         rasterio.Env(**_GDAL),
         TemporaryDirectory(prefix=f".{path.stem}-", dir=scratch_of(path)) as folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from dasnet.bundle import Bundle, build_model
 from dasnet.errors import PredictorError
 from dasnet.inference import DasnetPredictor
+from dasnet.inference_network import InferenceNetwork
 from dasnet.model import upsample
 from tests.dasnet.blocks import BUNDLE, LATTICE, SIZE, made, scene, whole
 from tiling.grid import Box
@@ -116,29 +118,40 @@ def test_a_date_of_a_series_is_embedded_once() -> None:
     assert whole(predictor, images, np.ones_like(valid)).windows_computed * 4 == images_seen
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    images, valid = scene()
-    expected = whole(DasnetPredictor(BUNDLE), images, valid).probability
-    predictor = DasnetPredictor(BUNDLE)
-    predictor._batch = 5  # as on a GPU; a CPU takes one window at a time
-    embed = predictor._network.embed
+def test_as_many_windows_as_fit_are_taken_and_that_is_settled_before_the_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
 
     def small_memory(images: Tensor) -> Tensor:
-        if len(images) > 2 * 2:
+        tried.append(len(images))
+        if len(images) > 5:
             raise torch.OutOfMemoryError("scripted")
-        return embed(images)
+        return images
 
-    replace_embed(predictor, small_memory)
+    network = InferenceNetwork(
+        embed=small_memory, compare=lambda a, b: a - b, device=torch.device("cpu"), dtype=torch.float32
+    )
+    assert network.largest_batch(16, bands=3, side=32, spare=0) == 4
+    assert tried == [16, 8, 4, 4]
+    assert network.largest_batch(5, bands=3, side=32, spare=0) == 5
+    monkeypatch.setattr("dasnet.inference._SPARE_BYTES", 0)
+    predictor = DasnetPredictor(BUNDLE)
     with caplog.at_level(logging.WARNING):
-        np.testing.assert_array_equal(whole(predictor, images, valid).probability, expected)
-    assert predictor.describe()["batch"] == 2
-    assert "2 windows at a time" in caplog.text
+        assert predictor._fitting(network, None) == 4
+    assert "4 windows at a time fit onto cpu, not 16" in caplog.text
+    with pytest.raises(PredictorError, match="a batch of 8 windows does not fit onto cpu, 4 do"):
+        predictor._fitting(network, 8)
 
     def no_memory(images: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("scripted")
 
-    replace_embed(predictor, no_memory)
     with pytest.raises(torch.OutOfMemoryError):
+        replace(network, embed=no_memory).largest_batch(16, bands=3, side=32, spare=0)
+    # in the middle of a run the batch stays, whatever happens: equal descriptions promise equal bytes
+    images, valid = scene()
+    replace_embed(predictor, no_memory)
+    with pytest.raises(torch.OutOfMemoryError, match=r"scripted; a batch of 1 windows .* a smaller --batch"):
         whole(predictor, images, valid)
 
 

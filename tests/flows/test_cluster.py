@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,16 +21,21 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from pydantic import ValidationError
 
+from dasnet.bundle import bundle_path, load_bundle
+from dasnet.errors import BundleError
 from flows import cluster
 from flows.certificates import Certificates, make_certificates
 from flows.cluster import ClusterLayout, connect, cuda_options, local_layout, require_cluster
-from flows.config import ClusterConfig
-from flows.detect import detect_changes
+from flows.config import ClusterConfig, DetectRequest
+from flows.detect import detect_changes, predictor_factory
 from flows.errors import CertificateError, ClusterError
 from flows.prefect_server import flush_logs
+from storage.mosaics import open_mosaic
+from storage.rasters import GridReader
+from storage.store import RunStore
 from storage.synthesize import SyntheticPair
 from tests.conftest import ROOT
 from tests.flows.conftest import Dasnet, request_for
@@ -78,6 +85,51 @@ def test_an_existing_scheduler_gives_the_same_bytes_and_lives_on(
     with connect(config) as (client, layout):
         assert layout == ClusterLayout(workers=1, lanes=1)
         assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_what_a_killed_run_left_on_a_scheduler_is_taken_away_by_the_next(
+    pair: SyntheticPair, tmp_path: Path, foreign_scheduler: str
+) -> None:
+    with Client(foreign_scheduler, set_as_default=False) as killed:
+        name = f"infer-1-of-dasnet-{killed.id}"
+        killed.register_plugin(Equipment(name, lambda: len), name=name)
+        mine = Equipment("somebody else's", lambda: len)
+        killed.register_plugin(mine, name=mine.name)
+    detect_changes(request_for(pair, tmp_path / "run", cluster=ClusterConfig(kind=foreign_scheduler)))
+    with Client(foreign_scheduler, set_as_default=False) as client:
+        left = client.run_on_scheduler(lambda dask_scheduler: sorted(map(str, dask_scheduler.worker_plugins)))
+        on_workers = client.run(lambda dask_worker: sorted(map(str, dask_worker.plugins)))
+    assert mine.name in left and not [found for found in left if "-of-dasnet-" in found]
+    for names in on_workers.values():
+        assert mine.name in names and not [found for found in names if "-of-dasnet-" in found]
+
+
+def test_a_bundle_that_is_another_one_where_it_is_loaded_ends_the_run(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.safetensors"
+    shutil.copy(bundle_path("synthetic"), copy)
+    request = DetectRequest(before="a.tif", after="b.tif", output=tmp_path / "run", bundle=str(copy))
+    make = predictor_factory(request, load_bundle(copy).digest)
+    assert make().describe()["precision"]
+    shutil.copy(bundle_path("water-extent"), copy)
+    with pytest.raises(BundleError, match=r"mine\.safetensors on .* has SHA-256 .*replaced meanwhile"):
+        make()
+
+
+def test_what_travels_to_workers_names_the_same_files_from_any_folder(
+    pair: SyntheticPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    shutil.copy(pair.before, tmp_path / "a/before.tif")
+    monkeypatch.chdir(tmp_path / "a")
+    mosaic = open_mosaic("before.tif")
+    reader = GridReader(mosaic=mosaic, grid=mosaic.grid, bands=(1, 2, 3))
+    expected, _ = reader.read(rows=slice(0, 64), cols=slice(0, 64))
+    sent = pickle.dumps((reader, RunStore(Path("run/run.zarr"))))
+    monkeypatch.chdir(tmp_path / "b")
+    received, store = pickle.loads(sent)
+    assert np.array_equal(received.read(rows=slice(0, 64), cols=slice(0, 64))[0], expected)
+    assert store.path == tmp_path / "a/run/run.zarr"
 
 
 def test_nobody_at_the_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

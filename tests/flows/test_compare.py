@@ -239,16 +239,48 @@ def test_a_torn_bundle_stops_no_other_and_failed_samples_are_tried_again(
     before = [line for line in lines(output / "robustness.csv") if line["method"] == "dasnet"]
     (torn,) = output.glob("trainings/fc-siam-diff-seed0-*/bundle.safetensors")
     torn.write_bytes(torn.read_bytes()[:1000])
+    checkpoint = torn.parent / "training/checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[:1000])
     (path,) = (output / "ledger").glob("robustness-dasnet-seed0-*")
     ledger = Ledger(output / "ledger", path.stem)
     block = next(ledger.entries("done")).block
     ledger.append([Entry(block=block, state="failed", facts={"error": "scripted", "attempts": 3})])
-    with pytest.raises(FailedMethodsError, match=r"2 failed[\s\S]*fc-siam-diff-seed0[\s\S]*robustness of fc-siam-diff"):
+    with pytest.raises(FailedMethodsError, match=r"1 failed[\s\S]*fc-siam-diff-seed0"):
         compare_methods(request(dataset, output, seeds=1, robustness=True))
     rows = {line["row"]: line for line in lines(output / "tables.csv")}
     assert rows["dasnet"]["results"] == "1" and rows["fc-siam-diff"]["results"] == "0"
     assert lines(output / "robustness.csv") == before
-    assert "robustness of fc-siam-diff failed" in (output / "report.html").read_text()
+
+    # with its checkpoint it is made again, the same
+    checkpoint.write_bytes(whole)
+    again = compare_methods(request(dataset, output, seeds=1))
+    assert again.trained == 1
+    found, expected = (
+        {row.name: row.results[0] for row in summary.tables["methods"]}["fc-siam-diff"]
+        for summary in (again, compared[1])
+    )
+    assert found == expected
+
+
+def test_what_cannot_be_shown_costs_no_table_and_no_other_curve(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("scripted")
+
+    output, _ = compared
+    (output / "tables.md").unlink()
+    monkeypatch.setattr("flows.comparison_report._called", full)
+    monkeypatch.setattr("flows.robustness._scored", full)
+    with pytest.raises(
+        FailedMethodsError, match=r"2 failed[\s\S]*robustness of fc-siam-diff: OutOfMemoryError: scripted"
+    ):
+        compare_methods(request(dataset, output, seeds=1, robustness=True))
+    assert "| fc-siam-diff | 1 |" in (output / "tables.md").read_text()
+    page = (output / "report.html").read_text()
+    assert "fc-siam-diff is not shown side by side: OutOfMemoryError: scripted" in page
+    assert "Test samples with change, drawn before any method saw them" in page, "cva is shown"
 
 
 def test_a_cost_that_cannot_be_measured_leaves_the_scores(
@@ -318,8 +350,11 @@ def test_backbones_start_from_the_weights_that_are_given(dataset: Path, tmp_path
 
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "ours.pth")
     with pytest.raises(TrainingError, match=r"does not fit the backbone mobilenet_v3 of 3 bands"):
-        compare_methods(request(dataset, tmp_path / "new", **asked))
+        compare_methods(request(dataset, tmp_path / "new", **asked, methods=("dasnet",)))
     assert not (tmp_path / "new").exists()
+    with pytest.raises(FailedMethodsError, match=r"1 failed[\s\S]*dasnet-seed0[\s\S]*does not fit the backbone"):
+        compare_methods(request(dataset, tmp_path / "new", **asked, methods=("dasnet", "cva")))
+    assert "| cva | none |" in (tmp_path / "new/tables.md").read_text()
 
 
 def test_tables_share_trainings(tmp_path: Path) -> None:

@@ -309,6 +309,23 @@ def test_float_images_beyond_the_augmentations_range_are_refused(prefect_ui: str
     assert not (tmp_path / "t").exists()
 
 
+def test_without_a_test_split_there_is_a_bundle_without_test_scores(prefect_ui: str, tmp_path: Path) -> None:
+    """A split whose samples have no change cannot be scored either: the work of all epochs must not be lost for it."""
+    random = np.random.default_rng(4)
+    for split, count in (("train", 4), ("val", 2), ("test", 0)):
+        for folder in ("A", "B", "label"):
+            (tmp_path / "in" / split / folder).mkdir(parents=True)
+        for number in range(2):
+            for folder, pixels in zip(("A", "B", "label"), squares(random, 64, 64, count), strict=True):
+                Image.fromarray(pixels).save(tmp_path / "in" / split / folder / f"{number}.png")
+    prepare_dataset(PrepareRequest(source=tmp_path / "in", output=tmp_path / "out", window=64, resolution=1.0))
+    summary = train(request(tmp_path / "out", tmp_path / "t", changes={**SMALL, "epochs": 1}))
+    assert summary.test is None and summary.report.exists()
+    bundle = load_bundle(summary.bundle)
+    assert "test" not in bundle.metrics and "no test split with both classes" in bundle.card
+    assert "data:image/png" in summary.report.read_text()
+
+
 def test_a_bundle_for_other_images_is_refused(dataset: Path, trained: Path, prefect_ui: str, tmp_path: Path) -> None:
     from dasnet.bundle import random_bundle, save_bundle
     from dasnet.model import Architecture

@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
 
 from storage import locks
-from storage.errors import InputError, StaleWriteError, TakenOverError
+from storage.errors import InputError, ObjectStoreError, StaleWriteError, TakenOverError
 from storage.locks import Lease
 from storage.objects import ObjectPath, location, refuse_credentials
 from storage.publish import claim_directory, publish, write_json_atomically
@@ -227,6 +228,11 @@ def test_a_ledger_in_a_bucket(bucket: ObjectPath) -> None:
         assert [reader.state(block) for block in "abc"] == ["done", "pending", "pending"]
         assert reader.entry("a").facts == {"digest": "1"}
         assert reader.unreadable_lines == 0
+    ledger.remove()
+    assert list(bucket.walk()) == [] and ledger.state("a") == "pending" and list(ledger.entries("done")) == []
+    ledger.append([Entry(block="c", state="done")])
+    assert Ledger.kept_in(SegmentedLog(bucket)).state("c") == "done"
+    assert ledger.entry("c").state == "done" and [entry.block for entry in ledger.entries("done")] == ["c"]
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["first line", "later line"])
@@ -310,6 +316,30 @@ def test_a_lock_of_another_machine_that_is_renewed_is_respected(bucket: ObjectPa
     finally:
         ended.set()
         renewing.join()
+
+
+def test_a_renewal_whose_answer_got_lost_is_no_takeover(bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT_S", 0.1)
+    write, unheard = ObjectPath.write, threading.Event()
+
+    def losing_one_answer(path: ObjectPath, content: bytes, **options: Any) -> str:
+        tag = write(path, content, **options)
+        if path.name == ".lock" and options.get("replacing") and not unheard.is_set():
+            unheard.set()
+            raise ObjectStoreError("scripted: no answer")
+        return tag
+
+    monkeypatch.setattr(ObjectPath, "write", losing_one_answer)
+    with Lease(bucket) as lease:
+        assert unheard.wait(30)
+        time.sleep(1.5)  # a beat later its time stands otherwise in the object, so that it is not known again
+        lease.require()
+        first = (bucket / ".lock").facts()
+        time.sleep(1.5)
+        second = (bucket / ".lock").facts()
+        assert first is not None and second is not None and first.tag != second.tag, "it goes on renewing"
+        lease.require()
+    assert not (bucket / ".lock").exists()
 
 
 def test_an_owner_that_slept_too_long_notices(bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:

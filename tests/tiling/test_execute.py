@@ -132,6 +132,33 @@ def test_a_worker_that_computes_otherwise_ends_the_run_and_its_block_is_not_take
     client.unregister_worker_plugin("calculator")
 
 
+class Unmakeable:
+    """Makes a tool on all workers but those that join while a file is there."""
+
+    def __init__(self, obstacle: Path) -> None:
+        self._obstacle = obstacle
+
+    def __call__(self) -> Calculator:
+        if self._obstacle.exists():
+            raise FileNotFoundError("no such bundle here")
+        return Calculator("cuda")
+
+
+def test_a_worker_that_joins_and_cannot_make_its_tool_is_named_with_its_reason(client: Client, tmp_path: Path) -> None:
+    """Dask itself lets it take blocks, and says nothing."""
+    client.register_plugin(Equipment("unmakeable", Unmakeable(tmp_path / "obstacle")), name="unmakeable")
+    (tmp_path / "obstacle").touch()
+    client.restart()
+    client.wait_for_workers(2, timeout=120)
+    runner = BoundedRunner(
+        client=client, equipment="unmakeable", items=[("a", 1)], in_flight=1, arithmetic={"device": "cuda"}
+    )
+    with pytest.raises(UnlikeWorkerError, match=r"could not make its tool: FileNotFoundError: no such bundle here"):
+        list(runner.advance(1))
+    runner.cancel()
+    client.unregister_worker_plugin("unmakeable")
+
+
 def test_a_cluster_that_grows_is_given_more_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "_COUNTING_S", 0.0)
     taken: list[int] = []
