@@ -21,8 +21,8 @@ class Cell:
         values: (h, w, 3) uint8, or (h, w) numbers of the grid's scale.
         under: (s, s, 3) uint8 that the numbers are laid over, or None.
         mark: row and column of a pixel to mark, in the picture's pixels; None = none.
-        spacing: pixels between two numbers, the first of which stands for pixel 0 and its surroundings; 0 = together
-            they fill the picture, each a part of it.
+        spacing: pixels between two numbers, the first of which stands for pixel 0 and its surroundings, the last one
+            for what lies beyond it too; 0 = together they fill the picture, each a part of it.
     """
 
     values: NDArray[Any]
@@ -31,13 +31,13 @@ class Cell:
     mark: tuple[int, int] | None = None
     spacing: int = 0
 
-    def extent(self, side: int) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top edge in a picture of `side` pixels."""
+    def placed(self, side: int) -> tuple[NDArray[Any], tuple[float, float, float, float]]:
+        """Numbers, and left, right, bottom and top edge of them all in a picture of `side` pixels."""
         if not self.spacing:
-            return -0.5, side - 0.5, side - 0.5, -0.5
-        rows, columns = self.values.shape
-        before = -self.spacing / 2
-        return before, before + columns * self.spacing, before + rows * self.spacing, before
+            return self.values, (-0.5, side - 0.5, side - 0.5, -0.5)
+        values = np.pad(self.values, ((0, 1), (0, 1)), mode="edge")
+        before, (rows, columns) = -self.spacing / 2, values.shape
+        return values, (before, before + columns * self.spacing, before + rows * self.spacing, before)
 
 
 def grid_of_maps(
@@ -67,9 +67,10 @@ def grid_of_maps(
             else:
                 if cell.under is not None:
                     axis.imshow(cell.under, extent=extent, interpolation="nearest")
+                values, edges = cell.placed(side)
                 drawn = axis.imshow(
-                    cell.values,
-                    extent=cell.extent(side),
+                    values,
+                    extent=edges,
                     cmap="cividis",
                     vmin=0,
                     vmax=high,

@@ -14,6 +14,7 @@ from dasnet.explanations import (
     embedded_in_a_plane,
     grad_cam,
     layers_of,
+    spacing,
 )
 from dasnet.methods import build_network
 from dasnet.model import Architecture, DASNet, upsample
@@ -139,6 +140,23 @@ def test_t_sne_tells_two_clouds_apart() -> None:
     plane = embedded_in_a_plane(vectors, seed=0)
     one, other = plane[:20].mean(axis=0), plane[20:].mean(axis=0)
     assert all((np.linalg.norm(p - one) < np.linalg.norm(p - other)) == (n < 20) for n, p in enumerate(plane))
+
+
+def test_t_sne_of_one_channel() -> None:
+    """FC-EF on one band: PCA, which starts it elsewhere, has no two components there."""
+    random = np.random.default_rng(0)
+    plane = embedded_in_a_plane(random.normal(0, 1, (12, 1)).astype(np.float32), seed=0)
+    assert plane.shape == (12, 2) and np.isfinite(plane).all()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "positions", "apart"),
+    [(256, 32, 8), (256, 33, 8), (96, 13, 8), (96, 12, 8), (32, 5, 8), (96, 48, 2), (96, 49, 2), (96, 96, 1)],
+)
+def test_positions_are_a_power_of_two_apart_with_or_without_one_on_the_edge(
+    pixels: int, positions: int, apart: int
+) -> None:
+    assert spacing(pixels, positions) == apart
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

@@ -59,6 +59,18 @@ def test_channel_attention_is_the_authors_formula() -> None:
         np.testing.assert_allclose(got[b], 0.3 * attended + x[b].numpy(), atol=1e-5)
 
 
+def test_channel_attention_is_float32_in_a_training_in_bfloat16_too() -> None:
+    """Autocast would take its products in bfloat16, whose steps at such energies are larger than the differences."""
+    torch.manual_seed(0)
+    module, x = ChannelAttention(), 3 * torch.randn(1, 24, 32, 32)
+    torch.nn.init.constant_(module.gamma, 0.3)
+    with torch.inference_mode():
+        expected = module(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = module(x)
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
 def test_a_new_network_starts_without_attention() -> None:
     torch.manual_seed(0)
     attentive = DASNet(LIGHT).eval()

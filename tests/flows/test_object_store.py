@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -228,6 +229,17 @@ def test_a_lost_shard_is_found_and_computed_again(
         detect_changes(request_for(pair, output))
     detect_changes(request_for(pair, output))
     assert np.array_equal(probability(s3_server, output), local_probability(run))
+
+
+def test_a_method_without_training_leaves_no_tallies_in_a_bucket(
+    pair: SyntheticPair, bucket: ObjectPath, s3_server: S3Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    detect_changes(request_for(pair, tmp_path / "run", bundle="cva"))
+    detect_changes(request_for(pair, bucket / "run", bundle="cva"))
+    gc.collect()
+    assert np.array_equal(probability(s3_server, bucket / "run"), local_probability(tmp_path / "run"))
+    assert not [path for path, _ in (bucket / "run").walk() if "statistics-" in path.key]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from flows.network_figures import HEADINGS
 from flows.prepare import prepare_dataset
 from flows.train import TrainingSummary, train
 from flows.training_config import EvaluateRequest, TrainRequest, chosen_recipe, parsed_changes
+from flows.value_range import require_value_range
 from storage.dataset_store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet
@@ -288,14 +289,23 @@ def test_what_cannot_work_is_refused_and_nothing_written(
     assert not (tmp_path / "t").exists()
 
 
-def test_float_images_beyond_the_augmentations_range_are_refused(prefect_ui: str, tmp_path: Path) -> None:
-    """Photometric augmentation clips at its peak: values of hundreds would all become 1."""
+@pytest.mark.parametrize(
+    ("dtype", "times", "said"),
+    [
+        ("float32", 10, r"values about .* between 0 and 1: set augmentation\.peak"),
+        ("uint16", 10, r"brightest band, .* values about .* to reach 65535, where a veil .*: set augmentation\.peak"),
+    ],
+)
+def test_images_that_do_not_fill_the_augmentations_range_are_refused(
+    prefect_ui: str, tmp_path: Path, dtype: str, times: int, said: str
+) -> None:
+    """Photometric augmentation clips at its peak: values of hundreds would all become 1, or drown in a veil."""
     random = np.random.default_rng(2)
     rows = ["name,before,after,label,split"]
     for split in ("train", "val"):
         for name, pixels in zip(("before", "after", "label"), squares(random, 64, 64, 1), strict=True):
             planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
-            planes = planes // 255 if name == "label" else planes.astype(np.float32) * 10
+            planes = planes // 255 if name == "label" else planes.astype(dtype) * times
             place = {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
             shape = {"height": 64, "width": 64, "count": len(planes), "dtype": planes.dtype}
             with rasterio.open(tmp_path / f"{split}-{name}.tif", "w", driver="GTiff", **shape, **place) as file:
@@ -304,8 +314,12 @@ def test_float_images_beyond_the_augmentations_range_are_refused(prefect_ui: str
     (tmp_path / "scenes.csv").write_text("\n".join(rows))
     prepare_dataset(PrepareRequest(source=tmp_path / "scenes.csv", output=tmp_path / "data", window=64))
     hazy = {**SMALL, "augmentation": {"crop": 64, "haze": 0.2}}
-    with pytest.raises(TrainingError, match=r"values about .* between 0 and 1: set augmentation\.peak"):
+    with pytest.raises(TrainingError, match=said):
         train(request(tmp_path / "data", tmp_path / "t", changes=hazy))
+    store = open_dataset(tmp_path / "data")
+    require_value_range(store, peak=4000.0, remedy="")
+    with pytest.raises(TrainingError, match="between 0 and 700"):
+        require_value_range(store, peak=700.0, remedy="")
     assert not (tmp_path / "t").exists()
 
 
