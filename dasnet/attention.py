@@ -59,7 +59,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        with torch.autocast(x.device.type, enabled=False):  # which would take these products in bfloat16 all the same
+        device = "cpu" if x.is_meta else x.device.type  # autocast knows no meta
+        with torch.autocast(device, enabled=False):  # which would take these products in bfloat16 all the same
             features = x.flatten(2).float()  # (B, C, N)
             energy = features @ features.transpose(1, 2)
             attention = torch.softmax(energy.amax(dim=-1, keepdim=True) - energy, dim=-1)  # (B, C, C)

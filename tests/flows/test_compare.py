@@ -402,6 +402,21 @@ def test_operations_are_those_of_its_convolutions() -> None:
     assert counted(architecture, 48) == (sum(p.numel() for p in network.parameters()), 2 * by_hand)
 
 
+def test_operations_of_attention_are_those_of_the_method_not_of_its_kernels() -> None:
+    """Query and key are filled up with zeros for a kernel's sake; products with them are nobody's arithmetic."""
+    channels, positions = 512, 12 * 12
+    flops = {
+        attention: counted(Architecture(backbone="mobilenet_v3", head_channels=channels, attention=attention), 96)[1]
+        for attention in ("none", "spatial", "channel")
+    }
+    narrow = channels // 8
+    projections = 2 * positions * channels * (2 * narrow + channels)
+    spatial = 2 * positions**2 * (narrow + channels)
+    branch_and_embedding = flops["channel"] - flops["none"] - 2 * (4 * positions * channels**2)
+    assert flops["spatial"] - flops["none"] == 2 * (projections + spatial) + branch_and_embedding
+    assert branch_and_embedding == 0
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on(dasnet_process: Dasnet, dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"

@@ -238,6 +238,17 @@ def test_it_registers_its_deployments_once_and_keeps_what_a_person_changed(
     client.update_deployment_schedule(found.id, kept.id, active=False)
 
 
+def test_a_kubernetes_pool_is_made_with_what_its_jobs_need(server: Server, client: SyncPrefectClient) -> None:
+    deployed = server.dasnet("deploy", "--pool", "kubernetes", DASNET_IMAGE="registry.example/dasnet:1")
+    assert deployed.returncode == 0, deployed.stderr
+    pool = client.read_work_pool("dasnet-kubernetes")
+    pod = pool.base_job_template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    assert {volume["name"] for volume in pod["volumes"]} == {"data", "tmp", "dask"}
+    variables = client.read_deployment_by_name("detect-changes/dasnet-kubernetes").job_variables
+    assert variables["image"] == "registry.example/dasnet:1" and variables["namespace"] == "dasnet"
+    assert client.read_deployment_by_name("detect-changes/dasnet").work_pool_name == "dasnet"
+
+
 def test_no_secret_is_where_others_look(server: Server, client: SyncPrefectClient) -> None:
     lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert "prefect" in lines and server.secret not in lines

@@ -333,7 +333,7 @@ def test_without_a_test_split_there_is_a_bundle_without_test_scores(prefect_ui: 
             for folder, pixels in zip(("A", "B", "label"), squares(random, 64, 64, count), strict=True):
                 Image.fromarray(pixels).save(tmp_path / "in" / split / folder / f"{number}.png")
     prepare_dataset(PrepareRequest(source=tmp_path / "in", output=tmp_path / "out", window=64, resolution=1.0))
-    summary = train(request(tmp_path / "out", tmp_path / "t", changes={**SMALL, "epochs": 1}))
+    summary = train(request(tmp_path / "out", tmp_path / "t", changes={**SMALL, "epochs": 4, "samples_per_epoch": 20}))
     assert summary.test is None and summary.report.exists()
     bundle = load_bundle(summary.bundle)
     assert "test" not in bundle.metrics and "no test split with both classes" in bundle.card
