@@ -29,10 +29,10 @@ import rasterio
 from prefect import flow
 
 from benchmarks.common import machine, prefect, probability_sha256, scene
-from dasnet.bundle import load_bundle
 from flows.certificates import Certificates, make_certificates
 from flows.config import DetectRequest
 from flows.detect import predictor_factory, run_detection
+from flows.job import resolve
 from flows.run_directory import RunDirectory
 from tiling.protocols import Predictor
 
@@ -208,8 +208,7 @@ def make_counted(make: Callable[[], Predictor], folder: Path, pause_s: float) ->
 @flow(name="host-cut", persist_result=False)
 def detect_counted(request: DetectRequest, folder: Path, pause_s: float) -> None:
     """The main job, with its calls counted in `folder`."""
-    make = predictor_factory(request, load_bundle(request.bundle).digest)
-    run_detection(request, partial(make_counted, make, folder, pause_s))
+    run_detection(request, partial(make_counted, predictor_factory(resolve(request)), folder, pause_s))
 
 
 @dataclass(frozen=True, kw_only=True)

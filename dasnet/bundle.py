@@ -110,7 +110,7 @@ def bundle_path(name_or_path: str | Path) -> Path:
         BundleError: no such file; for a name the message lists the names there are.
     """
     text = str(name_or_path)
-    if Path(text).name == text and not text.endswith(".safetensors"):
+    if _is_a_name(text):
         shipped = sorted(path.stem for path in BUNDLES.glob("*.safetensors"))
         if text not in shipped:
             raise BundleError(
@@ -122,6 +122,15 @@ def bundle_path(name_or_path: str | Path) -> Path:
     if not path.is_file():
         raise BundleError(f"{path}: no such file")
     return path
+
+
+def portable_name(name_or_path: str) -> str:
+    """The same bundle for a process that runs in another folder: a shipped name as it is, a path made absolute."""
+    return name_or_path if _is_a_name(name_or_path) else str(Path(name_or_path).absolute())
+
+
+def _is_a_name(text: str) -> bool:
+    return Path(text).name == text and not text.endswith(".safetensors")
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:

@@ -28,8 +28,8 @@ class ChangeNetwork(nn.Module, ABC):
     def stride(self) -> int:
         """Pixels between two positions of the distance."""
 
-    def begin_step(self, done: float) -> None:
-        """Told before each step of training what share of all steps is done, in [0, 1)."""
+    def begin_step(self, step: int, steps: int) -> None:
+        """Told before each step of training its number, from 0, and how many there are in all."""
 
     @property
     def prepared(self) -> bool:

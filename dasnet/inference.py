@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 # A CPU gains nothing from more windows at a time, and which kernel it takes for several depends on the machine.
 _BATCH_CPU = 1
 _BATCH_CUDA = 16
-_SPARE_BYTES = 1 << 30  # a block of 2048 px with its halo, two dates, and its blending
+_SPARE_BYTES = 256 << 20  # for what a library allocates beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,9 @@ class DasnetPredictor:
         precision: Precision = "auto",
         batch: int | None = None,
         compile: bool = False,
+        window: int | None = None,
+        dates: int = 2,
+        spare: int = 0,
     ) -> None:
         """Put the bundle's network on a device.
 
@@ -78,6 +81,8 @@ class DasnetPredictor:
             device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
             precision: see :func:`dasnet.inference_network.prepare`.
             batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
+            window, dates, spare: of what will be computed, since they decide how many windows fit onto a GPU: side of a
+                window, pixels, None = the bundle's; dates of a series; bytes of a block and its accumulators.
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
 
         Raises:
@@ -90,7 +95,10 @@ class DasnetPredictor:
         network = prepare(build_model(bundle), device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
-        self._batch = self._fitting(network, batch) if self._on_gpu else _BATCH_CPU
+        side = window or bundle.window
+        self._batch = _BATCH_CPU
+        if self._on_gpu:
+            self._batch = self._fitting(network, batch, side=side, dates=dates, spare=spare + _SPARE_BYTES)
         if compile:
             network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
         self._network = network
@@ -244,11 +252,16 @@ class DasnetPredictor:
             taken = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
             raise PredictorError(f"the bundle takes {taken}, not {bands} of {images.dtype}")
 
-    def _fitting(self, network: InferenceNetwork, batch: int | None) -> int:
-        wanted = batch or _BATCH_CUDA
-        found = network.largest_batch(
-            wanted, bands=len(self._bundle.bands), side=self._bundle.window, spare=_SPARE_BYTES
-        )
+    def _fitting(self, network: InferenceNetwork, batch: int | None, *, side: int, dates: int, spare: int) -> int:
+        wanted, bands = batch or _BATCH_CUDA, len(self._bundle.bands)
+        try:
+            with self._reproducible():
+                found = network.largest_batch(wanted, bands=bands, side=side, dates=dates, spare=spare)
+        except torch.OutOfMemoryError as error:
+            raise PredictorError(
+                f"not one window of {side} px of {dates} dates fits onto {network.device} beside a block: choose a "
+                f"smaller --window or --block ({error})"
+            ) from error
         if batch is not None and found < batch:
             raise PredictorError(f"a batch of {batch} windows does not fit onto {network.device}, {found} do")
         if found < wanted:

@@ -54,8 +54,8 @@ class InferenceNetwork:
             return self
         return replace(self, embed=embed, compare=compare, compiled=True)
 
-    def largest_batch(self, most: int, *, bands: int, side: int, spare: int) -> int:
-        """How many windows fit at a time: `most`, halved until two dates of so many fit into memory.
+    def largest_batch(self, most: int, *, bands: int, side: int, dates: int, spare: int) -> int:
+        """How many windows fit at a time: `most`, halved until all dates of so many fit into memory.
 
         Found before anything is computed, since bits on a GPU depend on the batch.
 
@@ -68,13 +68,7 @@ class InferenceNetwork:
         batch = most
         while True:
             try:
-                with torch.inference_mode():
-                    block = torch.empty(spare, dtype=torch.uint8, device=self.device)
-                    before, after = (
-                        self.embed(torch.zeros((batch, bands, side, side), device=self.device)) for _ in range(2)
-                    )
-                    self.compare(before, after)
-                    del block, before, after
+                self._try((batch, bands, side, side), dates=dates, spare=spare)
                 return batch
             except torch.OutOfMemoryError:
                 if batch == 1:
@@ -82,6 +76,14 @@ class InferenceNetwork:
             batch //= 2
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _try(self, shape: tuple[int, int, int, int], *, dates: int, spare: int) -> None:
+        """In a frame of its own, so that nothing of what did not fit is held while less is tried."""
+        block = torch.empty(spare, dtype=torch.uint8, device=self.device)
+        embedded = [self.embed(torch.zeros(shape, device=self.device)) for _ in range(dates)]
+        self.compare(embedded[0], embedded[-1])
+        del block
 
     @property
     def arithmetic(self) -> str:

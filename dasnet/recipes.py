@@ -133,6 +133,18 @@ class Recipe(BaseModel):
         """What method and loss make use of, by name, ready for JSON."""
         return self.model_dump(mode="json", exclude=set(self._without_meaning()))
 
+    def identity(self) -> dict[str, Any]:
+        """All that a training depends on beside the data, ready for JSON: equal identities promise equal weights.
+
+        What was added later is left out where it changes nothing, so that a training begun before goes on.
+        """
+        facts = self.model_dump(mode="json")
+        if self.unchanged_weight == 1.0:
+            del facts["unchanged_weight"]
+        if self.method != "dasnet" and (version := PEERS[self.method].version) > 1:
+            facts["version"] = version
+        return facts
+
     def architecture(self, in_bands: int) -> AnyArchitecture:
         """The network for images of `in_bands` bands."""
         if self.method != "dasnet":

@@ -225,7 +225,7 @@ class _Trainer:
         number = self.progress.epoch * self.order.steps + self.progress.step
         labelled = torch.tensor(sum(int((batch.labels != IGNORED).sum()) for batch in passes), device=self.device)
         pixels = self.ranks.sum(labelled)
-        self.model.begin_step(number / self.steps)
+        self.model.begin_step(number, self.steps)
         parts = torch.zeros(len(self.model.parts), device=self.device)
         for index, batch in enumerate(passes):
             for dropout in self.dropouts:
@@ -316,6 +316,7 @@ class _Trainer:
         self._log(
             kind="epoch",
             epoch=epoch,
+            prepared=self.model.prepared,
             loss=float(np.mean(losses)) if losses else None,
             threshold=cut,
             precision=found.precision,
@@ -346,7 +347,7 @@ class _Trainer:
 
     def _identity(self) -> str:
         return json.dumps(
-            {"recipe": self.recipe.model_dump(mode="json"), "dataset": self.run.data.digest, "ranks": self.ranks.world},
+            {"recipe": self.recipe.identity(), "dataset": self.run.data.digest, "ranks": self.ranks.world},
             sort_keys=True,
         )
 

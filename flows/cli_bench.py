@@ -36,6 +36,9 @@ def compare(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Also F1 against the strength of season, haze, shift and gain.")
     ] = False,
+    peak: Annotated[
+        float, typer.Option(help="Highest value of the images, for --robustness; 0: the recipes', or their type's.")
+    ] = 0.0,
     cluster: ClusterOption = "local",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; on `local` as many trainings at a time.")
@@ -63,6 +66,7 @@ def compare(
         "changes": parsed,
         "backbone_weights": weights,
         "robustness": robustness,
+        "peak": peak,
         "cluster": cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set),
     }
     request = CompareRequest.model_validate(values | ({} if methods is None else {"methods": methods.split(",")}))

@@ -196,6 +196,13 @@ class CompareRequest(Frozen):
     robustness: Annotated[
         bool, Field(description="Also F1 against the strength of pseudo-changes, of each trained method.")
     ] = False
+    peak: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Highest value of the images, for robustness; 0: the recipes', or their type's, of float32 1.",
+        ),
+    ] = 0.0
     cluster: Annotated[
         ClusterConfig,
         Field(description="On a local cluster a training a worker; else one after another, each over all workers."),
@@ -278,7 +285,7 @@ class CompareRequest(Frozen):
                     f"{variant.name}: {wrong}. A setting of one method alone is written with its name, for example "
                     f"--set {variant.method}.epochs=5"
                 ) from error
-            facts = drafted.effective.model_dump(mode="json")
+            facts = drafted.effective.identity()
             update: dict[str, Any] = {}
             if variant.method == "dasnet" and (backbone := drafted.effective.backbone) in self.backbone_weights:
                 facts["backbone_weights"] = self._weights[backbone]

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
@@ -144,8 +144,15 @@ def with_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, A
     return result
 
 
+def _has_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    made = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    names = {volume["name"] for volume in made.get("volumes", [])}
+    return names >= {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
 async def ensure_pool(client: PrefectClient, pool: str, pool_type: str, pod: Mapping[str, Any] | None = None) -> None:
-    """The work pool and its queues with their limits; a pool that is there already keeps its limits and its template.
+    """The work pool and its queues with their limits; a pool that is there already keeps its limits, and its template
+    unless that lacks what the pods need.
 
     Args:
         pod: for :func:`with_pod`; None = the jobs are Prefect's usual ones.
@@ -164,6 +171,10 @@ async def ensure_pool(client: PrefectClient, pool: str, pool_type: str, pod: Map
         )
     if found.type != pool_type:
         raise InputError(f"the work pool {pool} is there already and of type {found.type}, not {pool_type}")
+    if pod is not None and not _has_pod(found.base_job_template, pod):
+        # its deployments name files that its jobs would not see
+        template = with_pod(found.base_job_template, pod)
+        await client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
     there = {queue.name for queue in await client.read_work_queues(work_pool_name=pool)}
     for queue, limit in QUEUES.items():
         if queue not in there:

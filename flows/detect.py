@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from dasnet.bundle import load_bundle
+from dasnet.bundle import load_bundle, portable_name
 from dasnet.errors import BundleError
 from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from flows import artifacts
+from flows.archive_job import ArchiveJob
 from flows.cluster import ClusterLayout, connect
-from flows.config import DetectRequest, InferenceRequest
+from flows.config import DetectRequest
 from flows.console import current_reporter
 from flows.endings import named_endings
 from flows.failures import FailedBlocksError
@@ -166,7 +166,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
                 total = len(job.mosaics) * len(job.blocks)
                 raise FailedBlocksError(ingested.failed, total=total, directory=directory.path)
             make_predictor = partial(make_untrained_predictor, make_statistics(job, job.bundle, directory, cluster))
-        inferred = infer(job, directory, cluster, make_predictor or predictor_factory(request, job.bundle.digest))
+        inferred = infer(job, directory, cluster, make_predictor or predictor_factory(job))
         until_products.close()
         _show_blocks(directory.ledger("infer"), total=len(job.blocks))
         failed = {**ingested.failed, **inferred.failed}
@@ -176,13 +176,17 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
         return make_products(job, directory)
 
 
-def predictor_factory(request: InferenceRequest, digest: str) -> Callable[[], Predictor]:
-    """What each worker calls to load the model of a request, wherever it runs: the one with this SHA-256."""
-    shipped = Path(request.bundle).name == request.bundle and not Path(request.bundle).exists()
+def predictor_factory(job: Job | ArchiveJob) -> Callable[[], Predictor]:
+    """What each worker calls to load the model of a job, wherever it runs: the very bundle that the job was planned
+    with, for its windows, dates and blocks."""
+    request, plan = job.request, job.plan
     return partial(
         load_predictor,
-        request.bundle if shipped else str(Path(request.bundle).absolute()),
-        digest=digest,
+        portable_name(request.bundle),
+        digest=job.bundle.digest,
+        window=plan.lattice.window,
+        dates=plan.dates_at_once or plan.dates,
+        spare=plan.block_bytes,
         device="cuda" if request.cluster.kind == "cuda" else "auto",
         precision=request.precision,
         batch=request.batch,
@@ -191,7 +195,16 @@ def predictor_factory(request: InferenceRequest, digest: str) -> Callable[[], Pr
 
 
 def load_predictor(
-    bundle: str, *, digest: str, device: str, precision: Precision, batch: int | None, compile: bool
+    bundle: str,
+    *,
+    digest: str,
+    window: int,
+    dates: int,
+    spare: int,
+    device: str,
+    precision: Precision,
+    batch: int | None,
+    compile: bool,
 ) -> Predictor:
     """Load a bundle onto a device of this process.
 
@@ -204,7 +217,16 @@ def load_predictor(
             f"{bundle} on {socket.gethostname()} has SHA-256 {loaded.digest[:12]}…, but the run was begun with "
             f"{digest[:12]}…: the file was replaced meanwhile, or is another one on that machine"
         )
-    return DasnetPredictor(loaded, device=device, precision=precision, batch=batch, compile=compile)
+    return DasnetPredictor(
+        loaded,
+        device=device,
+        precision=precision,
+        batch=batch,
+        compile=compile,
+        window=window,
+        dates=dates,
+        spare=spare,
+    )
 
 
 def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = None) -> str:

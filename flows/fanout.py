@@ -289,6 +289,7 @@ def describe_predictors(client: Client, equipment: str) -> dict[str, Any]:
 
     Raises:
         ClusterError: they differ, so the result would depend on which worker computed which block.
+        UnlikeWorkerError: one could not make its tool.
     """
     described = with_all_workers(lambda: client.run(_describe_equipment, equipment))
     distinct = {tuple(sorted(facts.items())) for facts in described.values()}
@@ -307,6 +308,8 @@ def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Ma
 
 
 def _describe_equipment(equipment: str, dask_worker: Worker) -> dict[str, Any]:
-    plugin = dask_worker.plugins[equipment]
-    assert isinstance(plugin, Equipment)
+    plugin = dask_worker.plugins.get(equipment)
+    if not isinstance(plugin, Equipment):
+        raise OSError(f"worker {dask_worker.address} has just joined")  # and is asked again
+    plugin.ready(dask_worker.address)
     return plugin.describe()

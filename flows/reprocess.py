@@ -284,7 +284,7 @@ def run_reprocessing(
                 artifacts.show_dashboard(connected[0][0].dashboard_link)
             return connected[0]
 
-        make = make_predictor or predictor_factory(request, job.bundle.digest)
+        make = make_predictor or predictor_factory(job)
         fresh = settle_arithmetic(job, directory, cluster, make)
         finished: dict[str, CellSummary] = {}
         failed: dict[str, Exception] = {}

@@ -91,10 +91,10 @@ def robustness_curves(
     first = next(iter(request.contents.values()))
     trained = [one for variant in first.variants for one in request.trainings(variant)]
     # one for all of them, so that each sees the same pixels
-    peak = max((one.recipe.augmentation.peak for one in trained), default=0.0)
+    peak = request.peak or max((one.recipe.augmentation.peak for one in trained), default=0.0)
     reasons: dict[str, str] = {}
     try:
-        require_value_range(store, peak=peak, remedy="or leave out --robustness")
+        require_value_range(store, peak=peak, setting="--peak", otherwise="or leave robustness out")
     except TrainingError as error:
         current_reporter().warn(f"robustness failed: {error}")
         return {operation: {} for operation in STRENGTHS}, {"robustness": str(error)}

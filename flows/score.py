@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from distributed import Client
 from numpy.typing import NDArray
 
-from dasnet.bundle import Bundle, load_bundle
+from dasnet.bundle import Bundle, load_bundle, portable_name
 from dasnet.evaluation import (
     ChangeVectors,
     Curves,
@@ -169,7 +168,7 @@ def score(
         make_tool=lambda layout: partial(
             make_scoring_tool,
             store,
-            str(Path(bundle).resolve()) if Path(bundle).exists() else bundle,
+            portable_name(bundle),
             "cuda" if config.kind == "cuda" else "auto",
             precision,
         ),

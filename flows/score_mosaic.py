@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from distributed import Client
 
-from dasnet.bundle import load_bundle
+from dasnet.bundle import load_bundle, portable_name
 from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from dasnet.metrics import IGNORED, Confusion
@@ -134,7 +134,7 @@ def score_mosaic(
             store,
             blocks,
             on_grid,
-            str(Path(bundle).resolve()) if Path(bundle).exists() else bundle,
+            portable_name(bundle),
             "cuda" if config.kind == "cuda" else "auto",
             precision,
         ),

@@ -143,7 +143,7 @@ def _training_so_far(history: Path) -> str:
     epochs = [facts for facts in lines if facts["kind"] == "epoch"]
     if not epochs:
         return f"{len(lines)} steps, no epoch yet"
-    best = max(epochs, key=lambda facts: facts["f1"])
+    best = max(epochs, key=lambda facts: (facts.get("prepared", True), facts["f1"]))
     return (
         f"{len(lines) - len(epochs)} steps, {len(epochs)} epochs, best F1 {best['f1']:.3f} on validation at epoch "
         f"{best['epoch'] + 1}"

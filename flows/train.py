@@ -111,8 +111,12 @@ def plan(request: TrainRequest) -> DatasetStore:
             f"the recipe crops {recipe.augmentation.crop} px out of samples of {store.window} px ({store.path})"
         )
     if recipe.augmentation.photometric:
-        nothing = "or its brightness, contrast, saturation, season, haze, blur and noise to 0"
-        require_value_range(store, peak=recipe.augmentation.peak, remedy=nothing)
+        require_value_range(
+            store,
+            peak=recipe.augmentation.peak,
+            setting="augmentation.peak",
+            otherwise="or its brightness, contrast, saturation, season, haze, blur and noise to 0",
+        )
     if request.backbone_weights is not None:
         load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
     settings = recipe.settings()
@@ -374,7 +378,7 @@ def train(request: TrainRequest) -> TrainingSummary:
             {
                 "kind": "training",
                 "dataset": store.digest,
-                "recipe": request.effective.model_dump(mode="json"),
+                "recipe": request.effective.identity(),
                 "backbone_weights": None
                 if request.backbone_weights is None
                 else hashlib.sha256(request.backbone_weights.read_bytes()).hexdigest(),

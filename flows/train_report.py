@@ -97,7 +97,7 @@ def write_training_report(
 ) -> Path:
     """Write the page; returns its path."""
     epochs = [facts for facts in history if facts["kind"] == "epoch"]
-    best = max(epochs, key=lambda facts: facts["f1"])
+    best = max(epochs, key=lambda facts: (facts.get("prepared", True), facts["f1"]))
     cards = [
         ("validation F1", f"{best['f1']:.3f}", f"epoch {best['epoch'] + 1} of {len(epochs)}"),
         ("speed", f"{np.mean([facts['pairs_per_s'] for facts in epochs]):.1f}", "pairs a second"),

@@ -6,36 +6,35 @@ from dasnet.augment import highest_value
 from dasnet.errors import TrainingError
 from storage.dataset_store import DatasetStore
 
-_DIM = 0.25
+_DIM, _BELOW = 0.25, 0.25
 
 
-def require_value_range(store: DatasetStore, *, peak: float, remedy: str) -> None:
+def require_value_range(store: DatasetStore, *, peak: float, setting: str, otherwise: str) -> None:
     """Refuse to change values that do not fill the range which augmentation takes them to have.
 
-    Brightness, contrast, season, haze and noise are shares of that range: values above it would all become its highest,
-    and far below it a veil would be many times as bright as the image.
+    Brightness, contrast, season, haze and noise are shares of that range: values outside it would all become its lowest
+    or highest, and far below its highest a veil would be many times as bright as the image.
 
     Args:
         peak: of augmentation; 0 = the type's own.
-        remedy: what else can be done, for the message.
+        setting, otherwise: where it is set, and what else can be done, for the message.
 
     Raises:
-        TrainingError: naming the band and its values. Images of uint8 are taken to fill their range.
+        TrainingError: naming the band and its values.
     """
-    if store.dtype == "uint8" and not peak:
-        return
-    high = highest_value(store.dtype, peak)
+    high, of_type = highest_value(store.dtype, peak), highest_value(store.dtype, 0.0)
     bands = [(str(band["name"]), float(band["mean"]), float(band["std"])) for band in store.attrs["bands"]]
-    advice = f"set augmentation.peak to the highest value, {remedy}"
-    for name, mean, std in bands:
-        if mean + 2 * std > high or (store.dtype == "float32" and mean - 2 * std < 0):
+    # a little of a skewed band's deviation reaches below 0, though no value does
+    for name, mean, std in bands if store.dtype == "float32" or high < of_type else ():
+        if mean + 2 * std > high or mean - 2 * std < -_BELOW * high:
             raise TrainingError(
-                f"{store.path}: band {name} has values about {mean:.4g} ± {std:.4g}, but augmentation takes them "
-                f"to lie between 0 and {high:g}: {advice}"
+                f"{store.path}: band {name} has values about {mean:.4g} ± {std:.4g}, but pseudo-changes take them to "
+                f"lie between 0 and {high:g}: set {setting} to what is nearly white there, {otherwise}"
             )
-    if store.dtype == "uint16" and all(mean + 4 * std < _DIM * high for _, mean, std in bands):
-        name, mean, std = max(bands, key=lambda band: band[1])
+    white = max(mean + 4 * std for _, mean, std in bands)
+    if store.dtype == "uint16" and white < _DIM * high:
         raise TrainingError(
-            f"{store.path}: its brightest band, {name}, has values about {mean:.4g} ± {std:.4g}, but augmentation "
-            f"takes them to reach {high:g}, where a veil would be many times as bright as the image: {advice}"
+            f"{store.path}: hardly a value lies above {white:.0f}, but pseudo-changes take them to reach {high:g}, "
+            f"where a veil would be many times as bright as the image: set {setting} to what is nearly white there, "
+            f"{white:.0f} for example, {otherwise}"
         )

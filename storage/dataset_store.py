@@ -139,7 +139,8 @@ class DatasetStore:
         self.path = Path(path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        """For a worker, which may run in another folder: the same store."""
+        return {"path": self.path.absolute()}
 
     @cached_property
     def _group(self) -> zarr.Group:

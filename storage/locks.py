@@ -166,10 +166,12 @@ class Lease:
                 continue  # the store is away; when it is back, the entity tag tells
 
     def _renewed_unheard(self) -> bool:
-        """Whether what stands there is an earlier renewal of ours, whose answer got lost."""
+        """Whether what stands there is, as far as can be known, an earlier renewal of ours, whose answer got lost."""
         try:
-            held, tag = self._object.read()
-        except (FileNotFoundError, ObjectStoreError):
+            held, tag = self._object.read(patience=BEAT_PATIENCE)
+        except ObjectStoreError:
+            return True  # nobody knows: the next renewal tells
+        except FileNotFoundError:
             return False
         if _parsed(held).get("token") != self._owner["token"]:
             return False

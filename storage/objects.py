@@ -175,11 +175,11 @@ class ObjectPath:
     def read_text(self) -> str:
         return self.read_bytes().decode()
 
-    def read(self) -> tuple[bytes, str]:
+    def read(self, *, patience: timedelta = PATIENCE) -> tuple[bytes, str]:
         """Content and entity tag of the same moment; raises FileNotFoundError."""
         with _reaching(self):
             try:
-                found = obstore.get(self._client(), self.key)
+                found = obstore.get(_client(self.bucket, "", patience, _settings()), self.key)
                 return bytes(found.bytes()), found.meta["e_tag"] or ""
             except FileNotFoundError:
                 raise FileNotFoundError(f"{self} does not exist") from None
@@ -225,7 +225,7 @@ class ObjectPath:
                 # an answer that got lost makes the client ask again, and then our own first write is in the way
                 with _reaching(self):
                     try:
-                        there, tag = self.read()
+                        there, tag = self.read(patience=patience)
                     except FileNotFoundError:
                         there, tag = b"", ""
                 if tag and there == content:

@@ -28,7 +28,7 @@ from storage.header_checks import check_header
 from storage.label_values import IGNORED, binarise, histogram, one_band
 from storage.mosaics import Mosaic, open_mosaic
 from storage.rasters import GridReader
-from storage.sources import DRIVERS, Source, image_bands_of, open_with_allowed_driver
+from storage.sources import DRIVERS, Source, image_bands_of, is_remote, open_with_allowed_driver
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
 POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")
@@ -56,10 +56,21 @@ class SceneFiles:
     split: str | None = None
     place: str | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, which may run in another folder: the same files."""
+        paths = ("before", "after", "label", "label_before", "label_after")
+        return {**self.__dict__, **{name: _absolute(self.__dict__[name]) for name in paths}}
+
     def __post_init__(self) -> None:
         masks = (self.label_before is not None, self.label_after is not None)
         if (self.label is not None) == any(masks) or any(masks) != all(masks):
             raise InputError(f"scene {self.name} needs one label of its changes, or a mask for each of its two dates")
+
+
+def _absolute(spec: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    if isinstance(spec, tuple):
+        return tuple(str(_absolute(one)) for one in spec)
+    return spec if spec is None or is_remote(spec) else str(Path(spec).absolute())
 
 
 @dataclass(frozen=True, kw_only=True)

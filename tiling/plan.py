@@ -75,8 +75,12 @@ class Plan:
         return self.bytes_in + 3 * self.bytes_out
 
     @property
-    def worker_bytes(self) -> int:
-        """Expected peak memory of one worker process: model, blocks in hand and their accumulators."""
+    def block_bytes(self) -> int:
+        """Of one block in hand with its halo, and its accumulators."""
+        return sum(self._block_and_accumulators)
+
+    @property
+    def _block_and_accumulators(self) -> tuple[int, int]:
         halo = 2 * (self.lattice.window - 1)
         read_pixels = min(self.blocks.size + halo, self.blocks.height + halo) * min(
             self.blocks.size + halo, self.blocks.width + halo
@@ -84,8 +88,13 @@ class Plan:
         dates = self.dates_at_once or self.dates
         block_bytes = read_pixels * dates * (self.bands * self.itemsize + 1)
         # float32 sums of weight, probability, its square and the number of windows, for each pair of dates
-        accumulators = 4 * 4 * read_pixels * max(dates - 1, 1)
-        return PROCESS_BYTES + (self.lanes + 1) * block_bytes + self.lanes * (accumulators + self.model_bytes)
+        return block_bytes, 4 * 4 * read_pixels * max(dates - 1, 1)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Expected peak memory of one worker process: model, blocks in hand and their accumulators."""
+        block, accumulators = self._block_and_accumulators
+        return PROCESS_BYTES + (self.lanes + 1) * block + self.lanes * (accumulators + self.model_bytes)
 
     @property
     def expected_seconds(self) -> float | None:

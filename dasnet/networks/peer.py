@@ -78,6 +78,8 @@ class PeerNetwork(ChangeNetwork):
     title: ClassVar[str]
     default_width: ClassVar[int]
     losses: ClassVar[tuple[str, ...]]
+    version: ClassVar[int] = 1
+    """Of what training does with a recipe: one begun with another is not gone on with."""
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class SCCN(PeerNetwork):
 
     title = "SCCN (Liu et al. 2018)"
     default_width = 20
+    version = 2
     losses = ("coupling",)
     parts = ("coupling",)
     leaves_weights_alone = True
@@ -53,10 +54,11 @@ class SCCN(PeerNetwork):
         self.first_decoder, self.second_decoder = nn.Conv2d(width, bands, 1), nn.Conv2d(width, bands, 1)
         self.autoencoding, self.drawing_all = True, False
 
-    def begin_step(self, done: float) -> None:
-        """Autoencoders in the first third of training, then coupling, at first of all pixels."""
-        self.autoencoding = done < _AUTOENCODING
-        self.drawing_all = _AUTOENCODING <= done < _DRAWING_ALL
+    def begin_step(self, step: int, steps: int) -> None:
+        """Autoencoders in the first third of training, then coupling, at first, for a step or more, of all pixels."""
+        coupling = int(_AUTOENCODING * steps)
+        self.autoencoding = step < coupling
+        self.drawing_all = coupling <= step < max(coupling + 1, _DRAWING_ALL * steps)
 
     @property
     def prepared(self) -> bool:
@@ -87,16 +89,18 @@ class SCCN(PeerNetwork):
             )
             return (sum(error.square().mean(dim=1) for error in errors),)
         apart = _apart(self.first(before), self.second(after).detach())
-        return ((apart - _LAMBDA) * (1.0 if self.drawing_all else _unchanged(apart)),)
+        seen = (before != 0).any(dim=1) & (after != 0).any(dim=1)  # pixels without data are 0 in all bands
+        return ((apart - _LAMBDA) * (1.0 if self.drawing_all else _unchanged(apart, seen)),)
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     return vector_norm(a.float() - b.float(), dim=1)
 
 
-def _unchanged(apart: Tensor) -> Tensor:
-    """P: 1 up to Otsu's threshold of each pair's own distances, (b, H, W), and 0 beyond."""
-    cuts = [threshold_otsu(of_pair) for of_pair in apart.detach().cpu().numpy()]
+def _unchanged(apart: Tensor, seen: Tensor) -> Tensor:
+    """P: 1 up to Otsu's threshold of each pair's own distances where both dates are seen, (b, H, W), and 0 beyond."""
+    distances, known = apart.detach().cpu().numpy(), seen.cpu().numpy()
+    cuts = [threshold_otsu(d[k]) if k.any() else 0.0 for d, k in zip(distances, known, strict=True)]
     return (apart.detach() <= apart.new_tensor(cuts)[:, None, None]).to(apart.dtype)
 
 

@@ -24,7 +24,7 @@ import yaml
 from distributed import Client, LocalCluster
 from pydantic import ValidationError
 
-from dasnet.bundle import bundle_path, load_bundle
+from dasnet.bundle import bundle_path
 from dasnet.errors import BundleError
 from flows import cluster
 from flows.certificates import Certificates, make_certificates
@@ -32,6 +32,7 @@ from flows.cluster import ClusterLayout, connect, cuda_options, local_layout, re
 from flows.config import ClusterConfig, DetectRequest
 from flows.detect import detect_changes, predictor_factory
 from flows.errors import CertificateError, ClusterError
+from flows.job import resolve
 from flows.prefect_server import flush_logs
 from storage.mosaics import open_mosaic
 from storage.rasters import GridReader
@@ -104,11 +105,20 @@ def test_what_a_killed_run_left_on_a_scheduler_is_taken_away_by_the_next(
         assert mine.name in names and not [found for found in names if "-of-dasnet-" in found]
 
 
-def test_a_bundle_that_is_another_one_where_it_is_loaded_ends_the_run(tmp_path: Path) -> None:
+def test_a_bundle_that_is_another_one_where_it_is_loaded_ends_the_run(
+    pair: SyntheticPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "mine.safetensors"
     shutil.copy(bundle_path("synthetic"), copy)
-    request = DetectRequest(before="a.tif", after="b.tif", output=tmp_path / "run", bundle=str(copy))
-    make = predictor_factory(request, load_bundle(copy).digest)
+    monkeypatch.chdir(tmp_path)
+    Path("synthetic").mkdir()  # a folder called as a shipped bundle is not that bundle
+    named = resolve(DetectRequest(before=str(pair.before), after=str(pair.after), output=tmp_path / "run"))
+    assert predictor_factory(named)().describe()["precision"]
+    request = DetectRequest(
+        before=str(pair.before), after=str(pair.after), output=tmp_path / "run", bundle="./mine.safetensors"
+    )
+    make = predictor_factory(resolve(request))
+    monkeypatch.chdir("/")
     assert make().describe()["precision"]
     shutil.copy(bundle_path("water-extent"), copy)
     with pytest.raises(BundleError, match=r"mine\.safetensors on .* has SHA-256 .*replaced meanwhile"):

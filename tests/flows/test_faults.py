@@ -18,8 +18,8 @@ import pytest
 import xarray as xr
 from prefect import flow
 
-from dasnet.bundle import load_bundle
 from flows.detect import detect_changes, predictor_factory, run_detection
+from flows.job import resolve
 from flows.run_directory import RunDirectory
 from storage.errors import InputError
 from storage.synthesize import SyntheticPair
@@ -60,8 +60,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_finished(run: Path, pair: S
 
     @flow
     def disturbed() -> None:
-        make = predictor_factory(request, load_bundle(request.bundle).digest)
-        run_detection(request, partial(_fill_the_disk_then, hog, make))
+        run_detection(request, partial(_fill_the_disk_then, hog, predictor_factory(resolve(request))))
 
     with pytest.raises((OSError, RuntimeError)) as ended:
         disturbed()

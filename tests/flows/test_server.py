@@ -25,6 +25,7 @@ from uuid import UUID
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
@@ -244,6 +245,12 @@ def test_a_kubernetes_pool_is_made_with_what_its_jobs_need(server: Server, clien
     pool = client.read_work_pool("dasnet-kubernetes")
     pod = pool.base_job_template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     assert {volume["name"] for volume in pod["volumes"]} == {"data", "tmp", "dask"}
+    # of a version before, without volumes; the deployments name files on them
+    del pod["volumes"]
+    client.update_work_pool("dasnet-kubernetes", WorkPoolUpdate(base_job_template=pool.base_job_template))
+    assert server.dasnet("deploy", "--pool", "kubernetes", DASNET_IMAGE="registry.example/dasnet:1").returncode == 0
+    again = client.read_work_pool("dasnet-kubernetes").base_job_template
+    assert len(again["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["volumes"]) == 3
     variables = client.read_deployment_by_name("detect-changes/dasnet-kubernetes").job_variables
     assert variables["image"] == "registry.example/dasnet:1" and variables["namespace"] == "dasnet"
     assert client.read_deployment_by_name("detect-changes/dasnet").work_pool_name == "dasnet"

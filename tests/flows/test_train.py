@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -292,8 +293,12 @@ def test_what_cannot_work_is_refused_and_nothing_written(
 @pytest.mark.parametrize(
     ("dtype", "times", "said"),
     [
-        ("float32", 10, r"values about .* between 0 and 1: set augmentation\.peak"),
-        ("uint16", 10, r"brightest band, .* values about .* to reach 65535, where a veil .*: set augmentation\.peak"),
+        ("float32", 10, r"values about .* between 0 and 1: set augmentation\.peak to what is nearly white there"),
+        (
+            "uint16",
+            10,
+            r"a value lies above 2\d\d\d, but .* to reach 65535, .*: set augmentation\.peak .*, 2\d\d\d for",
+        ),
     ],
 )
 def test_images_that_do_not_fill_the_augmentations_range_are_refused(
@@ -317,23 +322,32 @@ def test_images_that_do_not_fill_the_augmentations_range_are_refused(
     with pytest.raises(TrainingError, match=said):
         train(request(tmp_path / "data", tmp_path / "t", changes=hazy))
     store = open_dataset(tmp_path / "data")
-    require_value_range(store, peak=4000.0, remedy="")
+    require_value_range(store, peak=4000.0, setting="", otherwise="")
     with pytest.raises(TrainingError, match="between 0 and 700"):
-        require_value_range(store, peak=700.0, remedy="")
+        require_value_range(store, peak=700.0, setting="", otherwise="")
+    # what fills its type's range does, however it is spread; and of a skewed band a little of the deviation is below 0
+    bands = [{**band, "mean": 30000.0, "std": 19000.0} for band in store.attrs["bands"]]
+    full = SimpleNamespace(dtype="uint16", attrs={"bands": bands}, path="full")
+    require_value_range(full, peak=0.0, setting="", otherwise="")
+    skewed = SimpleNamespace(dtype="float32", attrs={"bands": [{"name": "b", "mean": 0.1, "std": 0.08}]}, path="skewed")
+    require_value_range(skewed, peak=0.0, setting="", otherwise="")
+    decibels = SimpleNamespace(dtype="float32", attrs={"bands": [{"name": "b", "mean": -12.0, "std": 3.0}]}, path="db")
+    with pytest.raises(TrainingError, match="db: band b has values about -12 ± 3"):
+        require_value_range(decibels, peak=0.0, setting="", otherwise="")
     assert not (tmp_path / "t").exists()
 
 
 def test_without_a_test_split_there_is_a_bundle_without_test_scores(prefect_ui: str, tmp_path: Path) -> None:
     """A split whose samples have no change cannot be scored either: the work of all epochs must not be lost for it."""
     random = np.random.default_rng(4)
-    for split, count in (("train", 4), ("val", 2), ("test", 0)):
+    for split, count in (("train", 1), ("val", 1), ("test", 0)):
         for folder in ("A", "B", "label"):
             (tmp_path / "in" / split / folder).mkdir(parents=True)
-        for number in range(2):
+        for number in range(8):
             for folder, pixels in zip(("A", "B", "label"), squares(random, 64, 64, count), strict=True):
                 Image.fromarray(pixels).save(tmp_path / "in" / split / folder / f"{number}.png")
     prepare_dataset(PrepareRequest(source=tmp_path / "in", output=tmp_path / "out", window=64, resolution=1.0))
-    summary = train(request(tmp_path / "out", tmp_path / "t", changes={**SMALL, "epochs": 4, "samples_per_epoch": 20}))
+    summary = train(request(tmp_path / "out", tmp_path / "t", changes={**SMALL, "epochs": 10, "samples_per_epoch": 20}))
     assert summary.test is None and summary.report.exists()
     bundle = load_bundle(summary.bundle)
     assert "test" not in bundle.metrics and "no test split with both classes" in bundle.card
