@@ -73,6 +73,7 @@ class DasnetPredictor:
         compile: bool = False,
         window: int | None = None,
         dates: int = 2,
+        pairs: int = 1,
         spare: int = 0,
     ) -> None:
         """Put the bundle's network on a device.
@@ -81,8 +82,9 @@ class DasnetPredictor:
             device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
             precision: see :func:`dasnet.inference_network.prepare`.
             batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
-            window, dates, spare: of what will be computed, since they decide how many windows fit onto a GPU: side of a
-                window, pixels, None = the bundle's; dates of a series; bytes of a block and its accumulators.
+            window, dates, pairs, spare: of what will be computed, since they decide how many windows fit onto a GPU:
+                side of a window, pixels, None = the bundle's; dates of a series and pairs of them; bytes of a block and
+                its accumulators.
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
 
         Raises:
@@ -98,7 +100,7 @@ class DasnetPredictor:
         side = window or bundle.window
         self._batch = _BATCH_CPU
         if self._on_gpu:
-            self._batch = self._fitting(network, batch, side=side, dates=dates, spare=spare + _SPARE_BYTES)
+            self._batch = self._fitting(network, batch, side=side, dates=dates, pairs=pairs, spare=spare + _SPARE_BYTES)
         if compile:
             network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
         self._network = network
@@ -252,15 +254,17 @@ class DasnetPredictor:
             taken = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
             raise PredictorError(f"the bundle takes {taken}, not {bands} of {images.dtype}")
 
-    def _fitting(self, network: InferenceNetwork, batch: int | None, *, side: int, dates: int, spare: int) -> int:
+    def _fitting(
+        self, network: InferenceNetwork, batch: int | None, *, side: int, dates: int, pairs: int, spare: int
+    ) -> int:
         wanted, bands = batch or _BATCH_CUDA, len(self._bundle.bands)
         try:
             with self._reproducible():
-                found = network.largest_batch(wanted, bands=bands, side=side, dates=dates, spare=spare)
+                found = network.largest_batch(wanted, bands=bands, side=side, dates=dates, pairs=pairs, spare=spare)
         except torch.OutOfMemoryError as error:
             raise PredictorError(
-                f"not one window of {side} px of {dates} dates fits onto {network.device} beside a block: choose a "
-                f"smaller --window or --block ({error})"
+                f"not one window of {side} px of {dates} dates fits onto {network.device} beside a block: it takes a "
+                f"device with more memory or, for a new run, a smaller --window or --block ({error})"
             ) from error
         if batch is not None and found < batch:
             raise PredictorError(f"a batch of {batch} windows does not fit onto {network.device}, {found} do")

@@ -54,7 +54,7 @@ class InferenceNetwork:
             return self
         return replace(self, embed=embed, compare=compare, compiled=True)
 
-    def largest_batch(self, most: int, *, bands: int, side: int, dates: int, spare: int) -> int:
+    def largest_batch(self, most: int, *, bands: int, side: int, dates: int, pairs: int, spare: int) -> int:
         """How many windows fit at a time: `most`, halved until all dates of so many fit into memory.
 
         Found before anything is computed, since bits on a GPU depend on the batch.
@@ -68,7 +68,7 @@ class InferenceNetwork:
         batch = most
         while True:
             try:
-                self._try((batch, bands, side, side), dates=dates, spare=spare)
+                self._try((batch, dates, bands, side, side), pairs=pairs, spare=spare)
                 return batch
             except torch.OutOfMemoryError:
                 if batch == 1:
@@ -78,12 +78,16 @@ class InferenceNetwork:
                 torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _try(self, shape: tuple[int, int, int, int], *, dates: int, spare: int) -> None:
-        """In a frame of its own, so that nothing of what did not fit is held while less is tried."""
-        block = torch.empty(spare, dtype=torch.uint8, device=self.device)
-        embedded = [self.embed(torch.zeros(shape, device=self.device)) for _ in range(dates)]
-        self.compare(embedded[0], embedded[-1])
-        del block
+    def _try(self, shape: tuple[int, int, int, int, int], *, pairs: int, spare: int) -> None:
+        """Windows (B, T, bands, s, s); in a frame of its own, so that nothing of what did not fit is held while less is
+        tried."""
+        inputs = torch.zeros(shape, device=self.device)
+        # beside them: the block, and the windows as they are stored, as integers and as known
+        held = [torch.empty(spare + 7 * inputs.numel(), dtype=torch.uint8, device=self.device)]
+        dates = [self.embed(date) for date in inputs.unbind(1)]
+        self.compare(dates[0], dates[-1])
+        # distances and probabilities of every pair, and what is between
+        held += [torch.empty((shape[0], pairs, *shape[3:]), device=self.device) for _ in range(3)]
 
     @property
     def arithmetic(self) -> str:

@@ -144,15 +144,19 @@ def with_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def _has_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
-    made = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
-    names = {volume["name"] for volume in made.get("volumes", [])}
-    return names >= {volume["name"] for volume in pod["spec"]["volumes"]}
+def _is_usual(template: Mapping[str, Any]) -> bool:
+    """Whether a pool's jobs have pods as Prefect makes them: one container, and no volume."""
+    try:
+        made = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        [container] = made["containers"]
+        return "volumes" not in made and "volumeMounts" not in container
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 async def ensure_pool(client: PrefectClient, pool: str, pool_type: str, pod: Mapping[str, Any] | None = None) -> None:
     """The work pool and its queues with their limits; a pool that is there already keeps its limits, and its template
-    unless that lacks what the pods need.
+    where somebody has changed its pods.
 
     Args:
         pod: for :func:`with_pod`; None = the jobs are Prefect's usual ones.
@@ -171,8 +175,8 @@ async def ensure_pool(client: PrefectClient, pool: str, pool_type: str, pod: Map
         )
     if found.type != pool_type:
         raise InputError(f"the work pool {pool} is there already and of type {found.type}, not {pool_type}")
-    if pod is not None and not _has_pod(found.base_job_template, pod):
-        # its deployments name files that its jobs would not see
+    if pod is not None and _is_usual(found.base_job_template):
+        # of an earlier version: its deployments name files that its jobs would not see
         template = with_pod(found.base_job_template, pod)
         await client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
     there = {queue.name for queue in await client.read_work_queues(work_pool_name=pool)}

@@ -176,17 +176,18 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
         return make_products(job, directory)
 
 
-def predictor_factory(job: Job | ArchiveJob) -> Callable[[], Predictor]:
+def predictor_factory(job: Job | ArchiveJob, *, dates: int = 2, pairs: int = 1) -> Callable[[], Predictor]:
     """What each worker calls to load the model of a job, wherever it runs: the very bundle that the job was planned
-    with, for its windows, dates and blocks."""
+    with, for its windows and blocks, and for tasks of at most so many dates and pairs of them."""
     request, plan = job.request, job.plan
     return partial(
         load_predictor,
         portable_name(request.bundle),
         digest=job.bundle.digest,
         window=plan.lattice.window,
-        dates=plan.dates_at_once or plan.dates,
-        spare=plan.block_bytes,
+        dates=dates,
+        pairs=pairs,
+        spare=plan.block_bytes(dates=dates, pairs=pairs),
         device="cuda" if request.cluster.kind == "cuda" else "auto",
         precision=request.precision,
         batch=request.batch,
@@ -200,6 +201,7 @@ def load_predictor(
     digest: str,
     window: int,
     dates: int,
+    pairs: int,
     spare: int,
     device: str,
     precision: Precision,
@@ -225,6 +227,7 @@ def load_predictor(
         compile=compile,
         window=window,
         dates=dates,
+        pairs=pairs,
         spare=spare,
     )
 

@@ -284,7 +284,12 @@ def run_reprocessing(
                 artifacts.show_dashboard(connected[0][0].dashboard_link)
             return connected[0]
 
-        make = make_predictor or predictor_factory(job)
+        tasks = [task for work in work_of(job).cells.values() for task in work.to_compute]
+        make = make_predictor or predictor_factory(
+            job,
+            dates=max((len(task.dates) for task in tasks), default=2),
+            pairs=max((len(task.pairs) for task in tasks), default=1),
+        )
         fresh = settle_arithmetic(job, directory, cluster, make)
         finished: dict[str, CellSummary] = {}
         failed: dict[str, Exception] = {}

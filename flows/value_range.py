@@ -6,7 +6,7 @@ from dasnet.augment import highest_value
 from dasnet.errors import TrainingError
 from storage.dataset_store import DatasetStore
 
-_DIM, _BELOW = 0.25, 0.25
+_DIM, _SKEWED = 0.25, 3.0
 
 
 def require_value_range(store: DatasetStore, *, peak: float, setting: str, otherwise: str) -> None:
@@ -24,9 +24,14 @@ def require_value_range(store: DatasetStore, *, peak: float, setting: str, other
     """
     high, of_type = highest_value(store.dtype, peak), highest_value(store.dtype, 0.0)
     bands = [(str(band["name"]), float(band["mean"]), float(band["std"])) for band in store.attrs["bands"]]
-    # a little of a skewed band's deviation reaches below 0, though no value does
-    for name, mean, std in bands if store.dtype == "float32" or high < of_type else ():
-        if mean + 2 * std > high or mean - 2 * std < -_BELOW * high:
+    for name, mean, std in bands:
+        # of a skewed band more of the deviation reaches below 0 than any value does
+        if store.dtype == "float32" and (mean <= 0 or 2 * std > _SKEWED * mean):
+            raise TrainingError(
+                f"{store.path}: band {name} has values about {mean:.4g} ± {std:.4g}, so that some seem to lie "
+                f"below 0, which pseudo-changes take for the darkest value: shift and scale the images, {otherwise}"
+            )
+        if (store.dtype == "float32" or high < of_type) and mean + 2 * std > high:
             raise TrainingError(
                 f"{store.path}: band {name} has values about {mean:.4g} ± {std:.4g}, but pseudo-changes take them to "
                 f"lie between 0 and {high:g}: set {setting} to what is nearly white there, {otherwise}"

@@ -143,7 +143,7 @@ class DrawnPolygons:
         return read_polygons(self.path).to_crs(str(self.grid.crs))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "grid": self.grid}
+        return {"path": _absolute(self.path), "grid": self.grid}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

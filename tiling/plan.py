@@ -74,26 +74,23 @@ class Plan:
         """Upper bound of what the run directory will hold: imagery hardly compresses; store, COG and its draft."""
         return self.bytes_in + 3 * self.bytes_out
 
-    @property
-    def block_bytes(self) -> int:
-        """Of one block in hand with its halo, and its accumulators."""
-        return sum(self._block_and_accumulators)
+    def block_bytes(self, *, dates: int, pairs: int) -> int:
+        """Of one block in hand with its halo, and its accumulators, for a task of so many dates and pairs of them."""
+        return sum(self._block_and_accumulators(dates, pairs))
 
-    @property
-    def _block_and_accumulators(self) -> tuple[int, int]:
+    def _block_and_accumulators(self, dates: int, pairs: int) -> tuple[int, int]:
         halo = 2 * (self.lattice.window - 1)
         read_pixels = min(self.blocks.size + halo, self.blocks.height + halo) * min(
             self.blocks.size + halo, self.blocks.width + halo
         )
-        dates = self.dates_at_once or self.dates
-        block_bytes = read_pixels * dates * (self.bands * self.itemsize + 1)
         # float32 sums of weight, probability, its square and the number of windows, for each pair of dates
-        return block_bytes, 4 * 4 * read_pixels * max(dates - 1, 1)
+        return read_pixels * dates * (self.bands * self.itemsize + 1), 4 * 4 * read_pixels * pairs
 
     @property
     def worker_bytes(self) -> int:
         """Expected peak memory of one worker process: model, blocks in hand and their accumulators."""
-        block, accumulators = self._block_and_accumulators
+        dates = self.dates_at_once or self.dates
+        block, accumulators = self._block_and_accumulators(dates, max(dates - 1, 1))
         return PROCESS_BYTES + (self.lanes + 1) * block + self.lanes * (accumulators + self.model_bytes)
 
     @property

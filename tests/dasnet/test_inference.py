@@ -132,25 +132,25 @@ def test_as_many_windows_as_fit_are_taken_and_that_is_settled_before_the_first(
     network = InferenceNetwork(
         embed=small_memory, compare=lambda a, b: a - b, device=torch.device("cpu"), dtype=torch.float32
     )
-    assert network.largest_batch(16, bands=3, side=32, dates=2, spare=0) == 4
+    assert network.largest_batch(16, bands=3, side=32, dates=2, pairs=1, spare=0) == 4
     assert tried == [16, 8, 4, 4]
     tried.clear()
-    assert network.largest_batch(4, bands=3, side=32, dates=5, spare=0) == 4 and tried == [4] * 5
-    assert network.largest_batch(5, bands=3, side=32, dates=2, spare=0) == 5
+    assert network.largest_batch(4, bands=3, side=32, dates=5, pairs=4, spare=0) == 4 and tried == [4] * 5
+    assert network.largest_batch(5, bands=3, side=32, dates=2, pairs=1, spare=0) == 5
     predictor = DasnetPredictor(BUNDLE)
     with caplog.at_level(logging.WARNING):
-        assert predictor._fitting(network, None, side=32, dates=2, spare=0) == 4
+        assert predictor._fitting(network, None, side=32, dates=2, pairs=1, spare=0) == 4
     assert "4 windows at a time fit onto cpu, not 16" in caplog.text
     with pytest.raises(PredictorError, match="a batch of 8 windows does not fit onto cpu, 4 do"):
-        predictor._fitting(network, 8, side=32, dates=2, spare=0)
+        predictor._fitting(network, 8, side=32, dates=2, pairs=1, spare=0)
 
     def no_memory(images: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("scripted")
 
     with pytest.raises(torch.OutOfMemoryError):
-        replace(network, embed=no_memory).largest_batch(16, bands=3, side=32, dates=2, spare=0)
+        replace(network, embed=no_memory).largest_batch(16, bands=3, side=32, dates=2, pairs=1, spare=0)
     with pytest.raises(PredictorError, match="not one window of 32 px of 2 dates fits onto cpu"):
-        predictor._fitting(replace(network, embed=no_memory), None, side=32, dates=2, spare=0)
+        predictor._fitting(replace(network, embed=no_memory), None, side=32, dates=2, pairs=1, spare=0)
     # in the middle of a run the batch stays, whatever happens: equal descriptions promise equal bytes
     images, valid = scene()
     replace_embed(predictor, no_memory)

@@ -36,6 +36,7 @@ from flows.job import resolve
 from flows.prefect_server import flush_logs
 from storage.mosaics import open_mosaic
 from storage.rasters import GridReader
+from storage.scenes import DrawnPolygons, SceneFiles
 from storage.store import RunStore
 from storage.synthesize import SyntheticPair
 from tests.conftest import ROOT
@@ -135,11 +136,16 @@ def test_what_travels_to_workers_names_the_same_files_from_any_folder(
     mosaic = open_mosaic("before.tif")
     reader = GridReader(mosaic=mosaic, grid=mosaic.grid, bands=(1, 2, 3))
     expected, _ = reader.read(rows=slice(0, 64), cols=slice(0, 64))
-    sent = pickle.dumps((reader, RunStore(Path("run/run.zarr"))))
+    label = "change.geojson"
+    scene = SceneFiles(name="s", before=("before.tif",), after="s3://bucket/after.tif", label=label)
+    drawn = DrawnPolygons(path=label, grid=mosaic.grid)
+    sent = pickle.dumps((reader, RunStore(Path("run/run.zarr")), scene, drawn))
     monkeypatch.chdir(tmp_path / "b")
-    received, store = pickle.loads(sent)
+    received, store, scene, drawn = pickle.loads(sent)
     assert np.array_equal(received.read(rows=slice(0, 64), cols=slice(0, 64))[0], expected)
     assert store.path == tmp_path / "a/run/run.zarr"
+    assert scene.label == str(tmp_path / "a/change.geojson") and scene.before == (str(tmp_path / "a/before.tif"),)
+    assert scene.after == "s3://bucket/after.tif" and drawn.path == scene.label
 
 
 def test_nobody_at_the_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

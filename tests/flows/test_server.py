@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
@@ -245,12 +246,16 @@ def test_a_kubernetes_pool_is_made_with_what_its_jobs_need(server: Server, clien
     pool = client.read_work_pool("dasnet-kubernetes")
     pod = pool.base_job_template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     assert {volume["name"] for volume in pod["volumes"]} == {"data", "tmp", "dask"}
-    # of a version before, without volumes; the deployments name files on them
-    del pod["volumes"]
-    client.update_work_pool("dasnet-kubernetes", WorkPoolUpdate(base_job_template=pool.base_job_template))
-    assert server.dasnet("deploy", "--pool", "kubernetes", DASNET_IMAGE="registry.example/dasnet:1").returncode == 0
-    again = client.read_work_pool("dasnet-kubernetes").base_job_template
-    assert len(again["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["volumes"]) == 3
+    # of a version before, without volumes, which the deployments name files on; and one that somebody has changed
+    usual, own = deepcopy(pool.base_job_template), deepcopy(pool.base_job_template)
+    spec = usual["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    del spec["volumes"], spec["containers"][0]["volumeMounts"]
+    own["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["volumes"] = "{{ volumes }}"
+    for before, after in ((usual, pool.base_job_template), (own, own)):
+        client.update_work_pool("dasnet-kubernetes", WorkPoolUpdate(base_job_template=before))
+        again = server.dasnet("deploy", "--pool", "kubernetes", DASNET_IMAGE="registry.example/dasnet:1")
+        assert again.returncode == 0, again.stderr
+        assert client.read_work_pool("dasnet-kubernetes").base_job_template == after
     variables = client.read_deployment_by_name("detect-changes/dasnet-kubernetes").job_variables
     assert variables["image"] == "registry.example/dasnet:1" and variables["namespace"] == "dasnet"
     assert client.read_deployment_by_name("detect-changes/dasnet").work_pool_name == "dasnet"

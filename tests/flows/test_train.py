@@ -331,10 +331,19 @@ def test_images_that_do_not_fill_the_augmentations_range_are_refused(
     require_value_range(full, peak=0.0, setting="", otherwise="")
     skewed = SimpleNamespace(dtype="float32", attrs={"bands": [{"name": "b", "mean": 0.1, "std": 0.08}]}, path="skewed")
     require_value_range(skewed, peak=0.0, setting="", otherwise="")
-    decibels = SimpleNamespace(dtype="float32", attrs={"bands": [{"name": "b", "mean": -12.0, "std": 3.0}]}, path="db")
-    with pytest.raises(TrainingError, match="db: band b has values about -12 ± 3"):
-        require_value_range(decibels, peak=0.0, setting="", otherwise="")
-    assert not (tmp_path / "t").exists()
+    clouded = SimpleNamespace(
+        dtype="uint16", attrs={"bands": [{"name": "b", "mean": 1016.0, "std": 2210.0}]}, path="s2"
+    )
+    with pytest.raises(TrainingError, match="9856 for example"):
+        require_value_range(clouded, peak=0.0, setting="", otherwise="")
+    require_value_range(clouded, peak=9856.0, setting="", otherwise="")
+    for mean, std in ((-12.0, 3.0), (0.0, 1.0)):
+        negative = SimpleNamespace(
+            dtype="float32", attrs={"bands": [{"name": "b", "mean": mean, "std": std}]}, path="db"
+        )
+        for peak in (0.0, 100.0):
+            with pytest.raises(TrainingError, match=r"db: band b has values about .* some seem to lie below 0"):
+                require_value_range(negative, peak=peak, setting="", otherwise="")
 
 
 def test_without_a_test_split_there_is_a_bundle_without_test_scores(prefect_ui: str, tmp_path: Path) -> None:
