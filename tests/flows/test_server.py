@@ -251,6 +251,7 @@ def test_a_kubernetes_pool_is_made_with_what_its_jobs_need(server: Server, clien
     spec = usual["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     del spec["volumes"], spec["containers"][0]["volumeMounts"]
     own["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["volumes"] = "{{ volumes }}"
+    own["variables"]["properties"]["volumes"] = {"title": "Volumes", "type": "array", "items": {"type": "object"}}
     for before, after in ((usual, pool.base_job_template), (own, own)):
         client.update_work_pool("dasnet-kubernetes", WorkPoolUpdate(base_job_template=before))
         again = server.dasnet("deploy", "--pool", "kubernetes", DASNET_IMAGE="registry.example/dasnet:1")
