@@ -18,6 +18,7 @@ from flows.certificates import Certificates, configured_security
 from flows.config import ClusterConfig
 from flows.errors import CertificateError, ClusterError
 from flows.machine import cores
+from tiling.execute import workers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +221,7 @@ def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     lanes = config.lanes or 1
     cluster = LocalCUDACluster(**cuda_options(config), host="127.0.0.1", dashboard_address="127.0.0.1:0")
     with closed_in_time(cluster), Client(cluster, set_as_default=False) as client:
-        yield client, ClusterLayout(workers=len(client.scheduler_info(n_workers=-1)["workers"]), lanes=lanes)
+        yield client, ClusterLayout(workers=len(workers_of(client)), lanes=lanes)
 
 
 def cuda_options(config: ClusterConfig) -> dict[str, Any]:
@@ -282,7 +283,7 @@ def _running(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
         try:
             client.wait_for_workers(wanted, timeout=_WORKERS_PATIENCE_S)
         except TimeoutError as error:
-            found = len(client.scheduler_info(n_workers=-1)["workers"])
+            found = len(workers_of(client))
             raise ClusterError(
                 f"the Dask scheduler at {scheduler_address(config.kind)} has {found} of {wanted} workers after "
                 f"{_WORKERS_PATIENCE_S:.0f} s"
@@ -291,6 +292,6 @@ def _running(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
 
 
 def _joined_layout(client: Client, config: ClusterConfig) -> ClusterLayout:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     threads = min((worker["nthreads"] for worker in workers), default=1)
     return ClusterLayout(workers=len(workers) or config.workers or 1, lanes=config.lanes or max(1, threads - 1))

@@ -44,6 +44,7 @@ from storage.dataset_store import SPLITS, DatasetStore, open_dataset
 from storage.page import markdown_table
 from storage.publish import publish, write_json_atomically
 from tiling.errors import ClusterLostError
+from tiling.execute import workers_of
 
 _LOOK_S = 1.0
 
@@ -172,7 +173,7 @@ def train_ranks(
 def _placed(
     request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, client: Client
 ) -> tuple[list[RankTask], list[str]]:
-    addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: request.cluster.workers or None]
+    addresses = sorted(workers_of(client))[: request.cluster.workers or None]
     hosts = [urlparse(address).hostname or "127.0.0.1" for address in addresses]
     on_gpus = request.cluster.kind != "local" and all(client.run(has_gpu, workers=addresses).values())
     rendezvous = ""
@@ -222,7 +223,7 @@ def _raise_first(futures: list[Future], client: Client) -> None:
 
 def _require_workers(addresses: Sequence[str], client: Client) -> None:
     """A rank is bound to its worker: where that is gone, Dask would wait for it for ever and tell nobody."""
-    there = client.scheduler_info(n_workers=-1)["workers"]
+    there = workers_of(client)
     if gone := [address for address in addresses if address not in there]:
         raise ClusterLostError(f"the worker {', '.join(gone)} of a rank of the training died or was replaced")
 

@@ -35,6 +35,23 @@ class Outcome:
     attempts: int
 
 
+def workers_of(client: Client) -> Mapping[str, Any]:
+    """What the scheduler knows of each of its workers now, by address.
+
+    Not ``client.scheduler_info``: every two seconds the client refreshes that without any worker, and who asks in such
+    a moment is told that there are none.
+
+    Raises:
+        ClusterLostError: the scheduler does not answer.
+    """
+    try:
+        identity: Mapping[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)
+    except (OSError, AttributeError) as error:  # it has no scheduler when it is closed
+        raise ClusterLostError(f"the Dask scheduler does not answer any more: {error}") from error
+    found: Mapping[str, Any] = identity["workers"]
+    return found
+
+
 class Equipment(WorkerPlugin):
     """What every worker of a run holds ready: `make` is called once on each worker, also on one that joins later.
 
@@ -209,7 +226,7 @@ class BoundedRunner:
 
     def _count_workers(self, *, now: bool = False) -> int:
         if now or (self.per_worker and time.monotonic() - self._counted > _COUNTING_S):
-            self._workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+            self._workers = len(workers_of(self.client))
             self._counted = time.monotonic()
         return self._workers
 

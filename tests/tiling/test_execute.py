@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from distributed import Client, LocalCluster
 from flows.cluster import closed_in_time
 from tiling import execute
 from tiling.errors import ClusterLostError, UnlikeWorkerError
-from tiling.execute import BoundedRunner, Equipment, Outcome
+from tiling.execute import BoundedRunner, Equipment, Outcome, use_equipment, workers_of
 
 
 @pytest.fixture(scope="module")
@@ -144,19 +145,37 @@ class Unmakeable:
         return Calculator("cuda")
 
 
-def test_a_worker_that_joins_and_cannot_make_its_tool_is_named_with_its_reason(client: Client, tmp_path: Path) -> None:
+def test_a_worker_that_joins_and_cannot_make_its_tool_is_named_with_its_reason(tmp_path: Path) -> None:
     """Dask itself lets it take blocks, and says nothing."""
-    client.register_plugin(Equipment("unmakeable", Unmakeable(tmp_path / "obstacle")), name="unmakeable")
-    (tmp_path / "obstacle").touch()
-    client.restart()
-    client.wait_for_workers(2, timeout=120)
-    runner = BoundedRunner(
-        client=client, equipment="unmakeable", items=[("a", 1)], in_flight=1, arithmetic={"device": "cuda"}
-    )
-    with pytest.raises(UnlikeWorkerError, match=r"could not make its tool: FileNotFoundError: no such bundle here"):
-        list(runner.advance(1))
-    runner.cancel()
-    client.unregister_worker_plugin("unmakeable")
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as growing:
+        growing.register_plugin(Equipment("unmakeable", Unmakeable(tmp_path / "obstacle")), name="unmakeable")
+        (tmp_path / "obstacle").touch()
+        (first,) = workers_of(growing)
+        cluster.scale(2)
+        growing.wait_for_workers(2, timeout=120)
+        (joined,) = set(workers_of(growing)) - {first}
+        growing.submit(use_equipment, "unmakeable", 1, workers=[first], pure=False).result()
+        with pytest.raises(UnlikeWorkerError, match=r"could not make its tool: FileNotFoundError: no such bundle here"):
+            growing.submit(use_equipment, "unmakeable", 1, workers=[joined], pure=False).result()
+
+
+def test_workers_are_known_also_while_the_client_refreshes_what_it_knows_of_the_scheduler(client: Client) -> None:
+    async def refresh() -> None:
+        await client._update_scheduler_info()  # what it does every two seconds, without workers
+
+    stop = threading.Event()
+
+    def refresh_on() -> None:
+        while not stop.is_set():
+            client.sync(refresh)
+
+    refreshing = threading.Thread(target=refresh_on)
+    refreshing.start()
+    try:
+        assert all(workers_of(client) for _ in range(300))
+    finally:
+        stop.set()
+        refreshing.join()
 
 
 def test_a_cluster_that_grows_is_given_more_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
