@@ -157,7 +157,7 @@ class ObjectPath:
             return None
         with _reaching(self):
             try:
-                found = obstore.head(_client(self.bucket, "", patience, _settings()), self.key)
+                found = obstore.head(self._client(patience), self.key)
             except FileNotFoundError:
                 return None
         return Facts(found["size"], found["e_tag"] or "", found["last_modified"])
@@ -179,7 +179,7 @@ class ObjectPath:
         """Content and entity tag of the same moment; raises FileNotFoundError."""
         with _reaching(self):
             try:
-                found = obstore.get(_client(self.bucket, "", patience, _settings()), self.key)
+                found = obstore.get(self._client(patience), self.key)
                 return bytes(found.bytes()), found.meta["e_tag"] or ""
             except FileNotFoundError:
                 raise FileNotFoundError(f"{self} does not exist") from None
@@ -218,9 +218,7 @@ class ObjectPath:
         mode: Any = "create" if only_new else {"e_tag": replacing} if replacing else "overwrite"
         with _reaching(self):
             try:
-                written = obstore.put(
-                    _client(self.bucket, "", patience, _settings()), self.key, content, mode=mode, use_multipart=False
-                )
+                written = obstore.put(self._client(patience), self.key, content, mode=mode, use_multipart=False)
             except (PreconditionError, AlreadyExistsError):
                 # an answer that got lost makes the client ask again, and then our own first write is in the way
                 with _reaching(self):
@@ -271,15 +269,15 @@ class ObjectPath:
         Raises:
             InputError: no such bucket, access denied, or no answer.
         """
-        client = _client(self.bucket, "", FIRST_CONTACT, _settings())
+        client = self._client(FIRST_CONTACT)
         try:
             with _reaching(self):
                 next(iter(obstore.list(client, self.key or None)), None)
         except ObjectStoreError as error:
             raise InputError(str(error)) from error
 
-    def _client(self) -> S3Store:
-        return _client(self.bucket, "", PATIENCE, _settings())
+    def _client(self, patience: timedelta = PATIENCE) -> S3Store:
+        return _client(self.bucket, "", patience, _settings())
 
 
 Location = Path | ObjectPath

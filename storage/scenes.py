@@ -28,7 +28,7 @@ from storage.header_checks import check_header
 from storage.label_values import IGNORED, binarise, histogram, one_band
 from storage.mosaics import Mosaic, open_mosaic
 from storage.rasters import GridReader
-from storage.sources import DRIVERS, Source, image_bands_of, is_remote, open_with_allowed_driver
+from storage.sources import DRIVERS, Source, absolute, image_bands_of, open_with_allowed_driver
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
 POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")
@@ -69,8 +69,8 @@ class SceneFiles:
 
 def _absolute(spec: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
     if isinstance(spec, tuple):
-        return tuple(str(_absolute(one)) for one in spec)
-    return spec if spec is None or is_remote(spec) else str(Path(spec).absolute())
+        return tuple(map(absolute, spec))
+    return None if spec is None else absolute(spec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class DrawnPolygons:
         return read_polygons(self.path).to_crs(str(self.grid.crs))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": _absolute(self.path), "grid": self.grid}
+        return {"path": absolute(self.path), "grid": self.grid}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

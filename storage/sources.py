@@ -55,7 +55,7 @@ class Source:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same file."""
-        return {**self.__dict__, "path": self.path if is_remote(self.path) else str(Path(self.path).absolute())}
+        return {**self.__dict__, "path": absolute(self.path)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,11 @@ def open_source(path: str) -> Header:
 def is_remote(path: str) -> bool:
     """Whether a path is a URL or one of GDAL's virtual files."""
     return "://" in path or path.startswith("/vsi")
+
+
+def absolute(path: str) -> str:
+    """The same file for a process that runs in another folder; a URL stays as it is."""
+    return path if is_remote(path) else str(Path(path).absolute())
 
 
 def is_zarr(path: str) -> bool:
