@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import cos, radians
 from pathlib import Path
 
 import pystac
-from odc.geo.geobox import GeoBox
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -26,14 +24,13 @@ from flows.lost_images import looking_at
 from flows.products import ProductLedger
 from flows.versions import versions
 from storage.errors import IntegrityError
+from storage.grids import metres_a_pixel
 from storage.looks import image_look, probability_look, step_of
 from storage.page import Section, area_words
 from storage.series import assemble_cube
 from storage.stac import ItemAsset, write_collection
+from storage.store import changed_level
 from storage.timeline import Timeline, TimelineDate, TimelinePair, write_timeline
-from storage.vector import changed_levels
-
-_METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +152,9 @@ def describe_timeline(
         f"bundle {Path(job.request.bundle).stem}, version {job.version}",
         dates=dates,
         pairs=pairs,
-        level=changed_levels(job.bundle.threshold),
+        level=changed_level(job.bundle.threshold),
         threshold=job.bundle.threshold,
-        pixel_m=_metres(job.grid) * step_of(directory.image_store(job.images[0])),
+        pixel_m=metres_a_pixel(job.grid) * step_of(directory.image_store(job.images[0])),
         cards=[
             ("Dates", f"{len(job.images)}", "each embedded once for all its pairs"),
             ("Pairs", f"{len(job.pairs)}", f"by the rule {job.request.pairing}"),
@@ -178,15 +175,6 @@ def _note(job: ArchiveJob, image: DatedImage, shares: Mapping[str, float]) -> st
             *(["resampled"] if image.name in job.resampled else []),
         ]
     )
-
-
-def _metres(grid: GeoBox) -> float:
-    """Metres along one pixel of the grid, from west to east, in its middle."""
-    across = abs(float(grid.resolution.x))
-    if grid.crs is not None and grid.crs.geographic:
-        box = grid.extent.boundingbox
-        return across * _METRES_PER_DEGREE * cos(radians((box.bottom + box.top) / 2))
-    return across
 
 
 def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, PairSummary]) -> list[Section]:

@@ -29,8 +29,8 @@ from storage.errors import IntegrityError
 from storage.quicklook import make_quicklooks, write_quicklook
 from storage.series import PairView, SeriesMaps
 from storage.stac import ItemAsset, write_item
-from storage.store import NODATA
-from storage.vector import changed_levels, write_changes
+from storage.store import NODATA, changed_level
+from storage.vector import write_changes
 from tiling.grid import Cell
 from tiling.ledger import Ledger
 
@@ -227,7 +227,7 @@ def _make_pair(
     return PairSummary(
         polygons=polygons["count"],
         changed_m2=polygons["area_m2"],
-        changed_pixels=int(sum(mosaic["histogram"][changed_levels(threshold) : NODATA])),
+        changed_pixels=int(sum(mosaic["histogram"][changed_level(threshold) : NODATA])),
         valid_pixels=mosaic["valid_pixels"],
     )
 

@@ -19,7 +19,7 @@ from flows.config import DetectRequest, InferenceRequest
 from flows.quantities import volume
 from flows.untrained_model import UntrainedModel, choose_untrained, is_untrained
 from storage.errors import InputError
-from storage.grids import common_grid, needs_resampling, select_bands
+from storage.grids import common_grid, metres_a_pixel, needs_resampling, select_bands
 from storage.mosaics import Mosaic, open_mosaic
 from storage.objects import ObjectPath
 from storage.publish import require_free_space, scratch_of
@@ -246,9 +246,7 @@ def compare_resolution(grid: GeoBox, bundle: Bundle | UntrainedModel, warnings: 
     """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
     if bundle.resolution is None:
         return
-    metres = abs(grid.resolution.x)
-    if grid.crs is not None and grid.crs.geographic:
-        metres *= 111_320.0
+    metres = metres_a_pixel(grid)
     ratio = metres / bundle.resolution
     if not 1 / _RESOLUTION_TOLERANCE <= ratio <= _RESOLUTION_TOLERANCE:
         warnings.append(

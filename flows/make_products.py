@@ -28,8 +28,8 @@ from storage.page import area_words
 from storage.quicklook import Quicklooks, make_quicklooks, write_quicklook
 from storage.report import ReportData, disagreement_summary, write_report
 from storage.stac import ItemAsset, write_item
-from storage.store import NODATA, RunStore
-from storage.vector import changed_levels, write_changes
+from storage.store import NODATA, RunStore, changed_level
+from storage.vector import write_changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def _make_rest(
     statistics = BlockStatistics.of(directory.ledger("infer"))
     histogram = np.array(mosaic["histogram"])
     valid = int(histogram[:NODATA].sum())
-    changed = int(histogram[changed_levels(threshold) : NODATA].sum())
+    changed = int(histogram[changed_level(threshold) : NODATA].sum())
     summary = Summary(
         products={name: products.path(name) for name in ("probability", "changes", "quicklook", "report", "item")},
         polygons=polygons["count"],

@@ -25,7 +25,7 @@ from flows.run_directory import RunDirectory
 from storage.label_values import coding_of, common_coding, histogram
 from storage.rasters import GridReader
 from storage.scenes import LabelOnGrid, label_on_grid
-from storage.store import NODATA, RunStore
+from storage.store import NODATA, RunStore, changed_level
 from tiling.grid import BlockGrid
 
 
@@ -65,7 +65,7 @@ class MosaicScoringTool:
         stored = self.store.read_probability(rows=box.rows, cols=box.cols)
         label = self.label.read(rows=box.rows, cols=box.cols)
         label[stored == NODATA] = IGNORED
-        mosaic = Confusion.count(stored / 254 >= self.threshold, label)
+        mosaic = Confusion.count(stored >= changed_level(self.threshold), label)
         tiles = Confusion()
         side = self.window
         for y in range(box.y0, box.y1, side):

@@ -41,7 +41,7 @@ class ProbabilityReader(Protocol):
     @property
     def block(self) -> int: ...
 
-    def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[np.uint8]:
+    def read_probability(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8: probability × 254, 255 = nodata."""
         ...
 
@@ -67,29 +67,25 @@ class CogResult:
         return sum(self.histogram[:NODATA])
 
 
-def strips(
-    reader: ProbabilityReader, *, interval: int = 0, check: CheckBlock | None = None
-) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+def strips(reader: ProbabilityReader, *, check: CheckBlock | None = None) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
     """One row of blocks after the other: rows and (h, width) uint8. `check` sees each block before it is used."""
     for y in range(0, reader.height, reader.block):
         rows = slice(y, min(y + reader.block, reader.height))
         strip = np.empty((rows.stop - rows.start, reader.width), dtype=np.uint8)
         for x in range(0, reader.width, reader.block):
             cols = slice(x, min(x + reader.block, reader.width))
-            strip[:, cols] = read_checked(reader, rows, cols, interval=interval, check=check)
+            strip[:, cols] = read_checked(reader, rows, cols, check=check)
         yield rows, strip
 
 
-def read_checked(
-    reader: ProbabilityReader, rows: slice, cols: slice, *, interval: int = 0, check: CheckBlock | None
-) -> NDArray[np.uint8]:
+def read_checked(reader: ProbabilityReader, rows: slice, cols: slice, *, check: CheckBlock | None) -> NDArray[np.uint8]:
     """(h, w) uint8 of one block, shown to `check`; with a check, what storage has lost is nodata for the time being.
 
     Raises:
         IntegrityError: without a check, what storage has lost or cannot be decoded.
     """
     try:
-        pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+        pixels = reader.read_probability(rows=rows, cols=cols)
     except IntegrityError:
         if check is None:
             raise
@@ -104,11 +100,10 @@ def write_cog(
     reader: ProbabilityReader,
     path: Location,
     *,
-    interval: int = 0,
     check: CheckBlock | None = None,
     conclude: Callable[[], None] | None = None,
 ) -> CogResult:
-    """Write one interval as a COG: uint8 scaled by 1/254, nodata 255, overviews that leave nodata out.
+    """Write the probability as a COG: uint8 scaled by 1/254, nodata 255, overviews that leave nodata out.
 
     Args:
         check: sees each block as it was read.
@@ -120,7 +115,7 @@ def write_cog(
     total, histogram = hashlib.sha256(), np.zeros(256, dtype=np.int64)
 
     def counted() -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        for rows, strip in strips(reader, interval=interval, check=check):
+        for rows, strip in strips(reader, check=check):
             total.update(strip.data)
             for line in strip:  # bincount makes eight bytes of each
                 np.add(histogram, np.bincount(line, minlength=256), out=histogram)

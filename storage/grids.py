@@ -13,8 +13,9 @@ from typing import Any
 from affine import Affine
 from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, Geometry, unary_union
+from odc.geo.geom import BoundingBox, Geometry, line, unary_union
 from odc.geo.overlap import compute_reproject_roi
+from pyproj import Geod
 
 from storage.errors import InputError
 from storage.mosaics import Mosaic
@@ -117,6 +118,21 @@ def common_grid(
         _require_overlap(mosaic, grid, first)
         require_similar_resolution(mosaic, grid)
     return grid
+
+
+def metres_a_pixel(grid: GeoBox) -> float:
+    """Metres on the ground along one pixel of the grid from west to east, in its middle, by the ellipsoid.
+
+    So degrees, feet and the stretch of a projection count for what they are there. Without a place on the Earth, the
+    grid's own unit.
+    """
+    across = abs(float(grid.resolution.x))
+    if grid.crs is None or not (grid.crs.geographic or grid.crs.projected):
+        return across
+    x, y = grid.extent.centroid.coords[0]
+    ends = line([(x - across / 2, y), (x + across / 2, y)], crs=grid.crs).to_crs("EPSG:4326")
+    longitudes, latitudes = zip(*ends.coords, strict=True)
+    return float(Geod(ellps="WGS84").line_length(longitudes, latitudes))
 
 
 def region_geometry(path: Path) -> Geometry:

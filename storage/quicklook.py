@@ -14,7 +14,7 @@ from storage.cog import ProbabilityReader
 from storage.objects import Location
 from storage.pictures import LINE, edges
 from storage.publish import publish
-from storage.store import NODATA
+from storage.store import NODATA, changed_level
 
 LONG_SIDE = 1024
 """Pixels of the longer side of a quicklook."""
@@ -44,7 +44,7 @@ class SeriesReader(ProbabilityReader, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Quicklooks:
-    """Pictures of one interval, all of one size: (h, w, 3) uint8, missing pixels light grey.
+    """Pictures of two dates, all of one size: (h, w, 3) uint8, missing pixels light grey.
 
     Attributes:
         probability: coloured by :func:`colours`.
@@ -62,7 +62,7 @@ def colours(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([_SCALE, np.array([MISSING], dtype=np.uint8)])[probability]
 
 
-def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0) -> Quicklooks:
+def make_quicklooks(reader: SeriesReader, *, threshold: float) -> Quicklooks:
     """Decimate a run block by block to at most :data:`LONG_SIDE` pixels; the same stretch for both dates.
 
     The probability of a quicklook pixel is the highest one it stands for, so that small changes stay visible.
@@ -83,17 +83,16 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float, interval: int = 0
                 for span, length in zip(here, (reader.height, reader.width), strict=True)
             )
             pixels, is_valid = reader.read_series(rows=rows, cols=cols)
-            dates = slice(interval, interval + 2)
-            images[(slice(None), slice(None), *here)] = pixels[dates][:, chosen, ::step, ::step]
-            valid[(slice(None), *here)] = is_valid[dates, ::step, ::step]
-            stored = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            images[(slice(None), slice(None), *here)] = pixels[:, chosen, ::step, ::step]
+            valid[(slice(None), *here)] = is_valid[:, ::step, ::step]
+            stored = reader.read_probability(rows=rows, cols=cols)
             probability[here] = highest(stored, step)
     stretched = stretch(images, valid)
     return Quicklooks(
         before=stretched[0],
         after=stretched[1],
         probability=colours(probability),
-        changed=(probability != NODATA) & (probability / 254 >= threshold),
+        changed=(probability != NODATA) & (probability >= changed_level(threshold)),
     )
 
 

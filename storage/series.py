@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from storage.cog import CheckBlock, Layer, read_checked, write_layer
 from storage.errors import IntegrityError
 from storage.new_store import create_probability_cube
-from storage.store import NODATA, RunStore
+from storage.store import NODATA, RunStore, changed_level
 
 NEVER, UNKNOWN = 0, -1
 """Of a map of first dates: no change was seen; no pair is known there."""
@@ -30,7 +29,7 @@ NEVER, UNKNOWN = 0, -1
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesByDate:
-    """Images of several dates, each in a store of its own; a `BlockSource` for those that are named."""
+    """Images of several dates, each in a store of its own; a `DatesSource` for those that are named."""
 
     stores: Mapping[str, RunStore]
 
@@ -92,9 +91,9 @@ class PairView:
         found = [store.read_images(0, rows=self._row(rows), cols=self._col(cols)) for store in self.images]
         return np.stack([image for image, _ in found]), np.stack([valid for _, valid in found])
 
-    def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[np.uint8]:
+    def read_probability(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8 of a range inside the part: probability × 254, 255 = nodata."""
-        return self.probability.read_probability(rows=self._row(rows), cols=self._col(cols), interval=interval)
+        return self.probability.read_probability(rows=self._row(rows), cols=self._col(cols))
 
     def _row(self, rows: slice) -> slice:
         return slice(rows.start + self.rows.start, rows.stop + self.rows.start)
@@ -122,10 +121,6 @@ class SeriesMaps:
     def __post_init__(self) -> None:
         assert len(self.views) == len(self.seen) == len(self.checks) > 0 and list(self.seen) == sorted(self.seen)
 
-    @cached_property
-    def _level(self) -> int:
-        return int(np.ceil(self.threshold * 254 - 1e-9))
-
     def read_peak(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8: the highest probability of any pair × 254; 255 where no pair is known."""
         ranked = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype=np.uint8)
@@ -139,7 +134,7 @@ class SeriesMaps:
         for stored, day in zip(self._stored(rows, cols), self.seen, strict=True):
             known = stored != NODATA
             first[known & (first == UNKNOWN)] = NEVER
-            first[known & (stored >= self._level) & (first == NEVER)] = _as_number(day)
+            first[known & (stored >= changed_level(self.threshold)) & (first == NEVER)] = _as_number(day)
         return first
 
     def _stored(self, rows: slice, cols: slice) -> Iterator[NDArray[np.uint8]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any, Generic, cast
 
@@ -38,6 +39,12 @@ from storage.zarr_store import reading, zarr_store
 
 NODATA = 255
 PROBABILITY_SCALE = 1 / 254
+
+
+def changed_level(threshold: float) -> int:
+    """The smallest stored value (0 to 254) whose probability, value / 254, reaches `threshold`."""
+    return ceil(threshold * 254 - 1e-9)
+
 
 # Imagery hardly compresses; a higher level costs more time than it saves disk. The checksum is zstd's own: when zarrs
 # reads a part of a shard, it does not look at that of a CRC codec behind it.
@@ -162,9 +169,9 @@ class RunStore(Generic[P]):
             self._read(self._valid, (slice(time, time + 1),), rows, cols)[0],
         )
 
-    def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[np.uint8]:
-        """(h, w) uint8 of one interval: probability × 254, 255 = nodata. Raises IntegrityError as above."""
-        return self._read(self._probability, (slice(interval, interval + 1),), rows, cols)[0]
+    def read_probability(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """(h, w) uint8 of the first interval: probability × 254, 255 = nodata. Raises IntegrityError as above."""
+        return self._read(self._probability, (slice(0, 1),), rows, cols)[0]
 
     def write_image(
         self, time: int, image: NDArray[Any], valid: NDArray[np.bool_], *, rows: slice, cols: slice

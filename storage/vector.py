@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from storage.cog import ProbabilityReader
 from storage.objects import Location
 from storage.publish import publish
-from storage.store import NODATA
+from storage.store import NODATA, changed_level
 
 _ROWS_A_GROUP = 50_000
 _FOUR_CONNECTED = ndimage.generate_binary_structure(2, 1)
@@ -57,13 +57,8 @@ class _Area:
         self.highest = max(self.highest, other.highest)
 
 
-def changed_levels(threshold: float) -> int:
-    """The smallest stored value (0 to 254) whose probability, value / 254, reaches `threshold`."""
-    return int(np.ceil(threshold * 254 - 1e-9))
-
-
 def write_changes(
-    reader: ProbabilityReader, path: Location, *, threshold: float, interval: int = 0, min_area_m2: float = 0.0
+    reader: ProbabilityReader, path: Location, *, threshold: float, min_area_m2: float = 0.0
 ) -> VectorResult:
     """Write the polygons of all 4-connected areas whose probability is `threshold` or more.
 
@@ -79,7 +74,7 @@ def write_changes(
     count, area = 0, 0.0
     with publish(path) as draft:
         try:
-            for frame in _frames(reader, changed_levels(threshold), interval, geod or Geod(ellps="WGS84"), min_area_m2):
+            for frame in _frames(reader, changed_level(threshold), geod or Geod(ellps="WGS84"), min_area_m2):
                 count += len(frame)
                 area += float(frame["area_m2"].sum())
                 table = _to_arrow(frame, reader.grid)
@@ -95,11 +90,9 @@ def write_changes(
     return VectorResult(count=count, area_m2=area)
 
 
-def _frames(
-    reader: ProbabilityReader, level: int, interval: int, geod: Geod, min_area_m2: float
-) -> Iterator[geopandas.GeoDataFrame]:
+def _frames(reader: ProbabilityReader, level: int, geod: Geod, min_area_m2: float) -> Iterator[geopandas.GeoDataFrame]:
     waiting: list[_Area] = []
-    for closed in _closed_areas(reader, level, interval):
+    for closed in _closed_areas(reader, level):
         waiting += closed
         if len(waiting) >= _ROWS_A_GROUP:
             yield _frame(waiting, reader.grid, geod, min_area_m2)
@@ -110,7 +103,7 @@ def _frames(
             yield frame
 
 
-def _closed_areas(reader: ProbabilityReader, level: int, interval: int) -> Iterator[list[_Area]]:
+def _closed_areas(reader: ProbabilityReader, level: int) -> Iterator[list[_Area]]:
     """Areas in the order in which they close, one list a row of blocks."""
     size, width = reader.block, reader.width
     above = np.zeros(width, dtype=np.int64)  # key of the open area that each pixel of the last row belongs to
@@ -136,7 +129,7 @@ def _closed_areas(reader: ProbabilityReader, level: int, interval: int) -> Itera
         left: NDArray[np.int64] | None = None
         for x in range(0, width, size):
             cols = slice(x, min(x + size, width))
-            pixels = reader.read_probability(rows=rows, cols=cols, interval=interval)
+            pixels = reader.read_probability(rows=rows, cols=cols)
             labels, found = _label(pixels, level)
             keys = np.zeros(len(found) + 1, dtype=np.int64)
             for number, area in enumerate(found, start=1):

@@ -37,7 +37,7 @@ class MemoryRun:
     def width(self) -> int:
         return self.probability.shape[1]
 
-    def read_probability(self, *, rows: slice, cols: slice, interval: int = 0) -> NDArray[Any]:
+    def read_probability(self, *, rows: slice, cols: slice) -> NDArray[Any]:
         self.reads.append((rows, cols))
         return self.probability[rows, cols]
 

@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as arrays
 from rasterio.features import shapes
 from scipy import ndimage
 
-from storage.vector import changed_levels, write_changes
+from storage.store import changed_level
+from storage.vector import write_changes
 from tests.storage.memory import MemoryRun
 
 
@@ -93,6 +94,6 @@ def test_holes_are_not_counted_in_areas_of_degrees(tmp_path: Path) -> None:
 
 @given(threshold=st.floats(0.01, 0.99))
 def test_levels_are_those_whose_probability_reaches_the_threshold(threshold: float) -> None:
-    level = changed_levels(threshold)
+    level = changed_level(threshold)
     assert level / 254 >= threshold - 1e-11
     assert (level - 1) / 254 < threshold
