@@ -25,6 +25,7 @@ from flows.lost_images import StoredImage
 from flows.run_directory import RunDirectory, require_alike
 from flows.untrained_model import require_a_bundle
 from storage.archives import DatedFiles, archive_name, read_archive
+from storage.bands import select_bands
 from storage.digests import DigestCache, MosaicDigest
 from storage.errors import InputError
 from storage.grids import (
@@ -33,7 +34,6 @@ from storage.grids import (
     overlaps,
     region_geometry,
     require_similar_resolution,
-    select_bands,
 )
 from storage.mosaics import Mosaic
 from storage.rasters import GridReader

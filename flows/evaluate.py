@@ -17,7 +17,7 @@ from flows.detect import detect_changes
 from flows.endings import named_endings
 from flows.evaluation_report import PEER_HEADER, peer_rows, write_evaluation
 from flows.run_directory import RunDirectory
-from flows.score import Score, require_fit, score
+from flows.score import Score, fitted, score
 from flows.score_mosaic import MosaicScore, score_mosaic
 from flows.training_config import EvaluateRequest
 from flows.untrained_model import require_a_bundle
@@ -61,7 +61,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationSummary:
     bundle = load_bundle(request.bundle)
     store = None if request.dataset is None else open_dataset(request.dataset)
     if store is not None:
-        require_fit(bundle, store, name=request.bundle)
+        store = fitted(store, bundle, name=request.bundle)
         store.indices(request.split)
     directory = RunDirectory(request.output)
     name = Path(request.bundle).stem if Path(request.bundle).exists() else request.bundle

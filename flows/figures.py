@@ -15,7 +15,7 @@ from flows import artifacts
 from flows.console import current_reporter
 from flows.network_figures import HEADINGS, Figure, changed_samples, figures_of
 from flows.run_directory import RunDirectory
-from flows.score import require_fit
+from flows.score import fitted
 from flows.train_report import scales_picture
 from flows.training_config import FiguresRequest
 from flows.versions import versions
@@ -47,10 +47,10 @@ def figures(request: FiguresRequest) -> FiguresSummary:
     """A trained network in; distance maps, t-SNE, Grad-CAM, attention and η, γ by epoch out, PNG and one page."""
     bundle, history = _source(request.source)
     store = open_dataset(request.dataset)
-    require_fit(bundle, store, name=request.source)
+    fitted(store, bundle, name=request.source)
     beside = None if request.beside is None else _source(request.beside)[0]
     if beside is not None:
-        require_fit(beside, store, name=str(request.beside))
+        fitted(store, beside, name=str(request.beside))
     changed = changed_samples(store, "test")
     if not len(changed):
         raise InputError(f"{store.path}, split test: not one changed pixel, so there is nothing to show")

@@ -18,8 +18,9 @@ from flows.cluster import planned_layout, require_cluster
 from flows.config import DetectRequest, InferenceRequest
 from flows.quantities import volume
 from flows.untrained_model import UntrainedModel, choose_untrained, is_untrained
+from storage.bands import select_bands
 from storage.errors import InputError
-from storage.grids import common_grid, metres_a_pixel, needs_resampling, select_bands
+from storage.grids import common_grid, metres_a_pixel, needs_resampling
 from storage.mosaics import Mosaic, open_mosaic
 from storage.objects import ObjectPath
 from storage.publish import require_free_space, scratch_of

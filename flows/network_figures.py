@@ -25,6 +25,7 @@ from dasnet.explanations import (
 from dasnet.model import DASNet
 from flows.console import current_reporter
 from flows.failures import reason_of
+from flows.score import fitted
 from storage.dataset_store import DatasetStore, Samples, few_of
 from storage.errors import InputError
 from storage.maps import Cell, clouds, grid_of_maps
@@ -109,6 +110,7 @@ def figures_of(
 
 
 def _shown(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> _Shown:
+    store = fitted(store, bundle, name=str(bundle.path))
     samples = store.read(indices)
     bands = display_bands(store.bands)
     pictures = [
@@ -238,6 +240,7 @@ def _clouds(bundles: Sequence[Bundle], store: DatasetStore, indices: Sequence[in
 
 def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> tuple[str, Tensor, Any]:
     """Name of the last layer, its features of all samples (2b, C, h, w) and their labels; a few samples at a time."""
+    store = fitted(store, bundle, name=str(bundle.path))
     network = build_model(bundle).eval()
     befores, afters, labels, name = [], [], [], ""
     for first in range(0, len(indices), _AT_ONCE):

@@ -33,6 +33,7 @@ from flows.console import current_reporter
 from flows.failures import FailedBlocksError
 from flows.fanout import run_stage
 from flows.run_directory import RunDirectory
+from storage.bands import matching_bands
 from storage.dataset_store import DatasetStore
 from storage.errors import InputError
 
@@ -128,13 +129,22 @@ def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: 
     )
 
 
-def require_fit(bundle: Bundle, store: DatasetStore, *, name: str) -> None:
-    """Raises InputError where a bundle takes other images than a dataset has."""
-    if len(bundle.bands) != len(store.bands) or bundle.dtype != store.dtype:
-        raise InputError(
-            f"bundle {name} takes {len(bundle.bands)} bands ({', '.join(b.name for b in bundle.bands)}) of "
-            f"{bundle.dtype}, {store.path} has {len(store.bands)} ({', '.join(store.bands)}) of {store.dtype}"
-        )
+def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
+    """The dataset with the bands that a bundle takes, in its order: by name, as `detect` finds them.
+
+    Raises:
+        InputError: a dataset of another type, or without these bands.
+    """
+    if bundle.dtype != store.dtype:
+        raise InputError(f"bundle {name} takes {bundle.dtype}, {store.path} has {store.dtype}")
+    numbers = matching_bands(
+        store.bands,
+        [band.name for band in bundle.bands],
+        has=str(store.path),
+        needs=f"bundle {name}",
+        otherwise="prepare a dataset with these bands, by --bands and --band-names",
+    )
+    return store.with_bands(numbers)
 
 
 def score(
@@ -154,7 +164,7 @@ def score(
         FailedBlocksError: samples that could not be read.
     """
     loaded = load_bundle(bundle)
-    require_fit(loaded, store, name=bundle)
+    store = fitted(store, loaded, name=bundle)
     indices = store.indices(split)
     for kind in ("changed", "unchanged"):
         if not store.pixels(kind)[indices].any():

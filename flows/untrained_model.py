@@ -15,8 +15,8 @@ from dasnet.baselines.statistics import Names
 from dasnet.baselines.untrained import UntrainedMethod
 from flows.config import DetectRequest
 from flows.statistics_progress import SHEET
+from storage.bands import common_bands
 from storage.errors import InputError
-from storage.grids import common_bands
 from storage.mosaics import Mosaic
 
 _WINDOW = 64

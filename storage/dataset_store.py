@@ -137,10 +137,17 @@ class DatasetStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._chosen: tuple[int, ...] | None = None
+
+    def with_bands(self, numbers: Sequence[int]) -> DatasetStore:
+        """The same store of which these bands alone are read, in this order; numbers from 1, of those it has now."""
+        chosen = DatasetStore(self.path)
+        chosen._chosen = tuple(n if self._chosen is None else self._chosen[n - 1] for n in numbers)
+        return chosen
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same store."""
-        return {"path": self.path.absolute()}
+        return {"path": self.path.absolute(), "_chosen": self._chosen}
 
     @cached_property
     def _group(self) -> zarr.Group:
@@ -204,7 +211,9 @@ class DatasetStore:
 
     @cached_property
     def bands(self) -> tuple[str, ...]:
-        return tuple(str(name) for name in self.open()["band"].to_numpy())
+        """Names of those that are read."""
+        names = tuple(str(name) for name in self.open()["band"].to_numpy())
+        return names if self._chosen is None else tuple(names[number - 1] for number in self._chosen)
 
     @cached_property
     def sources(self) -> NDArray[np.object_]:
@@ -263,11 +272,12 @@ class DatasetStore:
         if not path.exists():
             raise IntegrityError(f"{path} is missing: these samples were never written, or were lost")
         try:
-            return np.asarray(array[index])
+            found = np.asarray(array[index])
         except Exception as error:  # each codec pipeline has exceptions of its own
             raise IntegrityError(
                 f"{path}, sample {index}: its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
+        return found if self._chosen is None or name not in DATES else found[[n - 1 for n in self._chosen]]
 
     def write(self, first: int, samples: Samples) -> str:
         """Write one whole shard durably, from sample `first` on; returns the SHA-256 of its pixels, as hex."""

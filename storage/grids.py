@@ -1,9 +1,8 @@
-"""One grid for all dates, and the bands that a model wants."""
+"""One grid for all dates."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import ceil, floor, isfinite
@@ -23,63 +22,6 @@ from storage.mosaics import Mosaic
 _LARGEST_RESOLUTION_RATIO = 8.0
 _WHOLE_PIXEL = 1e-3
 """Pixels by which a shift may miss a whole number and still be one."""
-
-
-def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] | None) -> tuple[int, ...]:
-    """Numbers (from 1, without alpha) of the bands of `mosaic` that are the `wanted` ones, in that order.
-
-    By the user's numbers; else by name, where the mosaic names its bands; else by position, where the counts are equal.
-
-    Raises:
-        InputError: saying what both sides have.
-    """
-    has = f"{mosaic.label} has {len(mosaic.bands)} bands ({', '.join(mosaic.bands)})"
-    needs = f"the bundle needs {len(wanted)} ({', '.join(wanted)})"
-    if explicit is not None:
-        if len(explicit) != len(wanted):
-            raise InputError(f"--bands names {len(explicit)} bands, but {needs}")
-        beyond = [number for number in explicit if not 1 <= number <= len(mosaic.bands)]
-        if beyond:
-            raise InputError(f"--bands asks for {', '.join(map(str, beyond))}, but {has}")
-        return tuple(explicit)
-    words = [set(re.findall(r"[a-z0-9]+", name.lower())) for name in mosaic.bands]
-    by_name = [[n for n, found in enumerate(words, start=1) if name.lower() in found] for name in wanted]
-    if all(len(numbers) == 1 for numbers in by_name):
-        return tuple(numbers[0] for numbers in by_name)
-    if len(mosaic.bands) == len(wanted):
-        return tuple(range(1, len(wanted) + 1))
-    raise InputError(f"{has}, {needs}: say with --bands which ones they are, in this order")
-
-
-def common_bands(
-    first: Mosaic, second: Mosaic, explicit: Sequence[int] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers (from 1, without alpha) of the bands that both mosaics have, in the first one's order.
-
-    By the user's numbers; else those whose names both have; else by position, where the counts are equal.
-
-    Raises:
-        InputError: saying what both sides have.
-    """
-    if explicit is not None:
-        twice = sorted({number for number in explicit if list(explicit).count(number) > 1})
-        if twice or not explicit:
-            raise InputError(f"--bands {','.join(map(str, explicit))} must name bands, each of them once")
-        wanted = [f"band {number}" for number in explicit]
-        return select_bands(first, wanted, explicit), select_bands(second, wanted, explicit)
-    if first.bands_are_named and second.bands_are_named:
-        shared = [name for name in first.bands if first.bands.count(name) == 1 and second.bands.count(name) == 1]
-        if shared:
-            here, there = (tuple(mosaic.bands.index(name) + 1 for name in shared) for mosaic in (first, second))
-            return here, there
-    if len(first.bands) != len(second.bands):
-        raise InputError(
-            f"the two dates have different bands: {first.label} has {len(first.bands)} ({', '.join(first.bands)}), "
-            f"{second.label} has {len(second.bands)} ({', '.join(second.bands)}); say with --bands which ones to use "
-            "of both"
-        )
-    numbers = tuple(range(1, len(first.bands) + 1))
-    return numbers, numbers
 
 
 def common_grid(

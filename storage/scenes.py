@@ -22,6 +22,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
+from storage.bands import same_bands
 from storage.errors import InputError
 from storage.grids import common_grid
 from storage.header_checks import check_header
@@ -201,12 +202,14 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     """Open the headers of a scene and see that they fit together.
 
     Args:
-        bands: numbers (from 1, without alpha) to keep, in this order; None = all.
+        bands: numbers (from 1, without alpha) to keep of both dates, in this order; None = all, those of the second
+            date by the names of the first's where all have one.
         resolution: of the scene's grid in units of its CRS, onto which everything is resampled; None = the first
             date's. A network that sees positions eight pixels apart sees finer ones on a finer grid.
 
     Raises:
-        InputError: an unreadable file, sizes that differ, other bands, no overlap; with paths and values.
+        InputError: an unreadable file, sizes that differ, other bands or other names of bands, no overlap; with paths
+            and values.
     """
     before, after = (open_image(spec) for spec in (files.before, files.after))
     if (before.grid.crs is None) != (after.grid.crs is None):
@@ -247,7 +250,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     return Scene(
         files=files,
         before=GridReader(mosaic=before, grid=grid, bands=chosen),
-        after=GridReader(mosaic=after, grid=grid, bands=chosen),
+        after=GridReader(mosaic=after, grid=grid, bands=chosen if bands else same_bands(before, after, chosen)),
         labels=tuple(labels),
         polygons=polygons,
         grid=grid,

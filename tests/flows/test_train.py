@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dasnet.bundle import load_bundle
+from dasnet.bundle import load_bundle, random_bundle, save_bundle
 from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
+from dasnet.model import Architecture
 from flows.config import ClusterConfig, DetectRequest
 from flows.dataset_config import PrepareRequest
 from flows.evaluate import evaluate
@@ -364,13 +366,23 @@ def test_without_a_test_split_there_is_a_bundle_without_test_scores(prefect_ui: 
 
 
 def test_a_bundle_for_other_images_is_refused(dataset: Path, trained: Path, prefect_ui: str, tmp_path: Path) -> None:
-    from dasnet.bundle import random_bundle, save_bundle
-    from dasnet.model import Architecture
-
     save_bundle(tmp_path / "four.safetensors", random_bundle(Architecture(backbone="mobilenet_v3", in_bands=4)))
-    with pytest.raises(InputError, match=r"takes 4 bands .* has 3 \(red, green, blue\)"):
+    with pytest.raises(InputError, match=r"has 3 bands \(red, green, blue\), bundle .*four.* needs 4 "):
         evaluate(EvaluateRequest(bundle=str(tmp_path / "four.safetensors"), dataset=dataset, output=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
+
+
+def test_bands_are_those_of_the_bundles_names(trained: Path, dataset: Path, tmp_path: Path) -> None:
+    loaded = load_bundle(trained / "bundle.safetensors")
+    first = next(name for name, weight in loaded.state.items() if weight.ndim == 4 and weight.shape[1] == 3)
+    state = {**loaded.state, first: loaded.state[first].flip(1)}
+    turned = tmp_path / "turned.safetensors"
+    save_bundle(turned, replace(loaded, state=state, bands=loaded.bands[::-1], path=None, digest=""))
+    summary = evaluate(EvaluateRequest(bundle=str(turned), dataset=dataset, output=tmp_path / "e"))
+    assert summary.samples is not None
+    before = loaded.metrics["test"]
+    assert summary.samples.confusion.f1 == pytest.approx(before["f1"], abs=1e-3)
+    assert summary.samples.change_vectors.f1 == pytest.approx(before["f1_change_vectors_otsu"], abs=1e-3)
 
 
 def test_status_of_a_training_and_of_its_dataset(dasnet: Dasnet, trained: Path, dataset: Path) -> None:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from odc.geo.geom import box
 
 from storage.archives import read_archive
+from storage.bands import select_bands
 from storage.digests import digest_mosaic
 from storage.errors import InputError
-from storage.grids import select_bands
 from storage.mosaics import open_mosaic
 from storage.objects import ObjectPath
 from storage.rasters import GridReader

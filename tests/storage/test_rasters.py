@@ -15,8 +15,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
+from storage.bands import select_bands
 from storage.errors import InputError, ShortReadError
-from storage.grids import common_grid, needs_resampling, select_bands
+from storage.grids import common_grid, needs_resampling
 from storage.mosaics import Mosaic, open_mosaic
 from storage.rasters import GridReader
 from tests.rasters import geotiff

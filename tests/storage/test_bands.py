@@ -1,0 +1,68 @@
+"""Which bands are meant: by name, and by position only where names do not speak against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from storage.bands import common_bands, matching_bands, same_bands
+from storage.errors import InputError
+from storage.mosaics import Mosaic, open_mosaic
+from tests.rasters import geotiff
+
+RGB = ("red", "green", "blue")
+
+
+def named(path: Path, *names: str) -> Mosaic:
+    """A mosaic whose bands have these descriptions; none where a name is empty."""
+    geotiff(path, np.full((len(names), 8, 8), 7, dtype=np.uint8), photometric="minisblack")
+    with rasterio.open(path, "r+") as dataset:
+        for number, name in enumerate(names, start=1):
+            if name:
+                dataset.set_band_description(number, name)
+    return open_mosaic(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (("blue", "green", "red"), (3, 2, 1)),
+        (("nir", "Red", "vis-green", "blue (480 nm)"), (2, 3, 4)),
+        (("B04", "B03", "B02"), (1, 2, 3)),
+        (("band1", "band2", "band3"), (1, 2, 3)),
+        (("red", "band2", "band3"), (1, 2, 3)),
+    ],
+)
+def test_bands_by_name_else_by_position(names: tuple[str, ...], numbers: tuple[int, ...]) -> None:
+    assert matching_bands(names, RGB, has="it", needs="the bundle", otherwise="") == numbers
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("nir", "red", "green"), ("red", "green", "nir"), ("band1", "red", "band3"), ("B05", "B04", "B03", "B02")],
+)
+def test_names_that_speak_against_it_are_no_positions(names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=rf"it has {len(names)} bands \({', '.join(names)}\), the bundle needs 3"):
+        matching_bands(names, RGB, has="it", needs="the bundle", otherwise="say which")
+
+
+def test_the_other_dates_bands_are_those_of_the_same_names(tmp_path: Path) -> None:
+    first = named(tmp_path / "first.tif", *RGB)
+    assert same_bands(first, named(tmp_path / "turned.tif", "blue", "green", "red"), (1, 3)) == (3, 1)
+    assert same_bands(first, named(tmp_path / "unnamed.tif", "", "", ""), (1, 3)) == (1, 3)
+    for name in ("nir", "red edge"):
+        other = named(tmp_path / f"{name}.tif", name, "green", "red")
+        with pytest.raises(InputError, match=rf"red, green, blue.* {name}, green, red: say with --bands"):
+            same_bands(first, other, (1, 2, 3))
+
+
+def test_bands_of_disjoint_names_are_not_compared_by_number(tmp_path: Path) -> None:
+    first = named(tmp_path / "first.tif", "red", "green")
+    other = named(tmp_path / "other.tif", "nir", "swir")
+    with pytest.raises(InputError, match=r"2 \(red, green\).* 2 \(nir, swir\); say with --bands"):
+        common_bands(first, other, None)
+    assert common_bands(first, other, [1, 2]) == ((1, 2), (1, 2))
+    assert common_bands(first, named(tmp_path / "unnamed.tif", "", ""), None) == ((1, 2), (1, 2))
