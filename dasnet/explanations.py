@@ -1,4 +1,4 @@
-"""Looking into a network: distances by layer, Grad-CAM of a Siamese distance, where a pixel attends, t-SNE.
+"""Looking into a network: distances by layer, Grad-CAM, where a pixel attends, t-SNE.
 
 Legend of shapes: b pairs, C bands or channels, (H, W) pixels, (h, w) positions of a layer.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,27 +23,55 @@ from dasnet.change_network import ChangeNetwork
 from dasnet.errors import PredictorError
 from dasnet.metrics import IGNORED
 from dasnet.model import DASNet, upsample
-from dasnet.networks.peer import PeerNetwork
+from dasnet.networks.peer import PeerNetwork, SegmentationNetwork
 
 Layers = Mapping[str, Tensor]
-"""Name → features (2b, C, h, w), the first b those of the first date."""
+"""Name → features, shallow to deep."""
+
+DEEPEST, LAST = "deepest features of both dates", "last features of both dates"
 
 
-def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
-    """Features of both dates by layer, shallow to deep, and the distance that the network makes of them.
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a network makes of b pairs. All stays in the graph, so that gradients can be asked for.
 
-    Args:
-        images: (2b, C, H, W) normalised, the first b those of the first date.
-
-    Returns:
-        The layers, and the distance (b, h, w). All stay in the graph, so that gradients can be asked for.
+    Attributes:
+        dates: features of each date, (2b, C, h, w), the first b those of the first date.
+        both: features of both dates together, (b, C, h, w): of a network that calls pixels changed by scores.
+        evidence: (b, h, w) what it calls pixels changed by: the distance, or the log-odds of its scores. Not their
+            probability, which hardly moves where the network is sure.
     """
-    if not isinstance(network, DASNet):
-        assert isinstance(network, PeerNetwork)
-        features = network.compared(network.features(images))
-        halves = [_halves(level) for level in features]
-        distance = network.distance(*(tuple(half[date] for half in halves) for date in (0, 1)))
-        return {_name_of(level, images): level for level in features}, distance
+
+    dates: Layers
+    both: Layers
+    evidence: Tensor
+
+    @property
+    def layers(self) -> Layers:
+        """All of them."""
+        return {**self.dates, **self.both}
+
+
+def seen_by(network: ChangeNetwork, images: Tensor) -> Seen:
+    """What a network makes of images (2b, C, H, W), normalised, the first b those of the first date."""
+    if isinstance(network, DASNet):
+        return _seen_by_dasnet(network, images)
+    assert isinstance(network, PeerNetwork)
+    features = network.compared(network.features(images))
+    before, after = zip(*(_halves(level) for level in features), strict=True)
+    dates = {_name_of(level, images): level for level in features}
+    if not isinstance(network, SegmentationNetwork):
+        return Seen(dates=dates, both={}, evidence=network.distance(before, after))
+    found: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        if network.deepest is not None:
+            hooks.enter_context(_captured(network.deepest, found, DEEPEST))
+        hooks.enter_context(_captured(network.last_layer, found, LAST, of_input=True))
+        evidence = network.logit(before, after)
+    return Seen(dates=dates, both=found, evidence=evidence)
+
+
+def _seen_by_dasnet(network: DASNet, images: Tensor) -> Seen:
     found: dict[str, Tensor] = {}
     head = network.head
     with (
@@ -52,7 +81,7 @@ def layers_of(network: ChangeNetwork, images: Tensor) -> tuple[Layers, Tensor]:
         _captured(head.conv8, found, "fused embedding"),
     ):
         embedded = network.embed_fused(images)
-    return found, network.distance(*_halves(embedded))
+    return Seen(dates=found, both={}, evidence=network.distance(*_halves(embedded)))
 
 
 def _name_of(level: Tensor, images: Tensor) -> str:
@@ -79,13 +108,13 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def distance_maps(layers: Layers) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Of each layer and metric (b, h, w): "L2" and "cosine" of features made one long at each position, in [0, 2].
+def distance_maps(seen: Seen) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Of each date's layers and of each metric (b, h, w), in [0, 2]: "L2" and "cosine" of features made one long.
 
     Of vectors of length 1, L2² = 2 · cosine: L2 is what keeps small differences apart, as in Figure 6 of the paper.
     """
     maps = {}
-    for name, features in layers.items():
+    for name, features in seen.dates.items():
         before, after = _halves(F.normalize(features.detach().float(), dim=1))
         length = torch.linalg.vector_norm(before - after, dim=1)
         maps[name] = {"L2": length.numpy(), "cosine": (length.square() / 2).numpy()}
@@ -94,33 +123,33 @@ def distance_maps(layers: Layers) -> dict[str, dict[str, NDArray[np.float32]]]:
 
 def grad_cam(
     network: ChangeNetwork, images: Tensor, label: NDArray[np.uint8], *, layer: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What in each date makes the changed pixels distant: a map for each date.
+) -> tuple[NDArray[np.float32], ...]:
+    """What makes a network call the changed pixels changed: a map for each date, or one for both.
 
-    Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) with the mean distance over the changed pixels as the score y: with
+    Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) with the mean evidence over the changed pixels as the score y: with
     A_k the k-th channel of a layer, α_k = mean over positions of ∂y/∂A_k, and the map is ReLU(Σ α_k A_k). A Siamese
-    network has one A a date, and so a map a date.
+    network has one A a date, and so a map a date; a layer that sees both dates has one.
 
     Args:
-        images: (2b, C, H, W) as of :func:`layers_of`.
+        images: (2b, C, H, W) as of :func:`seen_by`.
         label: (b, H, W), 1 = changed.
-        layer: one of its names.
+        layer: a name of :attr:`Seen.layers`.
 
     Returns:
-        Two of (b, h, w) in [0, 1], each pair's own highest value being 1; 0 where a pair has no changed pixel.
+        One or two of (b, h, w) in [0, 1], each pair's own highest value being 1; 0 where a pair has no changed pixel.
     """
     with torch.enable_grad():
-        layers, distance = layers_of(network, images.detach().clone().requires_grad_())
-        fine = upsample(distance, height=label.shape[1], width=label.shape[2], stride=network.stride)
+        seen = seen_by(network, images.detach().clone().requires_grad_())
+        fine = upsample(seen.evidence, height=label.shape[1], width=label.shape[2], stride=network.stride)
         changed = torch.from_numpy(label == 1)
         score = (fine * changed).sum(dim=(1, 2)) / changed.sum(dim=(1, 2)).clamp(min=1)
         # a pair's score depends on its own features alone, so that one pass serves all
-        features = layers[layer]
+        features = seen.layers[layer]
         (gradient,) = torch.autograd.grad(score.sum(), features)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    before, after = _halves((weights * features).sum(dim=1).relu().detach())  # (b, h, w)
-    highest = torch.maximum(before, after).amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(before.dtype).tiny)
-    return (before / highest).numpy(), (after / highest).numpy()
+    maps = (weights * features).sum(dim=1).relu().detach().split(len(label))  # of (b, h, w)
+    highest = torch.stack(maps).amax(dim=(0, 2, 3))[:, None, None].clamp(min=torch.finfo(maps[0].dtype).tiny)
+    return tuple((found / highest).numpy() for found in maps)
 
 
 @torch.inference_mode()
@@ -146,29 +175,41 @@ def attention_of(network: ChangeNetwork, images: Tensor, *, row: int, column: in
     return energy.flatten(1).softmax(dim=1).reshape(energy.shape).numpy()
 
 
-def differences(
+def last_features(network: ChangeNetwork, images: Tensor) -> tuple[str, Tensor]:
+    """What a network tells changed from unchanged by, (b, C, h, w), and its name; images as of :func:`seen_by`.
+
+    Of a distance it is the difference of the two dates' last features, of scores what the last layer makes them of.
+    """
+    seen = seen_by(network, images)
+    if LAST in seen.both:
+        return LAST, seen.both[LAST]
+    name, features = list(seen.dates.items())[-1]
+    before, after = _halves(features)
+    return name, after - before
+
+
+def labelled_vectors(
     features: Tensor, label: NDArray[np.uint8], *, most: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Differences of the two dates' features at labelled positions, as many changed as unchanged where there are.
+    """Features at labelled positions, as many changed as unchanged where there are.
 
     Args:
-        features: (2b, C, h, w), the first b those of the first date.
+        features: (b, C, h, w).
         label: (b, H, W), read at each position's own pixel.
         most: of each class.
 
     Returns:
         (n, C) and (n,), True = changed.
     """
-    before, after = _halves(features.detach())
-    apart = (after - before).permute(0, 2, 3, 1)  # (b, h, w, C)
-    rows, columns = apart.shape[1:3]
+    rows, columns = features.shape[2:]
     at_rows = np.minimum(np.arange(rows) * spacing(label.shape[1], rows), label.shape[1] - 1)
     at_columns = np.minimum(np.arange(columns) * spacing(label.shape[2], columns), label.shape[2] - 1)
     known = label[:, at_rows][:, :, at_columns].reshape(-1)
     random = np.random.default_rng(seed)
     chosen = np.concatenate([random.permutation(np.flatnonzero(known == kind))[:most] for kind in (0, 1)])
     assert IGNORED not in known[chosen]
-    return apart.reshape(-1, apart.shape[-1]).numpy()[chosen], known[chosen] == 1
+    vectors = features.detach().permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    return vectors.numpy()[chosen], known[chosen] == 1
 
 
 def spacing(pixels: int, positions: int) -> int:

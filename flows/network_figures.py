@@ -14,12 +14,14 @@ from dasnet.attention import SpatialAttention
 from dasnet.bundle import Bundle, build_model
 from dasnet.change_network import ChangeNetwork
 from dasnet.explanations import (
+    DEEPEST,
     attention_of,
-    differences,
     distance_maps,
     embedded_in_a_plane,
     grad_cam,
-    layers_of,
+    labelled_vectors,
+    last_features,
+    seen_by,
     spacing,
 )
 from dasnet.model import DASNet
@@ -149,8 +151,7 @@ def _of_positions(shown: _Shown, values: Any, **described: Any) -> Cell:
 
 def _distances(shown: _Shown) -> tuple[bytes, str]:
     with torch.inference_mode():
-        layers, _ = layers_of(shown.network, shown.images)
-    maps = distance_maps(layers)
+        maps = distance_maps(seen_by(shown.network, shown.images))
     rows = [
         [
             *_pair(shown, number),
@@ -172,25 +173,27 @@ def _distances(shown: _Shown) -> tuple[bytes, str]:
 
 
 def _grad_cam(shown: _Shown) -> tuple[bytes, str]:
-    names = list(layers_of(shown.network, shown.images[[0, len(shown.titles)]])[0])
-    layer = names[0] if isinstance(shown.network, DASNet) else names[-1]
-    chosen = [name for name in names if name != "fused embedding"] if isinstance(shown.network, DASNet) else [layer]
+    seen = seen_by(shown.network, shown.images[[0, len(shown.titles)]])
+    if isinstance(shown.network, DASNet):
+        chosen = [name for name in seen.dates if name != "fused embedding"]
+    else:
+        chosen = [DEEPEST if DEEPEST in seen.both else list(seen.dates)[-1]]
     maps = {name: grad_cam(shown.network, shown.images, shown.samples.label, layer=name) for name in chosen}
-    rows = [
-        [
-            *_pair(shown, number),
-            *(
-                _of_positions(shown, dates[when][number], title=f"{name}\n{date}", under=shown.pictures[number][when])
-                for name, dates in maps.items()
-                for when, date in enumerate(("before", "after"))
-            ),
-        ]
-        for number in range(len(shown.titles))
-    ]
+    rows = []
+    for number in range(len(shown.titles)):
+        before, after = shown.pictures[number]
+        cells = _pair(shown, number)
+        for name, found in maps.items():
+            titled = [(f"{name}\nbefore", before), (f"{name}\nafter", after)] if len(found) == 2 else [(name, after)]
+            cells += [
+                _of_positions(shown, of_date[number], title=title, under=picture)
+                for (title, picture), of_date in zip(titled, found, strict=True)
+            ]
+        rows.append(cells)
     picture = grid_of_maps(rows, side=shown.side, scale="share of the highest", high=1.0, row_titles=shown.titles)
     return picture, (
-        "What in each date makes the changed pixels distant: Grad-CAM with the mean distance over the changed pixels "
-        "as its score, one map a date"
+        "What makes the network call the changed pixels changed: Grad-CAM with their mean distance, or log-odds, as "
+        "its score; one map a date, or one for both of a network that joins them before"
     )
 
 
@@ -226,7 +229,7 @@ def _clouds(bundles: Sequence[Bundle], store: DatasetStore, indices: Sequence[in
     panels = []
     for bundle in bundles:
         name, features, label = _last_features(bundle, store, indices)
-        vectors, changed = differences(features, label, most=_CLOUD, seed=0)
+        vectors, changed = labelled_vectors(features, label, most=_CLOUD, seed=0)
         if len(vectors) < 4:
             raise InputError(f"{store.path}: {len(vectors)} labelled positions are too few for t-SNE")
         attention = getattr(bundle.architecture, "attention", None)
@@ -239,17 +242,14 @@ def _clouds(bundles: Sequence[Bundle], store: DatasetStore, indices: Sequence[in
 
 
 def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> tuple[str, Tensor, Any]:
-    """Name of the last layer, its features of all samples (2b, C, h, w) and their labels; a few samples at a time."""
+    """Name of what the network decides by, that of all samples (b, C, h, w), and their labels."""
     store = fitted(store, bundle, name=str(bundle.path))
     network = build_model(bundle).eval()
-    befores, afters, labels, name = [], [], [], ""
+    found, labels, name = [], [], ""
     for first in range(0, len(indices), _AT_ONCE):
         samples = store.read(indices[first : first + _AT_ONCE])
         with torch.inference_mode():
-            layers, _ = layers_of(network, _normalised(bundle, samples))
-        name, features = list(layers.items())[-1]
-        before, after = features.chunk(2)
-        befores.append(before)
-        afters.append(after)
+            name, features = last_features(network, _normalised(bundle, samples))
+        found.append(features)
         labels.append(samples.label)
-    return name, torch.cat([*befores, *afters]), np.concatenate(labels)
+    return name, torch.cat(found), np.concatenate(labels)

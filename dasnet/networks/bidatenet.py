@@ -52,6 +52,16 @@ class BiDateNet(SegmentationNetwork):
         self.decoder = nn.ModuleList(_two(2 * count, count) for count in reversed(channels[:-1]))
         self.classifier = nn.Conv2d(architecture.width, 2, 1)
 
+    @property
+    def deepest(self) -> nn.Module:
+        """The LSTM of the coarsest resolution."""
+        return self.memory[-1]
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The classifier."""
+        return self.classifier
+
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to five resolutions, (B, width · 2^n, H / 2^n, W / 2^n)."""
         found: list[Tensor] = []

@@ -29,6 +29,16 @@ class CDnet(SegmentationNetwork):
         self.expansion = nn.ModuleList(_block(width, width) for _ in range(_BLOCKS))
         self.classifier = nn.Conv2d(width, 2, _SIDE, padding=_SIDE // 2)
 
+    @property
+    def deepest(self) -> nn.Module:
+        """The last block of the contraction."""
+        return self.contraction[-1]
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The classifier."""
+        return self.classifier
+
     def features(self, images: Tensor) -> Features:
         """The images themselves: nothing can be computed of one date alone."""
         return (images,)

@@ -70,16 +70,33 @@ class Decoder(nn.Module):
         return x
 
 
-class EarlyFusion(SegmentationNetwork):
+class _FullyConvolutional(SegmentationNetwork):
+    default_width = 16
+    encoder: Encoder
+    decoder: Decoder
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The decoder's last convolution."""
+        stage = self.decoder.stages[-1]
+        assert isinstance(stage, nn.Sequential)
+        return stage[-1]
+
+
+class EarlyFusion(_FullyConvolutional):
     """FC-EF: both dates are one image of twice as many bands. Which date is the first matters."""
 
     title = "FC-EF (Daudt et al. 2018)"
-    default_width = 16
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
         self.encoder = Encoder(2 * architecture.in_bands, architecture.width)
         self.decoder = Decoder(architecture.width, taken=1)
+
+    @property
+    def deepest(self) -> nn.Module:
+        """The encoder's last stage."""
+        return self.encoder.stages[-1]
 
     def features(self, images: Tensor) -> Features:
         """The images themselves: nothing can be computed of one date alone."""
@@ -91,14 +108,13 @@ class EarlyFusion(SegmentationNetwork):
         return self.decoder(found[-1], found)
 
 
-class SiameseConcatenation(SegmentationNetwork):
+class SiameseConcatenation(_FullyConvolutional):
     """FC-Siam-conc: the decoder takes over the features of both dates. Which date is the first matters.
 
     As in the authors' network the decoder starts from the second date's deepest features.
     """
 
     title = "FC-Siam-conc (Daudt et al. 2018)"
-    default_width = 16
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
@@ -114,14 +130,13 @@ class SiameseConcatenation(SegmentationNetwork):
         return self.decoder(after[-1], tuple(torch.cat(levels, dim=1) for levels in zip(before, after, strict=True)))
 
 
-class SiameseDifference(SegmentationNetwork):
+class SiameseDifference(_FullyConvolutional):
     """FC-Siam-diff: the decoder takes over the absolute differences of the features. Which date is the first matters.
 
     It does by the decoder's start alone: as in the authors' network, the second date's deepest features.
     """
 
     title = "FC-Siam-diff (Daudt et al. 2018)"
-    default_width = 16
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dasnet.change_network import ChangeNetwork
 
@@ -113,6 +113,16 @@ class SegmentationNetwork(PeerNetwork):
 
     losses = ("cross-entropy",)
     parts = ("segmentation",)
+
+    @property
+    def deepest(self) -> nn.Module | None:
+        """What makes the coarsest features of both dates together; None where the decoder alone joins the dates."""
+        return None
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> nn.Module:
+        """What makes the scores, of features of both dates."""
 
     @abstractmethod
     def scores(self, before: Features, after: Features) -> Tensor:

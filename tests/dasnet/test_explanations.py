@@ -8,17 +8,20 @@ import torch
 
 from dasnet.errors import PredictorError
 from dasnet.explanations import (
+    DEEPEST,
+    LAST,
     attention_of,
-    differences,
     distance_maps,
     embedded_in_a_plane,
     grad_cam,
-    layers_of,
+    labelled_vectors,
+    last_features,
+    seen_by,
     spacing,
 )
 from dasnet.methods import build_network
 from dasnet.model import Architecture, DASNet, upsample
-from dasnet.networks.peer import PeerArchitecture
+from dasnet.networks.peer import PeerArchitecture, PeerMethod, SegmentationNetwork
 from dasnet.pseudo_changes import AXES, STRENGTHS, pseudo_changed
 
 SIDE = 64
@@ -42,10 +45,11 @@ def network(images: torch.Tensor) -> DASNet:
 
 
 def test_layers_lead_to_the_networks_own_distance(network: DASNet, images: torch.Tensor) -> None:
-    layers, distance = layers_of(network, images)
+    seen = seen_by(network, images)
+    layers, distance = seen.dates, seen.evidence
     assert torch.equal(distance, network.distance(network.embed_fused(images[:2]), network.embed_fused(images[2:])))
     first, second = layers["fused embedding"].chunk(2)
-    maps = distance_maps(layers)
+    maps = distance_maps(seen)
     assert maps["fused embedding"]["L2"] == pytest.approx(distance.detach().numpy(), abs=1e-5)
     for name, features in layers.items():
         before, after = features.chunk(2)
@@ -57,26 +61,52 @@ def test_layers_lead_to_the_networks_own_distance(network: DASNet, images: torch
 
 def test_a_peers_layers_are_what_it_keeps_of_a_date(images: torch.Tensor) -> None:
     peer = build_network(PeerArchitecture(method="fc-siam-diff", width=4)).eval()
-    layers, distance = layers_of(peer, images)
-    assert torch.equal(distance, peer.distance(peer.features(images[:2]), peer.features(images[2:])))
-    assert list(layers)[:2] == ["features", "features at 1/2"]
+    seen = seen_by(peer, images)
+    assert torch.equal(2 * seen.evidence.sigmoid(), peer.distance(peer.features(images[:2]), peer.features(images[2:])))
+    assert list(seen.dates)[:2] == ["features", "features at 1/2"] and list(seen.both) == [LAST]
 
 
 def test_sccn_shows_what_its_distance_compares(images: torch.Tensor) -> None:
     """Codes of each date by that date's own encoder, so that their L2 is the network's distance but for its scale."""
     peer = build_network(PeerArchitecture(method="sccn", width=4)).eval()
-    layers, distance = layers_of(peer, images)
-    (codes,) = layers.values()
+    seen = seen_by(peer, images)
+    (codes,) = seen.dates.values()
     first, second = codes.detach().chunk(2)
-    assert (first - second).norm(dim=1).numpy() == pytest.approx(distance.detach().numpy(), abs=1e-5)  # 2 / √4 = 1
+    assert (first - second).norm(dim=1).numpy() == pytest.approx(seen.evidence.detach().numpy(), abs=1e-5)  # 2 / √4 = 1
     label = np.ones((2, SIDE, SIDE), dtype=np.uint8)
     before, after = grad_cam(peer, images, label, layer="features")
     assert max(before[0].max(), after[0].max()) == pytest.approx(1)
 
 
-def test_a_network_of_both_dates_shows_the_image(images: torch.Tensor) -> None:
-    peer = build_network(PeerArchitecture(method="fc-ef", width=4)).eval()
-    assert list(layers_of(peer, images)[0]) == ["the image, normalised"]
+@pytest.mark.parametrize("method", ["fc-ef", "cdnet", "bidatenet", "fc-siam-conc", "fc-siam-diff"])
+def test_a_network_of_scores_shows_what_its_last_layer_is_given(method: PeerMethod, images: torch.Tensor) -> None:
+    peer = build_network(PeerArchitecture(method=method, width=4)).eval()
+    assert isinstance(peer, SegmentationNetwork)
+    with torch.no_grad():
+        name, features = last_features(peer, images)
+        assert name == LAST and features.shape[0] == 2 and features.shape[2:] == (SIDE, SIDE)
+        unchanged, changed = peer.last_layer(features).unbind(1)
+        assert torch.equal(changed - unchanged, peer.outputs(images)[0])
+    if method in ("fc-ef", "cdnet"):
+        assert list(seen_by(peer, images).dates) == ["the image, normalised"], "nothing is computed of one date alone"
+
+
+@pytest.mark.parametrize("method", ["fc-ef", "fc-siam-diff"])
+def test_grad_cam_of_scores_is_not_dark_where_the_network_is_sure(method: PeerMethod, images: torch.Tensor) -> None:
+    """The derivative of log-odds, which a constant added to them leaves alone; a probability of 1 has none."""
+    peer = build_network(PeerArchitecture(method=method, width=4)).eval()
+    assert isinstance(peer, SegmentationNetwork)
+    label = np.ones((2, SIDE, SIDE), dtype=np.uint8)
+    layer = list(seen_by(peer, images).dates)[-1] if peer.deepest is None else DEEPEST
+    found = grad_cam(peer, images, label, layer=layer)
+    assert len(found) == (2 if peer.deepest is None else 1)
+    with torch.no_grad():
+        peer.last_layer.bias[1] += 40.0  # type: ignore[index]
+        assert (peer.distance(*peer.of_both_dates(images)) == 2).all()
+    sure = grad_cam(peer, images, label, layer=layer)
+    for one, other in zip(found, sure, strict=True):
+        assert other == pytest.approx(one, abs=1e-5)
+    assert max(one.max() for one in sure) == pytest.approx(1)
 
 
 def test_grad_cam_is_the_score_s_derivative(network: DASNet, images: torch.Tensor) -> None:
@@ -86,8 +116,7 @@ def test_grad_cam_is_the_score_s_derivative(network: DASNet, images: torch.Tenso
     before, after = grad_cam(network, images, label, layer="fused embedding")
     assert before[0].min() >= 0 and max(before[0].max(), after[0].max()) == pytest.approx(1)
     assert not before[1].any() and not after[1].any()  # nothing changed there
-    layers, _ = layers_of(network, images)
-    a, b = layers["fused embedding"].detach().double()[[0, 2]]
+    a, b = seen_by(network, images).dates["fused embedding"].detach().double()[[0, 2]]
 
     def score(one: torch.Tensor, other: torch.Tensor) -> float:
         units = [x / x.norm(dim=0, keepdim=True) for x in (one, other)]
@@ -126,11 +155,11 @@ def test_attention_of_a_pixel_is_the_softmax_that_the_network_takes(network: DAS
         attention_of(plain, images, row=0, column=0)
 
 
-def test_differences_are_read_where_the_label_is() -> None:
-    before, after = torch.zeros(1, 2, 4, 4), torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 2, 4, 4)
+def test_features_are_read_where_the_label_is() -> None:
+    features = torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 2, 4, 4)
     label = np.full((1, 16, 16), 255, dtype=np.uint8)
     label[0, 4, 8], label[0, 12, 0], label[0, 1, 1] = 1, 0, 1  # the last lies between two positions
-    vectors, changed = differences(torch.cat([before, after]), label, most=5, seed=0)
+    vectors, changed = labelled_vectors(features, label, most=5, seed=0)
     assert sorted(zip(changed.tolist(), vectors[:, 0].tolist(), strict=True)) == [(False, 12.0), (True, 6.0)]
 
 
