@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +28,8 @@ _VGG_LAYERS = {0: "conv1.0", 2: "conv1.2", 5: "conv2.0", 7: "conv2.2", 10: "conv
 }
 
 
-def load_backbone(path: Path, backbone: BackboneName, *, in_bands: int) -> tuple[dict[str, Tensor], str]:
-    """Weights of a backbone by the keys of a whole DASNet (``backbone.…``), float32, and the file's SHA-256.
+def load_backbone(path: Path, backbone: BackboneName, *, in_bands: int) -> dict[str, Tensor]:
+    """Weights of a backbone by the keys of a whole DASNet (``backbone.…``), float32.
 
     Args:
         path: a state dict, ``.safetensors`` or ``.pth`` (opened with ``weights_only``: nothing in it is executed), as
@@ -62,12 +61,11 @@ def load_backbone(path: Path, backbone: BackboneName, *, in_bands: int) -> tuple
     broken = [key for key in wanted if key in found and not torch.isfinite(found[key]).all()]
     if broken:
         raise TrainingError(f"{path} holds NaN or infinite weights: {_some(broken)}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
         f"backbone.{key}": found[key].float() if found[key].is_floating_point() else found[key]
         for key in wanted
         if key in found
-    }, digest
+    }
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -85,9 +85,8 @@ class Order:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of an epoch; at least one, and only whole batches."""
-        shown = self.recipe.samples_per_epoch or len(self.samples)
-        return max(shown // self.recipe.batch, 1)
+        """Optimizer steps of an epoch."""
+        return self.recipe.steps_of_epoch(len(self.samples))
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
         """(steps, batch) indices."""

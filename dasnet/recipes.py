@@ -145,6 +145,15 @@ class Recipe(BaseModel):
             facts["version"] = version
         return facts
 
+    def steps_of_epoch(self, samples: int) -> int:
+        """Optimizer steps of an epoch over so many samples; at least one, and only whole batches."""
+        return max((self.samples_per_epoch or samples) // self.batch, 1)
+
+    def most_ranks(self, workers: int) -> int:
+        """The most ranks, one a worker, over which each pass of a batch can be spread evenly."""
+        pairs = self.batch // self.accumulate
+        return next(count for count in range(min(workers, pairs), 0, -1) if pairs % count == 0)
+
     def architecture(self, in_bands: int) -> AnyArchitecture:
         """The network for images of `in_bands` bands."""
         if self.method != "dasnet":

@@ -29,7 +29,8 @@ from flows.failures import FailedMethodsError, reason_of
 from flows.robustness import robustness_curves
 from flows.run_directory import RunDirectory
 from flows.stopping import StoppedError, stopped_by
-from flows.train import TrainingDirectory, train
+from flows.train import train
+from flows.training_directory import TrainingDirectory
 from flows.untrained import UntrainedScore, untrained
 from flows.versions import versions
 from storage.dataset_store import DatasetStore, open_dataset
@@ -71,12 +72,11 @@ def plan(request: CompareRequest) -> DatasetStore:
     store = open_dataset(request.dataset)
     trained = any(variant.is_trained for variant in request.variants)
     for split in ("train", "val", "test") if trained else ("val", "test"):
-        indices = store.indices(split)
-        for kind in ("changed", "unchanged"):
-            if not store.pixels(kind)[indices].any():
-                raise InputError(
-                    f"{store.path}, split {split}: not one {kind} pixel, so methods cannot be compared on it"
-                )
+        store.indices(split)
+        if lacking := store.lacks(split):
+            raise InputError(
+                f"{store.path}, split {split}: not one {lacking} pixel, so methods cannot be compared on it"
+            )
     backbones = {
         one.recipe.backbone if one.recipe.method == "dasnet" else None
         for variant in request.variants

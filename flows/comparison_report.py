@@ -20,7 +20,7 @@ from flows.console import current_reporter
 from flows.failures import reason_of
 from flows.machine import machine
 from flows.robustness import StrengthCurves, robustness_csv
-from flows.train import TrainingDirectory
+from flows.training_directory import TrainingDirectory
 from flows.untrained import UntrainedScore
 from storage.charts import dots, heat, lines
 from storage.dataset_store import DatasetStore, few_of
@@ -216,9 +216,7 @@ def _side_by_side(
     untrained: Mapping[str, UntrainedScore],
 ) -> tuple[bytes | None, list[str]]:
     """The picture, None if there is none, and what is missing in it and why."""
-    test = store.indices("test")
-    changed = test[store.pixels("changed")[test] > 0]
-    chosen = few_of(changed, _SHOWN)
+    chosen = few_of(store.changed("test"), _SHOWN)
     try:
         samples = store.read(chosen)
     except Exception as error:

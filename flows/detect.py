@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -18,16 +17,17 @@ from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from flows import artifacts
 from flows.archive_job import ArchiveJob
-from flows.cluster import ClusterLayout, connect
 from flows.config import DetectRequest
 from flows.console import current_reporter
 from flows.endings import named_endings
 from flows.failures import FailedBlocksError
 from flows.fanout import (
+    ConnectCluster,
     StageResult,
     make_inference_tool,
     make_ingest_tool,
     run_stage,
+    when_needed,
 )
 from flows.job import Job, resolve
 from flows.lost_images import set_back_lost, stored_images
@@ -44,8 +44,6 @@ from storage.objects import Location
 from storage.store import RunStore, store_exists
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
-
-ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
@@ -148,15 +146,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
     directory = RunDirectory(request.output)
     with directory.locked(on_wait=current_reporter().warn), ExitStack() as until_products:
         adopt_directory(job, directory)
-        connected: list[tuple[Client, ClusterLayout]] = []
-
-        def cluster() -> tuple[Client, ClusterLayout]:
-            # only when the first block needs it: a finished run starts none
-            if not connected:
-                connected.append(until_products.enter_context(connect(request.cluster)))
-                artifacts.show_dashboard(connected[0][0].dashboard_link)
-            return connected[0]
-
+        cluster = when_needed(request.cluster, until_products)
         if request.retry_failed and store_exists(directory.store):
             _set_back_lost_images(job, directory)
         ingested = ingest(job, directory, cluster)

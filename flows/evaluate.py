@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
 from prefect import flow
 
 from dasnet.bundle import load_bundle
 from flows import artifacts
-from flows.cluster import ClusterLayout, connect, require_cluster
+from flows.cluster import require_cluster
 from flows.detect import detect_changes
 from flows.endings import named_endings
 from flows.evaluation_report import PEER_HEADER, peer_rows, write_evaluation
+from flows.fanout import when_needed
 from flows.run_directory import RunDirectory
 from flows.score import Score, fitted, score
 from flows.score_mosaic import MosaicScore, score_mosaic
@@ -74,14 +74,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationSummary:
             # the same arithmetic for both, so that what differs is the tiling
             same = {"bundle": request.bundle, "output": run, "precision": request.precision}
             detect_changes(request.mosaic.model_copy(update=same))
-        connected: list[tuple[Client, ClusterLayout]] = []
-
-        def cluster() -> tuple[Client, ClusterLayout]:
-            if not connected:
-                connected.append(until_end.enter_context(connect(request.cluster)))
-                artifacts.show_dashboard(connected[0][0].dashboard_link)
-            return connected[0]
-
+        cluster = when_needed(request.cluster, until_end)
         if store is not None:
             found = score(
                 request.bundle,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,8 +17,9 @@ from distributed import Client, Scheduler, Worker
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import LiveProgress
-from flows.cluster import ClusterLayout
+from flows.artifacts import LiveProgress, show_dashboard
+from flows.cluster import ClusterLayout, connect
+from flows.config import ClusterConfig
 from flows.console import Reporter
 from flows.errors import ClusterError
 from storage.ingest import ingest_block
@@ -44,6 +46,8 @@ _BROUGHT_BY = "-of-dasnet-"
 """In names of equipment before the id of the client that brought it."""
 
 T = TypeVar("T")
+
+ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
@@ -155,6 +159,18 @@ class StageResult:
     seconds: float
 
 
+def when_needed(config: ClusterConfig, until: contextlib.ExitStack) -> ConnectCluster:
+    """Connects when a first block needs it, so that what is finished starts nothing; leaves when `until` closes."""
+
+    @functools.cache
+    def connected() -> tuple[Client, ClusterLayout]:
+        found = until.enter_context(connect(config))
+        show_dashboard(found[0].dashboard_link)
+        return found
+
+    return connected
+
+
 @task(name="batch", task_run_name="{stage} {first}-{last} of {total}", cache_policy=NO_CACHE, persist_result=False)
 def run_batch(*, stage: str, first: int, last: int, total: int, step: Callable[[int], None]) -> None:
     """Drive the cluster until blocks `first` to `last` of a stage have ended."""
@@ -164,7 +180,7 @@ def run_batch(*, stage: str, first: int, last: int, total: int, step: Callable[[
 def run_stage(
     stage: str,
     *,
-    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    cluster: ConnectCluster,
     make_tool: Callable[[ClusterLayout], Callable[[], Callable[..., Mapping[str, Any]]]],
     items: Iterable[tuple[str, Any]],
     total: int,

@@ -13,7 +13,7 @@ from prefect import flow
 from dasnet.bundle import Bundle, load_bundle
 from flows import artifacts
 from flows.console import current_reporter
-from flows.network_figures import HEADINGS, Figure, changed_samples, figures_of
+from flows.network_figures import HEADINGS, Figure, figures_of
 from flows.run_directory import RunDirectory
 from flows.score import fitted
 from flows.train_report import scales_picture
@@ -51,7 +51,7 @@ def figures(request: FiguresRequest) -> FiguresSummary:
     beside = None if request.beside is None else _source(request.beside)[0]
     if beside is not None:
         fitted(store, beside, name=str(request.beside))
-    changed = changed_samples(store, "test")
+    changed = store.changed("test")
     if not len(changed):
         raise InputError(f"{store.path}, split test: not one changed pixel, so there is nothing to show")
     if request.pixel is not None and not all(0 <= place < store.window for place in request.pixel):

@@ -68,12 +68,6 @@ class _Shown:
         return int(self.samples.label.shape[-1])
 
 
-def changed_samples(store: DatasetStore, split: str) -> Any:
-    """Indices of the samples of a split that have a changed pixel, in order."""
-    indices = store.indices(split)
-    return indices[store.pixels("changed")[indices] > 0]
-
-
 def figures_of(
     bundle: Bundle,
     store: DatasetStore,
@@ -86,7 +80,7 @@ def figures_of(
     """The figures by name, in the order of :data:`HEADINGS`, and what is left out and why.
 
     Args:
-        changed: indices of samples with a change, of which `samples` are shown, spread evenly.
+        changed: indices of samples with a change, of which `samples` are shown, drawn once and for all.
         beside: another network in the t-SNE.
         pixel: row and column whose attention is shown; None = in the middle of what changed.
     """

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dasnet.class_frequency import TABLE_HEADER, ClassFrequency, table_one
 from flows import artifacts
-from flows.cluster import ClusterLayout, connect, require_cluster
+from flows.cluster import require_cluster
 from flows.console import current_reporter
 from flows.dataset_config import PrepareRequest
 from flows.dataset_cut import cut, lay_out
@@ -23,6 +22,7 @@ from flows.dataset_report import DatasetSummary, write_dataset_report
 from flows.dataset_survey import survey
 from flows.dataset_work import DatasetDirectory, opening_of
 from flows.endings import named_endings
+from flows.fanout import when_needed
 from flows.versions import versions
 from storage.cut import Cutout, SampleFacts, band_statistics
 from storage.dataset_store import LEFT_OUT, SPLITS, DatasetStore
@@ -164,14 +164,7 @@ def prepare_dataset(request: PrepareRequest) -> DatasetSummary:
     directory = DatasetDirectory(request.output)
     with directory.locked(), ExitStack() as until_cut:
         adopt_directory(request, scenes, directory)
-        connected: list[tuple[Client, ClusterLayout]] = []
-
-        def cluster() -> tuple[Client, ClusterLayout]:
-            if not connected:
-                connected.append(until_cut.enter_context(connect(request.cluster)))
-                artifacts.show_dashboard(connected[0][0].dashboard_link)
-            return connected[0]
-
+        cluster = when_needed(request.cluster, until_cut)
         try:
             found = survey(request, scenes, directory, cluster)
             cutouts = lay_out(request, scenes, found.shapes)

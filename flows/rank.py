@@ -62,16 +62,15 @@ class RankTask:
     def training_run(self) -> TrainingRun:
         store = DatasetStore(self.dataset)
         data = training_data(store, self.recipe)
-        train = store.indices("train")
         initial = None
         if self.backbone_weights is not None:
-            initial, _ = load_backbone(self.backbone_weights, self.recipe.backbone, in_bands=len(data.bands))
+            initial = load_backbone(self.backbone_weights, self.recipe.backbone, in_bands=len(data.bands))
         available = self.threads or max(cores() // self.neighbours, 1)
         return TrainingRun(
             recipe=self.recipe,
             data=data,
             source=store,
-            changed=train[store.pixels("changed")[train] > 0],
+            changed=store.changed("train"),
             directory=self.directory,
             ranks=Ranks(rank=self.rank, world=self.world),
             device="cuda:0" if self.cuda else "cpu",
@@ -118,10 +117,8 @@ class SampleSheet:
     """After an epoch: a picture of the same few validation samples, so that one sees the network learn."""
 
     def __init__(self, store: DatasetStore, path: Path) -> None:
-        indices = store.indices("val")
-        with_change = indices[store.pixels("changed")[indices] > 0]
-        chosen = with_change if len(with_change) else indices
-        self._indices = few_of(chosen, _SHOWN)
+        changed = store.changed("val")
+        self._indices = few_of(changed if len(changed) else store.indices("val"), _SHOWN)
         self._store, self._path = store, path
 
     @torch.inference_mode()

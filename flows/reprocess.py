@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 
-from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -20,16 +19,18 @@ from flows.archive_job import ArchiveDirectory, ArchiveJob, grid_facts, read_nam
 from flows.archive_overview import ArchiveSummary, make_archive_products, write_archive_collection
 from flows.archive_products import CellSummary, make_cell_products
 from flows.archive_work import PAIRS, CellWork, cell_work, set_back_pairs, work_of
-from flows.cluster import ClusterLayout, connect
+from flows.cluster import ClusterLayout
 from flows.console import current_reporter
 from flows.detect import predictor_factory, summary_of_stage
 from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import (
+    ConnectCluster,
     describe_arithmetic,
     make_series_ingest_tool,
     make_series_tool,
     run_stage,
+    when_needed,
 )
 from flows.lost_images import set_back_lost
 from flows.versions import versions
@@ -39,8 +40,6 @@ from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
 from tiling.worker import SeriesInference, SeriesTask
-
-ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
 
 CELL_FAILURES = (FailedBlocksError, IntegrityError)
 """What ends a cell, and lets the next one begin."""
@@ -275,15 +274,7 @@ def run_reprocessing(
     directory = ArchiveDirectory(job)
     with directory.root.locked(), ExitStack() as until_done:
         adopt(job, directory)
-        connected: list[tuple[Client, ClusterLayout]] = []
-
-        def cluster() -> tuple[Client, ClusterLayout]:
-            # only when the first block needs it: an archive without news starts none
-            if not connected:
-                connected.append(until_done.enter_context(connect(request.cluster)))
-                artifacts.show_dashboard(connected[0][0].dashboard_link)
-            return connected[0]
-
+        cluster = when_needed(request.cluster, until_done)
         tasks = [task for work in work_of(job).cells.values() for task in work.to_compute]
         make = make_predictor or predictor_factory(
             job,

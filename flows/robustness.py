@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,20 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from distributed import Client
 
 from dasnet.bundle import load_bundle
 from dasnet.errors import TrainingError
 from dasnet.inference import DasnetPredictor
 from dasnet.metrics import Confusion
 from dasnet.pseudo_changes import STRENGTHS, pseudo_changed
-from flows.cluster import ClusterLayout, connect
 from flows.comparison_config import CompareRequest, Training
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError, reason_of
-from flows.fanout import run_stage
+from flows.fanout import ConnectCluster, run_stage, when_needed
 from flows.run_directory import RunDirectory
-from flows.train import TrainingDirectory
+from flows.training_directory import TrainingDirectory
 from flows.value_range import require_value_range
 from storage.dataset_store import DatasetStore
 
@@ -100,13 +98,7 @@ def robustness_curves(
         return {operation: {} for operation in STRENGTHS}, {"robustness": str(error)}
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
     with ExitStack() as until_end:
-        connected: list[tuple[Client, ClusterLayout]] = []
-
-        def cluster() -> tuple[Client, ClusterLayout]:
-            if not connected:
-                connected.append(until_end.enter_context(connect(request.cluster)))
-            return connected[0]
-
+        cluster = when_needed(request.cluster, until_end)
         for variant in first.variants:
             trainings = [one for one in request.trainings(variant) if one.key not in failed]
             if not trainings:
@@ -128,7 +120,7 @@ def _scored(
     training: Training,
     store: DatasetStore,
     directory: RunDirectory,
-    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    cluster: ConnectCluster,
     request: CompareRequest,
     *,
     peak: float,

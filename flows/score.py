@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from distributed import Client
 from numpy.typing import NDArray
 
 from dasnet.bundle import Bundle, load_bundle, portable_name
@@ -27,11 +26,10 @@ from dasnet.evaluation import (
 from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from dasnet.metrics import Confusion, ThresholdSweep
-from flows.cluster import ClusterLayout
 from flows.config import ClusterConfig
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
-from flows.fanout import run_stage
+from flows.fanout import ConnectCluster, run_stage
 from flows.run_directory import RunDirectory
 from storage.bands import matching_bands
 from storage.dataset_store import DatasetStore
@@ -153,7 +151,7 @@ def score(
     split: str,
     *,
     directory: RunDirectory,
-    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    cluster: ConnectCluster,
     config: ClusterConfig,
     precision: Precision = "float32",
 ) -> Score:
@@ -166,9 +164,8 @@ def score(
     loaded = load_bundle(bundle)
     store = fitted(store, loaded, name=bundle)
     indices = store.indices(split)
-    for kind in ("changed", "unchanged"):
-        if not store.pixels(kind)[indices].any():
-            raise InputError(f"{store.path}, split {split}: not one {kind} pixel, so there is nothing to score")
+    if lacking := store.lacks(split):
+        raise InputError(f"{store.path}, split {split}: not one {lacking} pixel, so there is nothing to score")
     chunks = [tuple(int(i) for i in indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
     ledger = directory.ledger(f"score-{split}")
     ledger.forget_failed("run again")

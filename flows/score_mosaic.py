@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from distributed import Client
 
 from dasnet.bundle import load_bundle, portable_name
 from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import Precision
 from dasnet.metrics import IGNORED, Confusion
-from flows.cluster import ClusterLayout
 from flows.config import ClusterConfig
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
-from flows.fanout import run_stage
+from flows.fanout import ConnectCluster, run_stage
 from flows.run_directory import RunDirectory
 from storage.label_values import coding_of, common_coding, histogram
 from storage.rasters import GridReader
@@ -108,7 +106,7 @@ def score_mosaic(
     bundle: str,
     *,
     directory: RunDirectory,
-    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    cluster: ConnectCluster,
     config: ClusterConfig,
     precision: Precision,
 ) -> MosaicScore:

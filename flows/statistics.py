@@ -8,22 +8,20 @@ it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distributed import Client
 from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import Detector
 from dasnet.baselines.predictor import UntrainedPredictor, arithmetic
 from dasnet.baselines.statistics import Tally, total
 from dasnet.baselines.untrained import State, UntrainedMethod
-from flows.cluster import ClusterLayout
 from flows.console import current_reporter
 from flows.failures import FailedBlocksError
-from flows.fanout import StageResult, run_stage
+from flows.fanout import ConnectCluster, StageResult, run_stage
 from flows.job import Job
 from flows.run_directory import RunDirectory
 from flows.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
@@ -74,7 +72,7 @@ def make_statistics(
     job: Job,
     model: UntrainedModel,
     directory: RunDirectory[Location],
-    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    cluster: ConnectCluster,
 ) -> Detector:
     """Make the passes that are still to be made.
 
@@ -109,7 +107,7 @@ def _count(
     sheets: BlockGrid,
     name: str,
     directory: RunDirectory[Location],
-    cluster: Callable[[], tuple[Client, ClusterLayout]],
+    cluster: ConnectCluster,
 ) -> StageResult:
     ledger = directory.ledger(name)
     if job.request.retry_failed:

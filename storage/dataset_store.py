@@ -254,6 +254,16 @@ class DatasetStore:
             raise InputError(f"{self.path} has no sample in split {split!r} ({counts})")
         return found
 
+    def changed(self, split: str) -> NDArray[np.int64]:
+        """Samples of a split that have a changed pixel, ascending; InputError as of :meth:`indices`."""
+        found = self.indices(split)
+        return found[self.pixels("changed")[found] > 0]
+
+    def lacks(self, split: str) -> str | None:
+        """Which of "changed" and "unchanged" has not one pixel in a split; None where both have some."""
+        inside = self.splits == SPLITS.index(split)
+        return next((kind for kind in ("changed", "unchanged") if not self.pixels(kind)[inside].any()), None)
+
     def read(self, indices: Sequence[int]) -> Samples:
         """Samples in the order asked for.
 

@@ -210,6 +210,11 @@ def test_balance_draws_changed_samples_as_often_as_asked() -> None:
     assert share == pytest.approx(0.8 + 0.2 * 0.1, abs=0.02)
 
 
+@pytest.mark.parametrize(("workers", "ranks"), [(1, 1), (3, 2), (4, 4), (7, 4), (100, 4)])
+def test_a_batch_is_spread_evenly_over_as_many_ranks_as_can_be(workers: int, ranks: int) -> None:
+    assert recipe(batch=8, accumulate=2).most_ranks(workers) == ranks
+
+
 def test_prefetching_keeps_the_order_and_reads_ahead_of_nobody() -> None:
     source = Squares()
     work = [([n, n + 1], [n, n]) for n in range(8)]

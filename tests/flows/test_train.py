@@ -31,7 +31,8 @@ from flows.dataset_config import PrepareRequest
 from flows.evaluate import evaluate
 from flows.network_figures import HEADINGS
 from flows.prepare import prepare_dataset
-from flows.train import TrainingSummary, train
+from flows.train import train
+from flows.train_results import TrainingSummary
 from flows.training_config import EvaluateRequest, TrainRequest, chosen_recipe, parsed_changes
 from flows.value_range import require_value_range
 from storage.dataset_store import open_dataset
@@ -282,6 +283,7 @@ def test_two_ranks_train_one_network(dataset: Path, trained: Path, tmp_path: Pat
             "no such file of weights",
         ),
         ({"dataset": "nowhere"}, "nowhere does not exist"),
+        ({"cluster": ClusterConfig(workers=3)}, r"a batch of 4 in 1 passes .* over 3 ranks: ask for 2 workers"),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_written(
