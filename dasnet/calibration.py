@@ -10,9 +10,6 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 from torch import Tensor
 
-_BINS = 4096
-_HIGHEST_DISTANCE = 2.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -42,35 +39,17 @@ class Calibration:
         return (math.log(probability / (1 - probability)) - self.intercept) / self.slope
 
     @classmethod
-    def fit(cls, distances: ArrayLike, changed: ArrayLike) -> Calibration:
-        """Logistic regression by maximum likelihood over pixels.
-
-        Distances are counted in 4096 bins first, so that a whole validation split costs no more than a crop.
+    def fit(cls, distances: ArrayLike, *, changed: ArrayLike, unchanged: ArrayLike) -> Calibration:
+        """Logistic regression by maximum likelihood over pixels, counted by their distance.
 
         Args:
-            distances: in [0, 2], any shape, only valid pixels.
-            changed: same shape, True = changed.
+            distances: in [0, 2], (N,).
+            changed, unchanged: pixels of each class at each distance, (N,).
 
         Raises:
-            ValueError: a value outside [0, 2], no changed or no unchanged pixel, or distances that say nothing about
-                change (the fitted slope is not positive).
+            ValueError: no changed or no unchanged pixel, or distances that say nothing about change (the fitted slope
+                is not positive).
         """
-        values = np.asarray(distances, dtype=np.float64).ravel()
-        labels = np.asarray(changed, dtype=bool).ravel()
-        if values.size != labels.size:
-            raise ValueError(f"{values.size} distances but {labels.size} labels")
-        if values.size and not (values.min() >= 0 and values.max() <= _HIGHEST_DISTANCE * (1 + 1e-6)):
-            raise ValueError(f"distances lie in [0, 2], not in [{values.min()}, {values.max()}]")
-        edges = np.linspace(0, _HIGHEST_DISTANCE * (1 + 1e-6), _BINS + 1)
-        return cls.fit_counts(
-            (edges[:-1] + edges[1:]) / 2,
-            changed=np.histogram(values[labels], bins=edges)[0],
-            unchanged=np.histogram(values[~labels], bins=edges)[0],
-        )
-
-    @classmethod
-    def fit_counts(cls, distances: ArrayLike, *, changed: ArrayLike, unchanged: ArrayLike) -> Calibration:
-        """The same from counts: `changed` and `unchanged` pixels at each of `distances`, all (N,)."""
         d = np.asarray(distances, dtype=np.float64)
         positive, negative = np.asarray(changed, dtype=np.float64), np.asarray(unchanged, dtype=np.float64)
         total = positive.sum() + negative.sum()

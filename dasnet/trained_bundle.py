@@ -62,7 +62,7 @@ def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     sweep = sweep_of(rounded, run, "val")
     cut, chosen = sweep.best()
     try:
-        calibration = Calibration.fit_counts(sweep.centres, changed=sweep.changed, unchanged=sweep.unchanged)
+        calibration = Calibration.fit(sweep.centres, changed=sweep.changed, unchanged=sweep.unchanged)
     except ValueError as error:
         raise TrainingError(
             f"after {int(best['epoch']) + 1} epochs the network has learned nothing that validation shows (highest F1 "

@@ -1,4 +1,4 @@
-"""`dasnet …`: the flows as commands. Exit code 0 = done, 1 = blocks failed, 2 = refused."""
+"""`dasnet …`: the flows as commands. Exit code 0 = done, 1 = not finished, 2 = refused, 130 = stopped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from flows.cli_archive import reprocess
-from flows.cli_bench import compare, figures
 from flows.cli_cluster import certs
+from flows.cli_compare import compare, figures
 from flows.cli_options import computing_options, grid_options, with_options
 from flows.cli_server import deploy, server
 from flows.cli_training import add_training_commands
 from flows.terminal import (
-    EXIT_FAILED_BLOCKS,
     EXIT_REFUSED,
+    EXIT_UNFINISHED,
     Terminal,
     print_pairs,
     run_flow,
@@ -65,7 +65,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, UNFINISHED):
         stderr.print("[red]not finished[/red]: ", end="")
         stderr.print(str(error), markup=False, soft_wrap=True)
-        return EXIT_FAILED_BLOCKS
+        return EXIT_UNFINISHED
     if isinstance(error, OSError) and error.errno in STORAGE_GAVE_OUT:
         stderr.print("[red]not finished[/red]: ", end="")
         where = f": {error.filename}" if error.filename else ""
@@ -74,7 +74,7 @@ def _explain(error: Exception) -> int:
             markup=False,
             soft_wrap=True,
         )
-        return EXIT_FAILED_BLOCKS
+        return EXIT_UNFINISHED
     raise error
 
 
@@ -169,7 +169,7 @@ def status(
         for name, error in state.failed.items():
             table.add_row(name, error)
         stdout.print(table)
-    raise typer.Exit(EXIT_FAILED_BLOCKS if state.failed else 0)
+    raise typer.Exit(EXIT_UNFINISHED if state.failed else 0)
 
 
 @app.command()

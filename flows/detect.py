@@ -11,6 +11,7 @@ from functools import partial
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from dasnet.baselines.predictor import UntrainedPredictor
 from dasnet.bundle import load_bundle, portable_name
 from dasnet.errors import BundleError
 from dasnet.inference import DasnetPredictor
@@ -23,9 +24,9 @@ from flows.endings import named_endings
 from flows.failures import FailedBlocksError
 from flows.fanout import (
     ConnectCluster,
+    IngestTool,
     StageResult,
     make_inference_tool,
-    make_ingest_tool,
     run_stage,
     when_needed,
 )
@@ -33,7 +34,7 @@ from flows.job import Job, resolve
 from flows.lost_images import set_back_lost, stored_images
 from flows.make_products import Summary, make_products
 from flows.run_directory import RunDirectory
-from flows.statistics import make_statistics, make_untrained_predictor
+from flows.statistics import make_statistics
 from flows.statistics_progress import pass_name, read_progress, sheets_of
 from flows.untrained_model import UntrainedModel
 from flows.versions import versions
@@ -90,7 +91,7 @@ def ingest(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster)
     result = run_stage(
         "ingest",
         cluster=cluster,
-        make_tool=lambda layout: partial(make_ingest_tool, store, job.readers, job.blocks),
+        make_tool=lambda layout: partial(IngestTool, store=store, readers=job.readers, blocks=job.blocks),
         items=(
             (f"t{date}/{block.name}", (date, block.index)) for date in range(len(job.mosaics)) for block in job.blocks
         ),
@@ -155,7 +156,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
                 # the statistics of what could be read are not those of the mosaic
                 total = len(job.mosaics) * len(job.blocks)
                 raise FailedBlocksError(ingested.failed, total=total, directory=directory.path)
-            make_predictor = partial(make_untrained_predictor, make_statistics(job, job.bundle, directory, cluster))
+            make_predictor = partial(UntrainedPredictor, make_statistics(job, job.bundle, directory, cluster))
         inferred = infer(job, directory, cluster, make_predictor or predictor_factory(job))
         until_products.close()
         _show_blocks(directory.ledger("infer"), total=len(job.blocks))

@@ -64,12 +64,8 @@ class IngestTool:
         date, index = item
         box = self.blocks[index].box
         started = time.perf_counter()
-        ingested = ingest_block(self.store, self.readers[date], date, rows=box.rows, cols=box.cols)
-        return {"valid": ingested.valid_pixels, "seconds": round(time.perf_counter() - started, 4)}
-
-
-def make_ingest_tool(store: RunStore[Location], readers: tuple[GridReader, ...], blocks: BlockGrid) -> IngestTool:
-    return IngestTool(store=store, readers=readers, blocks=blocks)
+        valid = ingest_block(self.store, self.readers[date], date, rows=box.rows, cols=box.cols)
+        return {"valid": valid, "seconds": round(time.perf_counter() - started, 4)}
 
 
 def make_inference_tool(
@@ -103,14 +99,8 @@ class SeriesIngestTool:
         name, index = item
         box = self.blocks[index].box
         started = time.perf_counter()
-        ingested = ingest_block(self.images.stores[name], self.readers[name], 0, rows=box.rows, cols=box.cols)
-        return {"valid": ingested.valid_pixels, "seconds": round(time.perf_counter() - started, 4)}
-
-
-def make_series_ingest_tool(
-    images: ImagesByDate, readers: Mapping[str, GridReader], blocks: BlockGrid
-) -> SeriesIngestTool:
-    return SeriesIngestTool(images=images, readers=readers, blocks=blocks)
+        valid = ingest_block(self.images.stores[name], self.readers[name], 0, rows=box.rows, cols=box.cols)
+        return {"valid": valid, "seconds": round(time.perf_counter() - started, 4)}
 
 
 def make_series_tool(
@@ -149,13 +139,12 @@ class StageResult:
     Attributes:
         computed: blocks finished now; `done`: in all.
         failed: errors of the quarantined blocks, by name.
-        startup_s: seconds until every worker had its tool (cluster, imports, model); `seconds`: from then on.
+        seconds: from when every worker had its tool (cluster, imports, model).
     """
 
     computed: int
     done: int
     failed: Mapping[str, str]
-    startup_s: float
     seconds: float
 
 
@@ -203,7 +192,7 @@ def run_stage(
             returns the arithmetic that a worker which joins later must have as well.
         max_batches: Prefect tasks of the stage.
     """
-    began = ready = time.perf_counter()
+    ready = time.perf_counter()
     done_before = ledger.count("done")
     settled = done_before + ledger.count("failed")
     pending = total - settled
@@ -236,7 +225,6 @@ def run_stage(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
         failed={entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")},
-        startup_s=ready - began,
         seconds=time.perf_counter() - ready,
     )
 

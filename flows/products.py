@@ -1,4 +1,4 @@
-"""The mosaic and what a person opens: COG, polygons, quicklook, STAC item, report."""
+"""Which products stand, and what they were made of; blocks compared with the ledger as they are read."""
 
 from __future__ import annotations
 
@@ -63,20 +63,18 @@ class BlockStatistics:
     """Sums over the blocks of a run, from its ledger: windows, seconds, and how far windows disagree."""
 
     windows: int
-    skipped_windows: int
     skipped_blocks: int
     seconds: dict[str, float]
     disagreement: NDArray[np.int64]
 
     @classmethod
     def of(cls, ledger: Ledger) -> BlockStatistics:
-        windows = skipped = skipped_blocks = 0
+        windows = skipped_blocks = 0
         seconds: Counter[str] = Counter()
         disagreement = np.zeros(256, dtype=np.int64)
         for entry in ledger.entries("done"):
             facts = entry.facts
             windows += facts["windows"]
-            skipped += facts["skipped"]
             skipped_blocks += facts["windows"] == 0
             for name in ("read_s", "wait_s", "compute_s", "write_s"):
                 seconds[name.removesuffix("_s")] += facts[name]
@@ -84,7 +82,6 @@ class BlockStatistics:
                 disagreement[int(bin)] += count
         return cls(
             windows=windows,
-            skipped_windows=skipped,
             skipped_blocks=skipped_blocks,
             seconds=dict(seconds),
             disagreement=disagreement,

@@ -26,8 +26,8 @@ from flows.endings import named_endings
 from flows.failures import FailedBlocksError, FailedCellsError
 from flows.fanout import (
     ConnectCluster,
+    SeriesIngestTool,
     describe_arithmetic,
-    make_series_ingest_tool,
     make_series_tool,
     run_stage,
     when_needed,
@@ -89,7 +89,7 @@ def ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, cluster
     result = run_stage(
         "ingest",
         cluster=cluster,
-        make_tool=lambda layout: partial(make_series_ingest_tool, directory.images, readers, job.blocks),
+        make_tool=lambda layout: partial(SeriesIngestTool, images=directory.images, readers=readers, blocks=job.blocks),
         items=items.items(),
         total=ledger.count("done") + elsewhere + len(items),
         ledger=ledger,

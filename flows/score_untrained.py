@@ -30,7 +30,7 @@ class SplitScore:
         per_sample: of each sample; `indices`: which ones.
         sweep: labelled pixels by probability, from which the highest F1 that any threshold reaches comes.
         state: statistics of the split, of which `UNTRAINED[name].detector` makes a detector.
-        passes: over the samples; `threshold`: of the statistic, for a person.
+        threshold: of the statistic, for a person.
     """
 
     confusion: Confusion
@@ -38,7 +38,6 @@ class SplitScore:
     indices: NDArray[np.int64]
     sweep: ThresholdSweep
     state: State
-    passes: int
     threshold: str
 
 
@@ -87,6 +86,5 @@ def score_untrained(name: str, store: DatasetStore, split: str, *, threshold: Th
         indices=indices,
         sweep=sweep,
         state=state,
-        passes=state.passes,
         threshold=detector.describe(),
     )

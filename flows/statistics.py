@@ -16,7 +16,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import Detector
-from dasnet.baselines.predictor import UntrainedPredictor, arithmetic
+from dasnet.baselines.predictor import arithmetic
 from dasnet.baselines.statistics import Tally, total
 from dasnet.baselines.untrained import State, UntrainedMethod
 from flows.console import current_reporter
@@ -61,11 +61,6 @@ def make_statistics_tool(
     """Runs once on each worker and pass. One thread each: more would add in another order."""
     threadpool_limits(limits=1, user_api="blas")
     return StatisticsTool(store=store, sheets=sheets, method=method, state=state)
-
-
-def make_untrained_predictor(detector: Detector) -> UntrainedPredictor:
-    """Runs once on each worker, for infer."""
-    return UntrainedPredictor(detector)
 
 
 def make_statistics(

@@ -15,7 +15,7 @@ from storage.objects import Location
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
 
-EXIT_FAILED_BLOCKS = 1
+EXIT_UNFINISHED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 

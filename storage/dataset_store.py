@@ -272,10 +272,6 @@ class DatasetStore:
         """
         return Samples(**{name: np.stack([self._read(name, int(i)) for i in indices]) for name in self._arrays})
 
-    def read_labels(self, first: int, last: int) -> NDArray[np.uint8]:
-        """(last − first, s, s) labels of consecutive samples."""
-        return np.stack([self._read("label", index) for index in range(first, last)])
-
     def _read(self, name: str, index: int) -> NDArray[Any]:
         array = self._arrays[name]
         path = self._shard_path(name, index // self.shard)

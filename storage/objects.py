@@ -7,7 +7,6 @@ it travels to workers and into logs, and credentials and endpoint come from the 
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import tempfile
@@ -132,17 +131,11 @@ class ObjectPath:
     def parent(self) -> ObjectPath:
         return ObjectPath(self.bucket, self.key.rpartition("/")[0])
 
-    def with_name(self, name: str) -> ObjectPath:
-        return self.parent / name
-
     def relative_to(self, other: ObjectPath) -> PurePosixPath:
         return PurePosixPath("/" + self.key).relative_to("/" + other.key)
 
     def resolve(self) -> ObjectPath:
         return self
-
-    def as_uri(self) -> str:
-        return str(self)
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing to do: a bucket has no folders."""
@@ -254,10 +247,6 @@ class ObjectPath:
                 for entry in batch:
                     facts = Facts(entry["size"], entry["e_tag"] or "", entry["last_modified"])
                     yield ObjectPath(self.bucket, str(entry["path"])), facts
-
-    def glob(self, pattern: str) -> Iterator[ObjectPath]:
-        """Objects directly below whose name matches."""
-        yield from (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def store(self) -> S3Store:
         """A client whose root is this prefix, for Zarr."""

@@ -41,7 +41,8 @@ class Prediction(Protocol):
 
 
 class Predictor(Protocol):
-    """A loaded model on its device. One instance serves one worker; calls are serialised by the caller."""
+    """A loaded model on its device. One instance serves one worker, whose threads call it, as many
+    at a time as there are lanes."""
 
     def predict(
         self,

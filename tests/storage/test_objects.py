@@ -35,7 +35,6 @@ def test_addresses() -> None:
     path = ObjectPath.parse("s3://maps/deep//run/")
     assert (path.bucket, path.key, path.name, str(path)) == ("maps", "deep/run", "run", "s3://maps/deep/run")
     assert str(path / "ledger" / "a.jsonl") == "s3://maps/deep/run/ledger/a.jsonl"
-    assert str((path / "a.tif").with_name("b.tif")) == "s3://maps/deep/run/b.tif"
     assert (path / "a.b.tif").suffix == ".tif"
     assert ObjectPath.parse("s3://maps").name == "maps"
     assert location("s3://maps/a") == ObjectPath("maps", "a")
@@ -100,7 +99,6 @@ def test_listing(bucket: ObjectPath) -> None:
     for name in ("a.jsonl", "b.json", "deep/c.jsonl"):
         (bucket / name).write(name.encode())
     assert [path.name for path in bucket.iterdir()] == ["a.jsonl", "b.json", "deep"]
-    assert [path.name for path in bucket.glob("*.jsonl")] == ["a.jsonl"]
     assert [str(path.relative_to(bucket)) for path, _ in bucket.walk()] == ["a.jsonl", "b.json", "deep/c.jsonl"]
     assert not (bucket / "deep").exists()
     with pytest.raises(FileNotFoundError):
