@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from benchmarks.common import machine
 from dasnet.augment import PSEUDO_CHANGES, Augmentation
+from dasnet.checkpoints import HISTORY
 from dasnet.class_frequency import ClassFrequency
 from dasnet.datasets import Order, prefetched
 from dasnet.model import DASNet, Distances
 from dasnet.parallel import Ranks
 from dasnet.recipes import Recipe, TrainingData
-from dasnet.training import HISTORY, TrainingRun
+from dasnet.training import TrainingRun
 from storage.dataset_store import LEFT_OUT, DatasetStore, Samples, create_dataset
 
 

@@ -173,6 +173,11 @@ PSEUDO_CHANGES = Augmentation(
 """Flips, and what differs between two dates without being a change. No hue: it takes as long as all the rest, and gains
 of single bands do nearly the same."""
 
+PSEUDO_CHANGE_FIELDS = tuple(
+    field.name for field in fields(Augmentation) if field.name not in ("flips", "crop", "peak")
+)
+"""Strengths of pseudo-changes; 0 each is none."""
+
 
 def highest_value(dtype: str, peak: float) -> float:
     """What augmentation takes for the highest value of images of a type; `peak` = 0: the type's own, float32's is 1."""

@@ -17,13 +17,6 @@ from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
 _RELIABILITY_BINS = 10
 
 
-def count_distances(distance: NDArray[np.float32], labels: NDArray[np.uint8], *, bins: int) -> NDArray[np.int64]:
-    """(2, bins): unchanged and changed pixels by distance in [0, 2], in bins closed below."""
-    known = labels != IGNORED
-    index = np.minimum((np.clip(distance[known], 0, 2) * (bins / 2)).astype(np.int64), bins - 1)
-    return np.bincount(index + bins * labels[known].astype(np.int64), minlength=2 * bins).reshape(2, bins)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
     """Probability against observed share of change, in ten bins.
@@ -162,9 +155,14 @@ class ChangeVectors:
 
     @classmethod
     def at_otsu(cls, counts: NDArray[np.int64]) -> Confusion:
-        """The confusion of all samples' counts, (2, BINS), at Otsu's threshold of their magnitudes."""
+        """The confusion of all samples' counts, (2, BINS), at Otsu's threshold of their magnitudes.
+
+        Where all magnitudes are one, nothing is called changed.
+        """
         unchanged, changed = counts
         total = counts.sum(axis=0)
+        if np.count_nonzero(total) < 2:
+            return Confusion(fn=int(changed.sum()), tn=int(unchanged.sum()))
         edge = threshold_otsu(hist=(total, np.arange(cls.BINS)))
         above = int(edge) + 1
         tp, fp = int(changed[above:].sum()), int(unchanged[above:].sum())

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from dasnet.bundle import Band, Bundle, build_model, save_bundle
 from dasnet.calibration import Calibration
+from dasnet.checkpoints import BEST
 from dasnet.datasets import Batch
 from dasnet.errors import TrainingError
 from dasnet.evaluation import Reliability, calibrated, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.parallel import Ranks
-from dasnet.training import BEST, TrainingRun, validation_sweep
+from dasnet.training import TrainingRun
+from dasnet.validation import validation_sweep
 
 _INSIDE = 1e-6
 

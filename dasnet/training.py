@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,20 +23,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dasnet.change_network import ChangeNetwork
+from dasnet.checkpoints import Progress, TrainingFiles
 from dasnet.datasets import Batch, Order, SampleSource, prefetched
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.losses import IGNORED
 from dasnet.methods import build_network
-from dasnet.metrics import ThresholdSweep
-from dasnet.model import upsample
 from dasnet.parallel import Ranks, made_parallel
 from dasnet.recipes import Recipe, TrainingData
-
-CHECKPOINT = "checkpoint.pt"
-BEST = "best.pt"
-HISTORY = "history.jsonl"
-BINS = 4096
-"""Of distances over [0, 2] in validation."""
+from dasnet.validation import validation_sweep
 
 _CHECKPOINT_EVERY_S = 120.0
 
@@ -52,23 +45,6 @@ class Pairs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(2b, C, s, s) normalised, to the network's outputs for b pairs."""
         return tuple(self.model.outputs(images))
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where training stands; all of it is in the checkpoint.
-
-    Attributes:
-        epoch, step: the next step to take: epoch from 0, step within the epoch.
-        best_f1, best_epoch: highest validation F1 so far and where; −1 = none yet.
-        stopped: why training ended before its last epoch; empty = it did not.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best_f1: float = -1.0
-    best_epoch: int = -1
-    stopped: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +143,9 @@ class _Trainer:
         self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]
         self.order = Order(recipe=self.recipe, samples=run.source.indices("train"), changed=run.changed)
         self.steps = self.order.steps * self.recipe.epochs
+        self.files = TrainingFiles(run.directory, identity=self._identity())
         self.progress = Progress()
         self.saved = time.monotonic()
-        self.position = 0
         self.micro = self.recipe.batch // self.recipe.accumulate
         if self.micro % self.ranks.world:
             raise TrainingError(
@@ -181,7 +157,7 @@ class _Trainer:
         self._resume()
         taken = 0
         while self.progress.epoch < self.recipe.epochs and not self.progress.stopped:
-            self._set_training()
+            self.pairs.train()
             waited = computed = 0.0
             losses: list[float] = []
             mark = time.perf_counter()
@@ -282,9 +258,6 @@ class _Trainer:
             return self.pairs.no_sync()
         return nullcontext()
 
-    def _set_training(self) -> None:
-        self.pairs.train()
-
     def _end_epoch(self, losses: Sequence[float], *, waited: float, computed: float) -> None:
         trained = self.averaged.module if self.averaged is not None else self.model
         sweep = validation_sweep(
@@ -303,9 +276,7 @@ class _Trainer:
         if better:
             self.progress.best_f1, self.progress.best_epoch = found.f1, epoch
             if self.ranks.leads:
-                save_atomically(
-                    self.run.directory / BEST, {"model": trained.state_dict(), "epoch": epoch, "f1": found.f1}
-                )
+                self.files.save_best({"model": trained.state_dict(), "epoch": epoch, "f1": found.f1})
         if self.run.on_epoch is not None and self.ranks.leads:
             self.run.on_epoch(trained, self._normalised, cut, self.device)
         attention = {
@@ -343,8 +314,6 @@ class _Trainer:
             "clip; the last checkpoint is kept"
         )
 
-    # --- what is on disk ------------------------------------------------------------------------------------------
-
     def _identity(self) -> str:
         return json.dumps(
             {"recipe": self.recipe.identity(), "dataset": self.run.data.digest, "ranks": self.ranks.world},
@@ -353,104 +322,29 @@ class _Trainer:
 
     def _save(self) -> None:
         if self.ranks.leads:
-            state = {
-                "identity": self._identity(),
-                "model": self.model.state_dict(),
-                "averaged": self.averaged.state_dict() if self.averaged is not None else None,
-                "optimizer": self.optimizer.state_dict(),
-                "progress": dict(self.progress.__dict__),
-                "position": self.position,
-            }
-            save_atomically(self.run.directory / CHECKPOINT, state)
+            self.files.save(
+                {
+                    "model": self.model.state_dict(),
+                    "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+                    "optimizer": self.optimizer.state_dict(),
+                },
+                self.progress,
+            )
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        self.run.directory.mkdir(parents=True, exist_ok=True)
-        path, history = self.run.directory / CHECKPOINT, self.run.directory / HISTORY
-        if path.exists():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["identity"] != self._identity():
-                raise TrainingError(
-                    f"{path} belongs to another recipe, dataset or number of ranks: choose another directory, or "
-                    f"delete {self.run.directory.parent} to train anew"
-                )
+        found = self.files.load()
+        if found is not None:
+            state, self.progress = found
             self.model.load_state_dict(state["model"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(**state["progress"])
-            self.position = state["position"]
         self.ranks.wait()
-        if self.ranks.leads and history.exists():
-            # what came after the checkpoint is trained, and written, again
-            with history.open("r+b") as file:
-                file.truncate(self.position)
+        if self.ranks.leads:
+            self.files.cut_history()
         self.ranks.wait()
 
     def _log(self, **facts: Any) -> None:
-        if not self.ranks.leads:
-            return
-        with (self.run.directory / HISTORY).open("ab") as file:
-            file.write(json.dumps(facts).encode() + b"\n")
-            self.position = file.tell()
-
-
-@torch.inference_mode()
-def validation_sweep(
-    model: nn.Module,
-    source: SampleSource,
-    indices: NDArray[np.int64],
-    *,
-    normalise: Callable[[Batch], Tensor],
-    ranks: Ranks,
-    device: torch.device,
-    threads: int,
-    batch: int,
-) -> ThresholdSweep:
-    """Distances of samples against their labels, counted over all ranks.
-
-    Raises:
-        TrainingError: no changed pixel in them, so that no threshold is better than another.
-    """
-    assert isinstance(model, ChangeNetwork)
-    was_training = model.training
-    model.eval()
-    counts = torch.zeros(2 * BINS, dtype=torch.int64, device=device)
-    mine = indices[ranks.rank :: ranks.world]
-    work = [([int(i) for i in mine[first : first + batch]], [0] * batch) for first in range(0, len(mine), batch)]
-    for loaded in prefetched(source, work, augmentation=None, threads=threads):
-        here = loaded.to(device)
-        counts += binned(pixel_distances(model, normalise(here)), here.labels)
-    counts = ranks.sum(counts)
-    model.train(was_training)
-    sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
-    unchanged, changed = counts.cpu().numpy().reshape(2, BINS)
-    if not changed.any():
-        raise TrainingError(f"not one changed pixel in {len(indices)} validation samples: no threshold can be chosen")
-    sweep.add_counts(changed=changed, unchanged=unchanged)
-    return sweep
-
-
-def pixel_distances(model: ChangeNetwork, images: Tensor) -> Tensor:
-    """(2b, C, s, s) normalised, the first date's first, to the distances of b pairs at every pixel, (b, s, s)."""
-    before, after = images.chunk(2)
-    distance = model.distance(model.features(before), model.features(after))
-    return upsample(distance, height=images.shape[-2], width=images.shape[-1], stride=model.stride)
-
-
-def binned(distance: Tensor, labels: Tensor) -> Tensor:
-    """(2 · BINS,) int64: unchanged, then changed pixels by distance in [0, 2], as ThresholdSweep sorts them."""
-    known = labels != IGNORED
-    # bins are closed below, so a distance on an edge counts as above it
-    index = (distance[known].clamp(0, 2) * (BINS / 2)).long().clamp(max=BINS - 1)
-    return torch.bincount(index + BINS * labels[known].long(), minlength=2 * BINS)
-
-
-def save_atomically(path: Path, state: dict[str, Any]) -> None:
-    """torch.save under a temporary name, forced to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+        if self.ranks.leads:
+            self.files.log(facts)

@@ -21,7 +21,7 @@ def compare(
         ),
     ] = None,
     tables: Annotated[
-        str, typer.Option(help="Of methods, losses, attention, lambda, decoder, margins, with commas.")
+        str, typer.Option(help="Of methods, losses, attention, lambda, decoder, training, margins, with commas.")
     ] = "methods",
     seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
     recipe: Annotated[str, typer.Option(help="Of DASNet: cpu_small | paper_cdd | paper_bcdd.")] = "cpu_small",

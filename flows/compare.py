@@ -261,7 +261,7 @@ def compare_methods(request: CompareRequest) -> ComparisonSummary:
         tables, scored = score_all(request, store, directory, failed)
         curves, uncurved = None, dict[str, str]()
         if request.robustness:
-            curves, uncurved = robustness_curves(request, store, directory, failed)
+            curves, uncurved = robustness_curves(request, store, directory, failed, scored)
         missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | uncurved
         report = write_comparison(
             directory.path,

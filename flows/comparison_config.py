@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from dasnet.augment import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.methods import PEERS
 from dasnet.model import BackboneName
@@ -19,7 +20,7 @@ from dasnet.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
 from flows.config import ClusterConfig, Frozen, LocalDirectory
 from flows.training_config import TrainRequest
 
-TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "margins"]
+TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins"]
 
 _DASNET: dict[str, dict[str, Any]] = {
     "dasnet": {},
@@ -66,6 +67,15 @@ class Table:
     variants: tuple[Variant, ...]
 
 
+def _all_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """All of them, the later over the earlier; strengths of augmentation one by one."""
+    both = {name: value for one in changes for name, value in one.items()}
+    strengths = [one["augmentation"] for one in changes if isinstance(one.get("augmentation"), dict)]
+    if strengths and isinstance(both["augmentation"], dict):
+        both["augmentation"] = {name: value for one in strengths for name, value in one.items()}
+    return both
+
+
 def _variants(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
     return tuple(Variant(name=name, method="dasnet", changes=changes) for name, changes in rows.items())
 
@@ -73,6 +83,16 @@ def _variants(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
 _CONTRASTIVE: dict[str, Any] = {"loss": "contrastive", "distance": "l2"}
 _COSINE: dict[str, Any] = {"loss": "wdmc", "distance": "cosine", "class_weights": "normalised"}
 _WDMC: dict[str, Any] = {"loss": "wdmc", "distance": "l2", "class_weights": "normalised"}
+_AIDS: dict[str, dict[str, Any]] = {
+    "pseudo-changes": {"augmentation": {name: getattr(PSEUDO_CHANGES, name) for name in PSEUDO_CHANGE_FIELDS}},
+    "averaged weights": {"ema": 0.99},
+    "balanced samples": {"balance": 0.7},
+}
+_WITHOUT: dict[str, dict[str, Any]] = {
+    "pseudo-changes": {"augmentation": dict.fromkeys(PSEUDO_CHANGE_FIELDS, 0.0)},
+    "averaged weights": {"ema": 0.0},
+    "balanced samples": {"balance": 0.0},
+}
 _MARGINS_UNCHANGED, _MARGINS_CHANGED = (0.1, 0.3, 0.5), (1.4, 1.8, 2.2)
 
 ABLATIONS: dict[TableName, Table] = {
@@ -122,6 +142,15 @@ ABLATIONS: dict[TableName, Table] = {
                 for decoder in ("none", "half", "full")
                 for name, distance in (("L2", "l2"), ("cosine", "cosine"))
             }
+        ),
+    ),
+    "training": Table(
+        title="Training with pseudo-changes, averaged weights, and samples with a change drawn more often",
+        paper="not in the paper",
+        variants=_variants(
+            {"all three": _all_of(*_AIDS.values())}
+            | {f"without {name}": _all_of(*({**_AIDS, name: _WITHOUT[name]}).values()) for name in _AIDS}
+            | {"none": _all_of(*_WITHOUT.values())}
         ),
     ),
     "margins": Table(
@@ -178,7 +207,7 @@ class CompareRequest(Frozen):
         Field(
             min_length=1,
             description="methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
-            "margins (Figure 7).",
+            "training, margins (Figure 7).",
         ),
     ] = ("methods",)
     seeds: Annotated[int, Field(ge=1, le=100, description="Trainings of each, from seed 0 on.")] = 3
@@ -194,7 +223,7 @@ class CompareRequest(Frozen):
         Field(description="Weights that DASNet's backbones start from, by the backbone's name; others: random ones."),
     ] = Field(default_factory=dict)
     robustness: Annotated[
-        bool, Field(description="Also F1 against the strength of pseudo-changes, of each trained method.")
+        bool, Field(description="Also F1 against the strength of pseudo-changes, of each row of the first table.")
     ] = False
     peak: Annotated[
         float,
@@ -215,10 +244,13 @@ class CompareRequest(Frozen):
                 raise ValueError(f"no method is called {name!r}: there are {', '.join(CHOICES)}")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"each method once, not {', '.join(self.methods)}")
+        if "methods" not in self.tables and self.methods != type(self).model_fields["methods"].default:
+            raise ValueError(
+                f"the table methods, whose rows {', '.join(self.methods)} would be, is not asked for, but "
+                f"{', '.join(self.tables)}: add it to the tables, or leave methods out"
+            )
         if RECIPES[self.recipe]().method != "dasnet":
             raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
-        if self.robustness and not any(variant.is_trained for variant in next(iter(self.contents.values())).variants):
-            raise ValueError("robustness is that of trained methods, and none is asked for: leave it out")
         trainings = [one for variant in self.variants for one in self.trainings(variant)]  # refuses what does not fit
         backbones = {one.recipe.backbone for one in trainings if one.recipe.method == "dasnet"}
         if idle := set(self.backbone_weights) - backbones:
@@ -266,7 +298,7 @@ class CompareRequest(Frozen):
         if not variant.is_trained:
             return []
         recipe = self.recipe if variant.method == "dasnet" else recipe_of_method(variant.method)
-        changes = {**self._settings(variant.method), **variant.changes}
+        changes = _all_of(self._settings(variant.method), variant.changes)
         if "seed" in changes:
             raise ValueError("a comparison has seeds 0, 1, …: leave seed out, and say how many by --seeds")
         trainings = []
@@ -303,7 +335,4 @@ class CompareRequest(Frozen):
         own = self.changes.get(method, {})
         if not isinstance(own, dict):
             raise ValueError(f"settings of {method} are given by name, as {method}.epochs=5, not as {own!r}")
-        both = {**common, **own}
-        if isinstance(common.get("augmentation"), dict) and isinstance(own.get("augmentation"), dict):
-            both["augmentation"] = {**common["augmentation"], **own["augmentation"]}
-        return both
+        return _all_of(common, own)

@@ -85,7 +85,9 @@ def write_comparison(
         _write(folder / "robustness.csv", robustness_csv(curves))
         text = (
             "Every sample draws the same season, veil, light or shift for every method, weaker or stronger: season, "
-            "veil and light of each date by itself, the shift of the second date alone."
+            "veil and light of each date by itself, the shift of the second date alone. A shift moves what is new in "
+            "the second date too, and not its label, so that a method without a fault loses F1 by it as well. Methods "
+            "without training are fitted anew each time, to what they are judged on."
         )
         drawn = [picture for name, picture in pictures.items() if name.startswith("robustness")]
         sections.append(Section(heading="Robustness", text=text, pictures=drawn))

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from dasnet.errors import TrainingError
 from dasnet.parallel import Ranks
 from dasnet.recipes import Recipe, TrainingData
 from dasnet.trained_bundle import TrainedBundle, bundle_of
-from dasnet.training import TrainingRun, pixel_distances
+from dasnet.training import TrainingRun
+from dasnet.validation import pixel_distances
 from flows.class_weights import ATTRIBUTE
 from flows.machine import cores
 from storage.contact_sheet import Panel, contact_sheet
@@ -152,7 +153,7 @@ def train_rank(task: RankTask) -> dict[str, Any]:
     """Run on a worker: one rank, from the last checkpoint to the end; returns where it stands."""
     _tell_the_driver_alone()
     with _directory_held(task), _ranks_met(task):
-        return dict(task.training_run().run().__dict__)
+        return asdict(task.training_run().run())
 
 
 def make_bundle(task: RankTask, path: Path) -> TrainedBundle:

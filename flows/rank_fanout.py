@@ -11,8 +11,8 @@ from distributed import Client, Future
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from dasnet.checkpoints import Progress
 from dasnet.trained_bundle import TrainedBundle
-from dasnet.training import Progress
 from flows import artifacts
 from flows.cluster import ClusterLayout
 from flows.console import current_reporter

@@ -1,12 +1,13 @@
-"""F1 of trained methods against the strength of pseudo-changes on the test split, over the cluster."""
+"""F1 against the strength of pseudo-changes on the test split, over the cluster: networks as they are, methods without
+training fitted anew to what they see."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from flows.console import current_reporter
 from flows.failures import FailedBlocksError, reason_of
 from flows.fanout import ConnectCluster, run_stage, when_needed
 from flows.run_directory import RunDirectory
+from flows.score_untrained import score_untrained
 from flows.training_directory import TrainingDirectory
+from flows.untrained import UntrainedScore
 from flows.value_range import require_value_range
-from storage.dataset_store import DatasetStore
+from storage.dataset_store import DatasetStore, Samples
 
 _CHUNK = 16
 
@@ -36,7 +39,7 @@ StrengthCurves = Mapping[str, Mapping[str, tuple[list[float], list[float]]]]
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessTool:
-    """On a worker: some samples with one pseudo-change, judged at the frozen threshold."""
+    """On a worker: some samples with one pseudo-change, judged by a network at the frozen threshold."""
 
     store: DatasetStore
     predictor: DasnetPredictor
@@ -45,22 +48,44 @@ class RobustnessTool:
 
     def __call__(self, item: tuple[str, float, tuple[int, ...]]) -> Mapping[str, Any]:
         operation, strength, indices = item
-        samples = self.store.read(indices)
         total = Confusion()
-        for number, index in enumerate(indices):
-            before, after, valid, label = pseudo_changed(
-                samples.before[number],
-                samples.after[number],
-                samples.valid[number],
-                samples.label[number],
-                operation=operation,
-                strength=strength,
-                seed=index,
-                peak=self.peak,
-            )
-            distance = self.predictor.distances(np.stack([before, after])[None], valid[None])[0, 0]
-            total += Confusion.count(distance >= self.cut, label)
-        return {kind: getattr(total, kind) for kind in ("tp", "fp", "fn", "tn")}
+        for index in indices:
+            sample = pseudo_changed_sample(self.store, index, operation=operation, strength=strength, peak=self.peak)
+            images = np.stack([sample.before, sample.after], axis=1)
+            distance = self.predictor.distances(images, sample.valid)[0, 0]
+            total += Confusion.count(distance >= self.cut, sample.label[0])
+        return asdict(total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntrainedRobustnessTool:
+    """On a worker: the whole split with one pseudo-change, to which a method without training is fitted anew."""
+
+    store: DatasetStore
+    method: str
+    threshold: float
+    peak: float
+
+    def __call__(self, item: tuple[str, float]) -> Mapping[str, Any]:
+        operation, strength = item
+        read = partial(pseudo_changed_sample, self.store, operation=operation, strength=strength, peak=self.peak)
+        return asdict(score_untrained(self.method, self.store, "test", read=read).at(self.threshold))
+
+
+def pseudo_changed_sample(store: DatasetStore, index: int, *, operation: str, strength: float, peak: float) -> Samples:
+    """One sample of a store as :func:`dasnet.pseudo_changes.pseudo_changed` makes it; all methods see the same."""
+    kept = store.read([index])
+    before, after, valid, label = pseudo_changed(
+        kept.before[0],
+        kept.after[0],
+        kept.valid[0],
+        kept.label[0],
+        operation=operation,
+        strength=strength,
+        seed=index,
+        peak=peak,
+    )
+    return Samples(before=before[None], after=after[None], valid=valid[None], label=label[None])
 
 
 def make_robustness_tool(store: DatasetStore, bundle: Path, device: str, peak: float) -> RobustnessTool:
@@ -76,12 +101,17 @@ def make_robustness_tool(store: DatasetStore, bundle: Path, device: str, peak: f
 
 
 def robustness_curves(
-    request: CompareRequest, store: DatasetStore, directory: RunDirectory, failed: Mapping[str, str]
+    request: CompareRequest,
+    store: DatasetStore,
+    directory: RunDirectory,
+    failed: Mapping[str, str],
+    untrained: Mapping[str, UntrainedScore],
 ) -> tuple[StrengthCurves, dict[str, str]]:
-    """F1 of the first seed of each trained row of the first table at each strength; what is scored is kept.
+    """F1 of each row of the first table at each strength, of its first seed; what is scored is kept.
 
     Args:
         failed: trainings without a bundle.
+        untrained: what methods without training reach, by name; others of them have no curve.
 
     Returns:
         The curves, and why some methods have none.
@@ -101,10 +131,14 @@ def robustness_curves(
         cluster = when_needed(request.cluster, until_end)
         for variant in first.variants:
             trainings = [one for one in request.trainings(variant) if one.key not in failed]
-            if not trainings:
-                continue
             try:
-                totals = _scored(trainings[0], store, directory, cluster, request, peak=peak)
+                if trainings:
+                    totals = _of_network(trainings[0], store, directory, cluster, request, peak=peak)
+                elif variant.method in untrained:
+                    alone = untrained[variant.method]
+                    totals = _of_untrained(variant.method, alone, store, directory, cluster, request, peak=peak)
+                else:
+                    continue
             except Exception as error:
                 # whatever ends one method's curve, the others have theirs, and all have their rows
                 reasons[f"robustness of {variant.name}"] = reason_of(error)
@@ -116,7 +150,17 @@ def robustness_curves(
     return found, reasons
 
 
-def _scored(
+_TRIED = [
+    ("none", 0.0),
+    *((name, strength) for name, all_of in STRENGTHS.items() for strength in all_of if strength),
+]
+"""Pseudo-changes that are drawn, with their strengths."""
+
+Totals = Mapping[tuple[str, float], Confusion]
+"""Of each of them."""
+
+
+def _of_network(
     training: Training,
     store: DatasetStore,
     directory: RunDirectory,
@@ -124,32 +168,69 @@ def _scored(
     request: CompareRequest,
     *,
     peak: float,
-) -> dict[tuple[str, float], Confusion]:
+) -> Totals:
     indices = [int(index) for index in store.indices("test")]
     chunks = [tuple(indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
-    tried = [
-        ("none", 0.0),
-        *((name, strength) for name, all_of in STRENGTHS.items() for strength in all_of if strength),
-    ]
     items = {
         f"{operation}-{strength:g}-{number:06d}": (operation, strength, chunk)
-        for operation, strength in tried
+        for operation, strength in _TRIED
         for number, chunk in enumerate(chunks)
     }
     bundle = TrainingDirectory(training.request.output).bundle.resolve()
-    # of this very bundle: the same recipe trained anew, or by other code, is another
-    ledger = directory.ledger(f"robustness-{training.key}-{load_bundle(bundle).digest[:10]}-peak{peak:g}")
+    device = "cuda" if request.cluster.kind == "cuda" else "auto"
+    return _scored(
+        training.key,
+        # of this very bundle: the same recipe trained anew, or by other code, is another
+        f"{training.key}-{load_bundle(bundle).digest[:10]}",
+        items,
+        partial(make_robustness_tool, store, bundle, device, peak),
+        directory,
+        cluster,
+        request,
+        peak=peak,
+    )
+
+
+def _of_untrained(
+    method: str,
+    alone: UntrainedScore,
+    store: DatasetStore,
+    directory: RunDirectory,
+    cluster: ConnectCluster,
+    request: CompareRequest,
+    *,
+    peak: float,
+) -> Totals:
+    return _scored(
+        method,
+        f"{method}-{alone.identity}",
+        {f"{operation}-{strength:g}": (operation, strength) for operation, strength in _TRIED},
+        partial(UntrainedRobustnessTool, store=store, method=method, threshold=alone.threshold, peak=peak),
+        directory,
+        cluster,
+        request,
+        peak=peak,
+    )
+
+
+def _scored(
+    what: str,
+    identity: str,
+    items: Mapping[str, tuple[Any, ...]],
+    make_tool: Callable[[], Callable[..., Mapping[str, Any]]],
+    directory: RunDirectory,
+    cluster: ConnectCluster,
+    request: CompareRequest,
+    *,
+    peak: float,
+) -> Totals:
+    """Items are (pseudo-change, strength, …) by name; `identity`: what a ledger's figures are of."""
+    ledger = directory.ledger(f"robustness-{identity}-peak{peak:g}")
     ledger.forget_failed("run again")
     result = run_stage(
-        f"robustness {training.key}",
+        f"robustness {what}",
         cluster=cluster,
-        make_tool=lambda layout: partial(
-            make_robustness_tool,
-            store,
-            bundle,
-            "cuda" if request.cluster.kind == "cuda" else "auto",
-            peak,
-        ),
+        make_tool=lambda layout: make_tool,
         items=items.items(),
         total=len(items),
         ledger=ledger,
@@ -159,10 +240,10 @@ def _scored(
     )
     if result.failed:
         raise FailedBlocksError(result.failed, total=len(items), directory=directory.path, again="again")
-    totals = {key: Confusion() for key in tried}
-    for name, (operation, strength, _) in items.items():
+    totals = {key: Confusion() for key in _TRIED}
+    for name, (operation, strength, *_) in items.items():
         facts = ledger.entry(name).facts
-        totals[operation, strength] += Confusion(**{kind: facts[kind] for kind in ("tp", "fp", "fn", "tn")})
+        totals[operation, strength] += Confusion(**{kind: facts[kind] for kind in asdict(Confusion())})
     current_reporter().end(f"F1 {totals['none', 0.0].f1:.3f} without pseudo-changes")
     return totals
 

@@ -19,7 +19,6 @@ from dasnet.evaluation import (
     Reliability,
     bootstrap,
     calibrated,
-    count_distances,
     curves,
     reliability,
 )
@@ -99,13 +98,14 @@ class ScoringTool:
         samples = self.store.read(indices)
         images = np.stack([samples.before, samples.after], axis=1)
         distances = self.predictor.distances(images, samples.valid)[:, 0]
-        counts = count_distances(distances, samples.label, bins=BINS)
+        sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
+        sweep.add(distances.clip(0, 2), samples.label)
         peers = sum(
             self.vectors.count(before, after, label)
             for before, after, label in zip(samples.before, samples.after, samples.label, strict=True)
         )
         return {
-            "distances": _sparse(counts),
+            "distances": _sparse(np.stack([sweep.unchanged, sweep.changed])),
             "vectors": _sparse(np.asarray(peers)),
             "samples": [
                 [c.tp, c.fp, c.fn, c.tn]

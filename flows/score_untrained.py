@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from dasnet.baselines.reweighted import Threshold
 from dasnet.baselines.statistics import Names
 from dasnet.baselines.untrained import State
 from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
-from storage.dataset_store import DatasetStore
+from storage.dataset_store import DatasetStore, Samples
 
 BINS = 4096
 """Of probabilities over [0, 1]."""
@@ -40,8 +40,19 @@ class SplitScore:
     state: State
     threshold: str
 
+    def at(self, probability: float) -> Confusion:
+        """Totals at another threshold, of the probability."""
+        return self.sweep.at(round(probability * BINS))
 
-def score_untrained(name: str, store: DatasetStore, split: str, *, threshold: Threshold | None = None) -> SplitScore:
+
+def score_untrained(
+    name: str,
+    store: DatasetStore,
+    split: str,
+    *,
+    threshold: Threshold | None = None,
+    read: Callable[[int], Samples] | None = None,
+) -> SplitScore:
     """Fit a method to all samples of a split, labelled or not, and score it on what is labelled, in this process.
 
     The labels have no part in the fit. One sample at a time is in memory.
@@ -49,6 +60,7 @@ def score_untrained(name: str, store: DatasetStore, split: str, *, threshold: Th
     Args:
         name: of :data:`dasnet.baselines.methods.UNTRAINED`.
         threshold: another than the method's usual one.
+        read: gives one sample by its index, where it is to be another than the store's.
 
     Raises:
         KeyError: no such method.
@@ -58,10 +70,11 @@ def score_untrained(name: str, store: DatasetStore, split: str, *, threshold: Th
     """
     method = untrained_named(name, threshold=threshold)
     indices = store.indices(split)
+    read = read or (lambda index: store.read([index]))
 
     def sheets() -> Iterator[Sheet]:
         for index in indices:
-            sample = store.read([int(index)])
+            sample = read(int(index))
             yield sample.before[0], sample.after[0], sample.valid[0].all(axis=0)
 
     where = f"{store.path}, split {split}"
@@ -74,7 +87,7 @@ def score_untrained(name: str, store: DatasetStore, split: str, *, threshold: Th
     per_sample = []
     with threadpool_limits(limits=1, user_api="blas"):
         for index in indices:
-            sample = store.read([int(index)])
+            sample = read(int(index))
             valid = sample.valid[0].all(axis=0)
             label = np.where(valid, sample.label[0], np.uint8(IGNORED))
             statistic = np.where(valid, detector.statistic(sample.before[0], sample.after[0], valid), 0)

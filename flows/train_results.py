@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.bundle import Bundle, save_bundle
+from dasnet.checkpoints import HISTORY, Progress
 from dasnet.trained_bundle import TrainedBundle
-from dasnet.training import HISTORY, Progress
 from flows import artifacts
 from flows.console import current_reporter
 from flows.evaluation_report import PEER_HEADER, peer_rows

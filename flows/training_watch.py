@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dasnet.training import HISTORY
+from dasnet.checkpoints import HISTORY
 from flows import artifacts
 from flows.console import current_reporter
 from flows.rank import SAMPLES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from dasnet.baselines.methods import UNTRAINED
 from dasnet.baselines.untrained import State
 from dasnet.metrics import Confusion
 from flows.comparison_results import Result
-from flows.score_untrained import BINS, score_untrained
+from flows.run_directory import run_key
+from flows.score_untrained import score_untrained
 from storage.dataset_store import DatasetStore, Samples
 from storage.publish import write_json_atomically
 
@@ -28,12 +29,14 @@ class UntrainedScore:
 
     Attributes:
         threshold: of the probability, chosen on validation.
+        identity: of method and threshold, short.
         detector: with the statistics of the test split.
         pairs_per_s: of the test split, its statistics and its scores together.
     """
 
     result: Result
     threshold: float
+    identity: str
     detector: Detector
     pairs_per_s: float
 
@@ -81,6 +84,7 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
             own_f1=facts["own_f1"],
         ),
         threshold=facts["threshold"],
+        identity=run_key({**identity, "threshold": facts["threshold"]})[:10],
         detector=method.detector(State.from_dict(facts["state"])),
         pairs_per_s=facts["pairs_per_s"],
     )
@@ -91,9 +95,9 @@ def _scored(name: str, store: DatasetStore) -> dict[str, Any]:
     began = time.perf_counter()
     found = score_untrained(name, store, "test")
     seconds = time.perf_counter() - began
-    confusion = found.sweep.at(round(threshold * BINS))
+    confusion = found.at(threshold)
     return {
-        "confusion": {kind: getattr(confusion, kind) for kind in ("tp", "fp", "fn", "tn")},
+        "confusion": asdict(confusion),
         "highest_f1": found.sweep.best()[1].f1,
         "validation_f1": chosen.f1,
         "own_f1": found.confusion.f1,

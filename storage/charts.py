@@ -14,6 +14,8 @@ from storage.pictures import png
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", "-.", ":", "-", "--")
 _MARKS = ("", "o", "s", "^", "D", "v")
+_INSIDE = 6
+"""Names that a legend inside the axes has room for."""
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Name of a line → its x and y."""
@@ -45,8 +47,11 @@ def lines(
         if log and log[number]:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
-        if len(series) > 1:
+        if 1 < len(series) <= _INSIDE:
             axis.legend(frameon=False, fontsize=8)
+    if max(map(len, panels.values()), default=0) > _INSIDE:  # they would hide the lines
+        most = max(axes, key=lambda axis: len(axis.lines))
+        figure.legend(handles=most.lines, loc="outside right center", frameon=False, fontsize=8)
     return png(figure)
 
 

@@ -19,11 +19,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dasnet.augment import Augmentation
 from dasnet.bundle import load_bundle
+from dasnet.checkpoints import CHECKPOINT, HISTORY
 from dasnet.datasets import Order, assemble, prefetched
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.recipes import RECIPES, Recipe, paper_bcdd, paper_cdd
 from dasnet.trained_bundle import bundle_of
-from dasnet.training import CHECKPOINT, HISTORY, rising_average
+from dasnet.training import rising_average
 from tests.dasnet.training_data import Squares, recipe, run_of, run_two_ranks
 
 

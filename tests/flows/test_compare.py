@@ -28,6 +28,7 @@ from dasnet.methods import build_network
 from dasnet.metrics import Confusion
 from dasnet.model import Architecture
 from dasnet.networks.peer import PeerArchitecture
+from dasnet.pseudo_changes import pseudo_changed
 from flows.compare import ComparisonSummary, compare_methods
 from flows.comparison_config import CompareRequest
 from flows.comparison_cost import counted
@@ -38,8 +39,9 @@ from flows.evaluate import evaluate
 from flows.failures import FailedMethodsError
 from flows.figures import figures
 from flows.prepare import prepare_dataset
+from flows.score_untrained import score_untrained
 from flows.training_config import EvaluateRequest, FiguresRequest
-from storage.dataset_store import open_dataset
+from storage.dataset_store import Samples, open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet
 from tests.flows.test_train import squares
@@ -171,6 +173,37 @@ def test_what_a_person_sees(compared: tuple[Path, ComparisonSummary]) -> None:
         of_method = [line for line in curves if line["method"] == method]
         assert {float(line["f1"]) for line in of_method if float(line["strength"]) == 0} == {first}
         assert len(of_method) == 20
+    (alone,) = (float(one["f1"]) for one in results if one["result"] == "cva")
+    of_cva = [line for line in curves if line["method"] == "cva"]
+    assert len(of_cva) == 20
+    assert {float(line["f1"]) for line in of_cva if float(line["strength"]) == 0} == {alone}
+
+
+def test_a_method_without_training_is_fitted_to_the_pseudo_changes_it_is_judged_on(
+    compared: tuple[Path, ComparisonSummary], dataset: Path
+) -> None:
+    curves = lines(compared[0] / "robustness.csv")
+    wanted = ("cva", "shift", 8.0)
+    (found,) = (
+        float(one["f1"]) for one in curves if (one["method"], one["pseudo_change"], float(one["strength"])) == wanted
+    )
+    store = open_dataset(dataset)
+    kept = store.read(store.indices("test").tolist())
+    shifted = {
+        int(index): Samples(
+            **dict(
+                zip(
+                    ("before", "after", "valid", "label"),
+                    (part[None] for part in pseudo_changed(*parts, operation="shift", strength=8.0, seed=int(index))),
+                    strict=True,
+                )
+            )
+        )
+        for *parts, index in zip(kept.before, kept.after, kept.valid, kept.label, store.indices("test"), strict=True)
+    }
+    threshold = json.loads((compared[0] / "untrained/cva.json").read_text())["threshold"]
+    assert found == score_untrained("cva", store, "test", read=shifted.__getitem__).at(threshold).f1
+    assert found != score_untrained("cva", store, "test").at(threshold).f1
 
 
 def test_figures_of_a_training_and_of_a_bundle(
@@ -236,7 +269,7 @@ def test_a_torn_bundle_stops_no_other_and_failed_samples_are_tried_again(
 ) -> None:
     output = tmp_path / "squares"
     shutil.copytree(compared[0], output)
-    before = [line for line in lines(output / "robustness.csv") if line["method"] == "dasnet"]
+    before = [line for line in lines(output / "robustness.csv") if line["method"] != "fc-siam-diff"]
     (torn,) = output.glob("trainings/fc-siam-diff-seed0-*/bundle.safetensors")
     torn.write_bytes(torn.read_bytes()[:1000])
     checkpoint = torn.parent / "training/checkpoint.pt"
@@ -314,6 +347,7 @@ def test_what_cannot_work_is_refused_before_work(dataset: Path, prefect_ui: str,
         ({"methods": ("dasnet", "resnet")}, "no method is called 'resnet': there are dasnet, siam-conv"),
         ({"changes": {"head_channels": 16}}, r"fc-siam-diff: .* has no head_channels.*--set fc-siam-diff\.epochs=5"),
         ({"changes": {"seed": 4}}, "by --seeds"),
+        ({"tables": ("losses",), "methods": ("cva",)}, r"the table methods, whose rows cva would be, is not asked for"),
         ({"recipe": "fc_ef"}, "recipe of another method than DASNet"),
         ({"changes": {"dasnet": {"rate": -1}}}, "rate"),
         ({"backbone_weights": {"mobilenet_v3": "nowhere.pth"}}, r"cannot be read: .*nowhere\.pth"),
@@ -364,12 +398,37 @@ def test_tables_share_trainings(tmp_path: Path) -> None:
         output=tmp_path / "c",
         methods=("dasnet", "siam-conv"),
         seeds=1,
-        tables=("methods", "losses", "attention", "lambda", "decoder", "margins"),
+        tables=("methods", "losses", "attention", "lambda", "decoder", "training", "margins"),
+        changes={"dasnet": {"ema": 0.99}},
     )
     keys = [one.key for variant in asked.variants for one in asked.trainings(variant)]
-    assert len(keys) == 2 + 7 + 4 + 3 + 6 + 9
-    assert keys.count(asked.trainings(asked.variants[0])[0].key) == 6
-    assert len(set(keys)) == 2 + 5 + 2 + 2 + 4 + 8  # DASNet with cosine stands in two tables
+    assert len(keys) == 2 + 7 + 4 + 3 + 6 + 5 + 9
+    assert keys.count(asked.trainings(asked.variants[0])[0].key) == 7
+    assert len(set(keys)) == 2 + 5 + 2 + 2 + 4 + 4 + 8  # DASNet with cosine stands in two tables
+
+
+def test_rows_of_training_take_one_thing_away_and_leave_the_rest(tmp_path: Path) -> None:
+    asked = CompareRequest(
+        dataset=tmp_path,
+        output=tmp_path / "c",
+        seeds=1,
+        tables=("training",),
+        changes={"dasnet": {"augmentation": {"crop": 96}, "margin_changed": 2.0}},
+    )
+    recipes = {variant.name: asked.trainings(variant)[0].recipe for variant in asked.variants}
+    assert {recipe.augmentation.crop for recipe in recipes.values()} == {96}
+    assert {recipe.margin_changed for recipe in recipes.values()} == {2.0}
+    states = {
+        name: (recipe.augmentation.photometric or recipe.augmentation.shift > 0, recipe.ema > 0, recipe.balance > 0)
+        for name, recipe in recipes.items()
+    }
+    assert states == {
+        "all three": (True, True, True),
+        "without pseudo-changes": (False, True, True),
+        "without averaged weights": (True, False, True),
+        "without balanced samples": (True, True, False),
+        "none": (False, False, False),
+    }
 
 
 def test_spread_by_hand() -> None:

@@ -17,6 +17,7 @@ from dasnet.augment import Augmentation
 from dasnet.bundle import build_model, load_bundle, random_bundle, save_bundle
 from dasnet.calibration import Calibration
 from dasnet.change_network import ChangeNetwork
+from dasnet.checkpoints import CHECKPOINT, HISTORY
 from dasnet.errors import BundleError
 from dasnet.inference import DasnetPredictor
 from dasnet.inference_network import fold_normalisation
@@ -25,7 +26,6 @@ from dasnet.methods import PEERS, architecture_from_dict, build_network
 from dasnet.networks.peer import PeerArchitecture, SegmentationNetwork
 from dasnet.recipes import RECIPES, Recipe, recipe_of_method
 from dasnet.trained_bundle import bundle_of
-from dasnet.training import CHECKPOINT, HISTORY
 from tests.dasnet.blocks import SIZE, by_blocks, scene, whole
 from tests.dasnet.training_data import Squares, run_of, run_two_ranks
 

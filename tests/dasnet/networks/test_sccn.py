@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dasnet.checkpoints import BEST, CHECKPOINT, HISTORY
 from dasnet.losses import MeanCost
 from dasnet.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 from dasnet.networks.sccn import SCCN
-from dasnet.training import BEST, CHECKPOINT, HISTORY
 from tests.dasnet.training_data import Squares, run_of
 
 OPTIONS = {
