@@ -305,7 +305,7 @@ def test_what_cannot_be_shown_costs_no_table_and_no_other_curve(
     output, _ = compared
     (output / "tables.md").unlink()
     monkeypatch.setattr("flows.comparison_report._called", full)
-    monkeypatch.setattr("flows.robustness._scored", full)
+    monkeypatch.setattr("flows.robustness._of_network", full)
     with pytest.raises(
         FailedMethodsError, match=r"2 failed[\s\S]*robustness of fc-siam-diff: OutOfMemoryError: scripted"
     ):
