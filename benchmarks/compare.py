@@ -12,8 +12,8 @@ with the commands printed above it; `report.html` has the pictures.
 One command each, for a machine without a GPU (all settings are written into the report):
 
     dasnet compare OUTPUT/data --output OUTPUT/comparison --tables methods --seeds 3 --robustness SETTINGS
-    dasnet compare OUTPUT/data --output OUTPUT/comparison --tables losses,attention,lambda,decoder --seeds 3 SETTINGS \\
-        --methods dasnet
+    dasnet compare OUTPUT/data --output OUTPUT/comparison --tables losses,attention,lambda,decoder,training \\
+        --seeds 3 SETTINGS
     dasnet compare OUTPUT/data --output OUTPUT/margins --tables margins --seeds 1 SETTINGS            # Figure 7
     dasnet figures OUTPUT/comparison/trainings/dasnet-seed0-… --dataset OUTPUT/data --output OUTPUT/figures \\
         --beside OUTPUT/comparison/trainings/dasnet-seed0-…        # the second: the training of siam-conv
