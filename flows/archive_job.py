@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -12,39 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from affine import Affine
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, Geometry, box
 
 from dasnet.bundle import Bundle, load_bundle
 from flows.archive_config import ReprocessRequest
+from flows.archive_grid import asked_grid, first_grid, not_covered, outline, recorded_grid
 from flows.cluster import require_cluster
 from flows.job import compare_resolution, plan_of, require_dtype
-from flows.lost_images import StoredImage
-from flows.run_directory import RunDirectory, require_alike
+from flows.run_directory import RunDirectory
 from flows.untrained_model import require_a_bundle
 from storage.archives import DatedFiles, archive_name, read_archive
 from storage.bands import select_bands
 from storage.digests import DigestCache, MosaicDigest
 from storage.errors import InputError
 from storage.grids import (
-    common_grid,
     needs_resampling,
     overlaps,
-    region_geometry,
     require_similar_resolution,
 )
 from storage.mosaics import Mosaic
 from storage.rasters import GridReader
-from storage.series import ImagesByDate, PairView, ProbabilitiesByPair
-from storage.store import RunStore
 from tiling.grid import BlockGrid, Cell, WindowLattice, cells_of
 from tiling.pairing import PairingError, pairs_of
 from tiling.plan import Plan
-
-_ALL = 0.999
-"""Of an area, and a rounded pixel less."""
 
 PAIRS_AT_ONCE = 16
 """Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
@@ -130,7 +120,7 @@ class ArchiveJob:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        return cells_of(self.blocks, max(1, self.request.cell // self.request.block))
+        return cells_of(self.blocks, self._blocks_a_cell)
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -158,92 +148,17 @@ class ArchiveJob:
     @property
     def identity(self) -> dict[str, Any]:
         """What an archive directory is bound to; the dates are not, they come and go."""
-        return {"kind": "archive", "asked": asked_grid(self.request), "block": self.request.block, "cell": self._cell}
+        return {
+            "kind": "archive",
+            "asked": asked_grid(self.request),
+            "block": self.request.block,
+            "cell": self._blocks_a_cell * self.request.block,
+        }
 
     @property
-    def _cell(self) -> int:
-        return max(1, self.request.cell // self.request.block) * self.request.block
-
-
-class ArchiveDirectory:
-    """``DIR/images/`` and its ledger, and ``DIR/versions/VERSION/`` with pairs, cells and products."""
-
-    def __init__(self, job: ArchiveJob) -> None:
-        self.job = job
-        self.root = RunDirectory(job.request.output)
-        self.version = RunDirectory(job.request.output / "versions" / job.version)
-
-    def image_store(self, image: DatedImage) -> RunStore:
-        return RunStore(self.root.path / "images" / f"{image.name}.zarr")
-
-    def pair_store(self, pair: Pair) -> RunStore:
-        return RunStore(self.version.path / "pairs" / f"{pair.name}.zarr")
-
-    def cell(self, cell: Cell) -> RunDirectory:
-        return RunDirectory(self.version.path / "cells" / cell.name)
-
-    def products(self, cell: Cell, pair: Pair) -> RunDirectory:
-        return RunDirectory(self.cell(cell).path / pair.name)
-
-    def view(self, cell: Cell, pair: Pair) -> PairView:
-        return PairView(
-            probability=self.pair_store(pair),
-            images=(self.image_store(pair.earlier), self.image_store(pair.later)),
-            rows=cell.box.rows,
-            cols=cell.box.cols,
-        )
-
-    def stored_images(self, images: Iterable[DatedImage], blocks: Iterable[int]) -> Iterator[StoredImage]:
-        """Some blocks of some dates, as the ledger of ingest calls them."""
-        wanted = [self.job.blocks[index] for index in blocks]
-        return (
-            StoredImage(
-                name=read_name(image, block.name),
-                store=self.image_store(image),
-                time=0,
-                box=block.box,
-            )
-            for image in images
-            for block in wanted
-        )
-
-    @property
-    def executions(self) -> dict[str, dict[str, Any]]:
-        """By pair: the arithmetic that all of its blocks are computed with."""
-        described = self.version.describe() or {}
-        # of a version that was begun when all of its pairs had to have one
-        one = {pair.name: described["execution"] for pair in self.job.pairs if "execution" in described}
-        return {**one, **described.get("executions", {})}
-
-    def require_execution(
-        self, pairs: Collection[str], execution: Mapping[str, Any], *, fresh: set[str]
-    ) -> Mapping[str, Any]:
-        """Note the arithmetic that fresh pairs are begun with; refuse to go on otherwise with others.
-
-        Args:
-            fresh: pairs without a finished block; those that are noted are taken out, being begun now.
-
-        Returns:
-            `execution`, which a worker that joins later must have as well.
-
-        Raises:
-            DifferentRunError: naming a pair and what changed.
-        """
-        known = self.executions
-        begun = fresh & set(pairs)
-        for name in set(pairs) - begun:
-            require_alike(name, known.get(name, {}), execution)
-        self.version.update(executions={**known, **{name: dict(execution) for name in begun}})
-        fresh -= begun
-        return execution
-
-    @property
-    def images(self) -> ImagesByDate:
-        return ImagesByDate(stores={image.name: self.image_store(image) for image in self.job.images})
-
-    @property
-    def probabilities(self) -> ProbabilitiesByPair:
-        return ProbabilitiesByPair(stores={pair.name: self.pair_store(pair) for pair in self.job.pairs})
+    def _blocks_a_cell(self) -> int:
+        """Along one side."""
+        return max(1, self.request.cell // self.request.block)
 
 
 def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
@@ -255,11 +170,11 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     require_cluster(request.cluster)
     require_a_bundle(request.bundle, flow="reprocess")
     bundle = load_bundle(request.bundle)
-    outline = _outline(request)
-    found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=outline)
+    where = outline(request)
+    found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=where)
     opened = [(files, files.open()) for files in found]
     root = RunDirectory(request.output)
-    grid = _recorded_grid(root, request) or _first_grid(opened, request)
+    grid = recorded_grid(root, request) or first_grid(opened, request)
     here = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
     left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
     wanted = [band.name for band in bundle.bands]
@@ -291,7 +206,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     }
     images = tuple(image for image in images if image.name in compared)
     warnings: list[str] = [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
-    warnings += _not_covered(grid, request)
+    warnings += not_covered(grid, request)
     compare_resolution(grid, bundle, warnings)
     # pairs of the same season share no date with their neighbours
     together = 2 * PAIRS_AT_ONCE if request.pairing == "same-season" else PAIRS_AT_ONCE + 1
@@ -312,81 +227,6 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     plan.require(free_disk=None, memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None)
     root.refuse_another(job.identity)
     return job
-
-
-def _outline(request: ReprocessRequest) -> Geometry | None:
-    """Where STAC items are wanted, in EPSG:4326; None = anywhere, also for a box whose CRS only the imagery tells."""
-    asked = request.grid
-    if asked.region is not None:
-        return region_geometry(asked.region)
-    if asked.bbox is None or asked.crs is None:
-        return None
-    return box(*asked.bbox, asked.crs).to_crs("EPSG:4326")
-
-
-def asked_grid(request: ReprocessRequest) -> dict[str, Any]:
-    """What the user said of the grid, the region by its content."""
-    asked = request.grid.model_dump(mode="json")
-    region = request.grid.region
-    return {**asked, "region": None if region is None else region.read_text()}
-
-
-def grid_facts(grid: GeoBox) -> dict[str, Any]:
-    """A grid as JSON holds it."""
-    return {"crs": str(grid.crs), "transform": list(grid.affine)[:6], "shape": list(grid.shape)}
-
-
-def _recorded_grid(root: RunDirectory, request: ReprocessRequest) -> GeoBox | None:
-    """The grid that was chosen when the archive directory was begun; None for a new directory."""
-    known = root.describe()
-    if known is None or known["identity"].get("kind") != "archive":
-        return None
-    if known["identity"]["asked"] != asked_grid(request):
-        return None  # adopting the directory will refuse, and say what changed
-    facts = known["grid"]
-    return GeoBox(tuple(facts["shape"]), Affine(*facts["transform"]), CRS(facts["crs"]))
-
-
-def _not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
-    """A warning where the region asked for reaches beyond the grid."""
-    asked = request.grid
-    assert grid.crs is not None
-    if asked.region is not None:
-        wanted = region_geometry(asked.region).to_crs(grid.crs).boundingbox
-    elif asked.bbox is not None:
-        wanted = BoundingBox(*asked.bbox, crs=grid.crs)
-    else:
-        return []
-    extent = grid.extent.boundingbox
-    wide = min(wanted.right, extent.right) - max(wanted.left, extent.left)
-    high = min(wanted.top, extent.top) - max(wanted.bottom, extent.bottom)
-    share = wide * high / (wanted.span_x * wanted.span_y)
-    if share > _ALL:
-        return []
-    return [
-        f"the grid has {share:.1%} of the box around the region asked for: it ends where the dates ended that the "
-        "archive had when it was begun"
-    ]
-
-
-def _first_grid(opened: Sequence[tuple[DatedFiles, Mosaic]], request: ReprocessRequest) -> GeoBox:
-    """The first date's grid; or the one asked for, as far as any date reaches, on the pixels of the first one there."""
-    asked = request.grid
-    failure: InputError | None = None
-    for _, mosaic in opened:
-        try:
-            return common_grid(
-                [mosaic],
-                crs=asked.crs,
-                resolution=asked.resolution,
-                bbox=asked.bbox,
-                region=asked.region,
-                covered_by=[other for _, other in opened],
-            )
-        except InputError as error:
-            failure = failure or error
-    assert failure is not None
-    raise failure
 
 
 def _image(

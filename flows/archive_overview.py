@@ -17,7 +17,8 @@ from prefect.cache_policies import NO_CACHE
 
 from dasnet.methods import title_of
 from flows import artifacts
-from flows.archive_job import ArchiveDirectory, ArchiveJob, DatedImage
+from flows.archive_directory import ArchiveDirectory
+from flows.archive_job import ArchiveJob, DatedImage
 from flows.archive_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id, verify_cell
 from flows.console import current_reporter
 from flows.lost_images import looking_at

@@ -18,7 +18,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from dasnet.methods import title_of
-from flows.archive_job import ArchiveDirectory, ArchiveJob, Pair
+from flows.archive_directory import ArchiveDirectory
+from flows.archive_job import ArchiveJob, Pair
 from flows.archive_work import finished_pairs, set_back_pairs
 from flows.console import current_reporter
 from flows.lost_images import looking_at

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
-from flows.archive_job import PAIRS_AT_ONCE, ArchiveDirectory, ArchiveJob, DatedImage, Pair, read_name
+from flows.archive_directory import ArchiveDirectory
+from flows.archive_job import PAIRS_AT_ONCE, ArchiveJob, DatedImage, Pair, read_name
 from flows.quantities import volume
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger

@@ -17,6 +17,7 @@ from flows.fanout import run_stage
 from storage.cut import Cutout, cut_samples
 from storage.dataset_store import SPLITS, DatasetStore, create_dataset
 from storage.errors import InputError
+from storage.grids import grid_facts, metres_a_pixel
 from storage.scenes import SceneFiles, open_scene
 from tiling.zones import Zone, cells, columns, dealt, whole, windows_of
 
@@ -156,12 +157,7 @@ def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], found: Su
         grid = open_scene(scene, **opening_of(request)).grid
         if grid.crs is None:
             continue
-        grids[scene.name] = {
-            "crs": str(grid.crs),
-            "transform": list(grid.affine)[:6],
-            "shape": [height, width],
-        }
-        if grid.crs.projected:
-            sizes.append(abs(grid.resolution.x))
-    resolution = request.resolution or (float(np.median(sizes)) if sizes else None)
+        grids[scene.name] = {**grid_facts(grid), "shape": [height, width]}
+        sizes.append(metres_a_pixel(grid))
+    resolution = float(f"{np.median(sizes):.3g}") if sizes else request.resolution
     return {"scenes": grids, "resolution": resolution}

@@ -20,7 +20,7 @@ from flows.quantities import volume
 from flows.untrained_model import UntrainedModel, choose_untrained, is_untrained
 from storage.bands import select_bands
 from storage.errors import InputError
-from storage.grids import common_grid, metres_a_pixel, needs_resampling
+from storage.grids import common_grid, grid_facts, metres_a_pixel, needs_resampling
 from storage.mosaics import Mosaic, open_mosaic
 from storage.objects import ObjectPath
 from storage.publish import require_free_space, scratch_of
@@ -87,9 +87,7 @@ class Job:
         return {
             "inputs": [{"mosaic": m.label, "sha256": digests[m.label]} for m in self.mosaics],
             "grid": {
-                "crs": str(self.grid.crs),
-                "transform": list(self.grid.transform)[:6],
-                "shape": [self.grid.height, self.grid.width],
+                **grid_facts(self.grid),
                 "region": None if self.request.grid.region is None else self.request.grid.region.read_text(),
             },
             "bundle": {"name": self.request.bundle, "sha256": self.bundle.digest},

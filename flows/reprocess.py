@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts
 from flows.archive_config import ReprocessRequest
-from flows.archive_job import ArchiveDirectory, ArchiveJob, grid_facts, read_name, resolve_archive
+from flows.archive_directory import ArchiveDirectory
+from flows.archive_job import ArchiveJob, read_name, resolve_archive
 from flows.archive_overview import ArchiveSummary, make_archive_products, write_archive_collection
 from flows.archive_products import CellSummary, make_cell_products
 from flows.archive_work import PAIRS, CellWork, cell_work, set_back_pairs, work_of
@@ -35,6 +36,7 @@ from flows.fanout import (
 from flows.lost_images import set_back_lost
 from flows.versions import versions
 from storage.errors import IntegrityError
+from storage.grids import grid_facts
 from storage.new_store import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger

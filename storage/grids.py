@@ -62,6 +62,16 @@ def common_grid(
     return grid
 
 
+def grid_facts(grid: GeoBox) -> dict[str, Any]:
+    """A grid as JSON holds it."""
+    return {"crs": str(grid.crs), "transform": list(grid.affine)[:6], "shape": list(grid.shape)}
+
+
+def grid_of(facts: Mapping[str, Any]) -> GeoBox:
+    """The grid that :func:`grid_facts` described."""
+    return GeoBox(tuple(facts["shape"]), Affine(*facts["transform"]), CRS(facts["crs"]))
+
+
 def metres_a_pixel(grid: GeoBox) -> float:
     """Metres on the ground along one pixel of the grid from west to east, in its middle, by the ellipsoid.
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from zarr.errors import ZarrUserWarning
 
+from storage.grids import grid_facts
 from storage.objects import Location, ObjectPath
 from storage.publish import sync
 from storage.store import COMPRESSORS, NODATA, PROBABILITY_SCALE
@@ -177,7 +178,7 @@ def _empty_store(
         attrs={
             **(attrs or {}),
             "block": block,
-            "grid": {"crs": str(grid.crs), "transform": list(transform)[:6], "shape": [height, width]},
+            "grid": grid_facts(grid),
         },
     )
     dataset = dataset.rio.write_crs(grid.crs.wkt).rio.write_transform(transform)

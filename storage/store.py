@@ -26,14 +26,13 @@ import numpy as np
 import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
 import zarr
-from affine import Affine
 from numpy.typing import NDArray
 from obstore.exceptions import BaseError
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from zarr.codecs import ZstdCodec
 
 from storage.errors import IntegrityError, ObjectStoreError
+from storage.grids import grid_of
 from storage.objects import Location, ObjectPath, P, explain
 from storage.zarr_store import reading, zarr_store
 
@@ -101,7 +100,7 @@ class RunStore(Generic[P]):
     def grid(self) -> GeoBox:
         known = dict(self._group.attrs)["grid"]
         assert isinstance(known, dict)
-        return GeoBox(tuple(known["shape"]), Affine(*known["transform"]), CRS(known["crs"]))
+        return grid_of(known)
 
     @property
     def height(self) -> int:
