@@ -145,7 +145,7 @@ def _pictures(
             "F1 of every seed (dots) and their mean (bar)",
         )
     if "margins" in tables:
-        found["margins"] = (_margins(request, tables["margins"]), "F1 over m1 and m2, as Figure 7")
+        found["margins"] = (margins_picture(request, tables["margins"]), "F1 over m1 and m2, as Figure 7")
     for one, other in (("season", "gain"), ("haze", "shift")) if curves is not None else ():
         assert curves is not None
         panels = {name: curves[name] for name in (one, other)}
@@ -172,7 +172,8 @@ def _section(
     )
 
 
-def _margins(request: CompareRequest, rows: Sequence[Row]) -> bytes:
+def margins_picture(request: CompareRequest, rows: Sequence[Row]) -> bytes:
+    """Mean F1 over m1 (x) and m2 (y), PNG, of the rows of the table of margins."""
     variants = request.contents["margins"].variants
     by_margin = {
         (float(variant.changes["margin_unchanged"]), float(variant.changes["margin_changed"])): row

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
 from torch import nn
 
@@ -32,6 +34,7 @@ from dasnet.pseudo_changes import pseudo_changed
 from flows.compare import ComparisonSummary, compare_methods
 from flows.comparison_config import CompareRequest
 from flows.comparison_cost import counted
+from flows.comparison_report import margins_picture
 from flows.comparison_results import Result, Row, spread
 from flows.config import ClusterConfig
 from flows.dataset_config import PrepareRequest
@@ -177,6 +180,23 @@ def test_what_a_person_sees(compared: tuple[Path, ComparisonSummary]) -> None:
     of_cva = [line for line in curves if line["method"] == "cva"]
     assert len(of_cva) == 20
     assert {float(line["f1"]) for line in of_cva if float(line["strength"]) == 0} == {alone}
+
+
+def test_what_a_person_sees_in_prefect(compared: tuple[Path, ComparisonSummary]) -> None:
+    output, _ = compared
+    client = get_client(sync_client=True)
+
+    def newest(key: str) -> Any:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=50)
+        return max(found, key=lambda artifact: artifact.created).data
+
+    rows = {row["row"]: row for row in json.loads(newest("comparison-methods"))}
+    written = (output / "tables.md").read_text()
+    assert set(rows) == {"dasnet", "fc-siam-diff", "cva"}
+    for row in rows.values():
+        assert f"| {row['row']} | {row['seeds']} | {row['recall']} | {row['precision']} | {row['F1']} |" in written
+    for picture in ("methods-f1", "side-by-side", "robustness-season-gain", "robustness-haze-shift"):
+        assert "(data:image/png;base64," in newest(picture)
 
 
 def test_a_method_without_training_is_fitted_to_the_pseudo_changes_it_is_judged_on(
@@ -429,6 +449,30 @@ def test_rows_of_training_take_one_thing_away_and_leave_the_rest(tmp_path: Path)
         "without balanced samples": (True, True, False),
         "none": (False, False, False),
     }
+
+
+def test_margins_stand_where_figure_7_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """m1 along x, m2 along y; a row without results stays empty."""
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr("flows.comparison_report.heat", lambda values, **axes: drawn.update(values=values, **axes))
+    asked = CompareRequest(dataset=tmp_path, output=tmp_path / "c", seeds=1, tables=("margins",))
+    rows = []
+    for variant in asked.variants:
+        m1, m2 = variant.changes["margin_unchanged"], variant.changes["margin_changed"]
+        tp = round(1000 * m1 + 100 * m2)  # of the F1, m1 says the hundreds and m2 the tens
+        result = Result(
+            name=variant.name,
+            seed=0,
+            confusion=Confusion(tp=tp, fp=1000 - tp, fn=1000 - tp),
+            highest_f1=1,
+            validation_f1=1,
+        )
+        rows.append(Row(name=variant.name, results=() if (m1, m2) == (0.5, 2.2) else (result,)))
+    margins_picture(asked, rows)
+    assert drawn["x"] == [0.1, 0.3, 0.5] and drawn["y"] == [1.4, 1.8, 2.2]
+    assert drawn["x_label"].startswith("m1") and drawn["y_label"].startswith("m2")
+    expected = [[0.24, 0.44, 0.64], [0.28, 0.48, 0.68], [0.32, 0.52, np.nan]]
+    np.testing.assert_allclose(drawn["values"], expected)
 
 
 def test_spread_by_hand() -> None:
