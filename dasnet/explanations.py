@@ -208,8 +208,8 @@ def labelled_vectors(
     random = np.random.default_rng(seed)
     chosen = np.concatenate([random.permutation(np.flatnonzero(known == kind))[:most] for kind in (0, 1)])
     assert IGNORED not in known[chosen]
-    vectors = features.detach().permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-    return vectors.numpy()[chosen], known[chosen] == 1
+    sample, row, column = (torch.from_numpy(at) for at in np.unravel_index(chosen, (len(label), rows, columns)))
+    return features.detach()[sample, :, row, column].numpy(), known[chosen] == 1
 
 
 def spacing(pixels: int, positions: int) -> int:

@@ -197,7 +197,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
             days = ", ".join(map(str, left_out))
             another = "choose another with --bbox or --region, or begin with another date by --start"
             hints.append(f"left out: {days} (no pixel on the grid: {another})")
-        if outline is not None:
+        if where is not None:
             hints.append("items that do not touch the region do not count")
         raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
     compared = {image.name for pair in pairs for image in pair.images}

@@ -158,6 +158,7 @@ def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], found: Su
         if grid.crs is None:
             continue
         grids[scene.name] = {**grid_facts(grid), "shape": [height, width]}
-        sizes.append(metres_a_pixel(grid))
+        if grid.crs.geographic or grid.crs.projected:
+            sizes.append(metres_a_pixel(grid))
     resolution = float(f"{np.median(sizes):.3g}") if sizes else request.resolution
     return {"scenes": grids, "resolution": resolution}

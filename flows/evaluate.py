@@ -127,6 +127,7 @@ def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None)
         "kind": "evaluation",
         "bundle": bundle,
         "dataset": None if store is None else store.digest,
+        **({} if store is None or store.chosen is None else {"bands": list(store.chosen)}),
         "split": request.split,
         "precision": request.precision,
         "label": None if request.label is None else list(digest_files([str(request.label)]).values()),

@@ -45,7 +45,6 @@ HEADINGS = {
 
 _CLOUD = 300
 _CLOUD_SAMPLES = 24
-_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,28 +221,35 @@ def _inside(label: Any) -> tuple[int, int]:
 def _clouds(bundles: Sequence[Bundle], store: DatasetStore, indices: Sequence[int]) -> tuple[bytes, str]:
     panels = []
     for bundle in bundles:
-        name, features, label = _last_features(bundle, store, indices)
-        vectors, changed = labelled_vectors(features, label, most=_CLOUD, seed=0)
+        name, vectors, changed = _last_features(bundle, store, indices)
         if len(vectors) < 4:
             raise InputError(f"{store.path}: {len(vectors)} labelled positions are too few for t-SNE")
         attention = getattr(bundle.architecture, "attention", None)
         title = name if attention is None else f"{name}, attention {attention}"
         panels.append((title, embedded_in_a_plane(vectors, seed=0), changed))
     return clouds(panels), (
-        f"t-SNE of the differences between the two dates' features at up to {_CLOUD} changed and as many unchanged "
-        "positions; distances between clouds mean nothing, their mixing does"
+        "t-SNE of what the network decides by, which is the difference of the two dates' features where it compares "
+        f"dates, at up to {_CLOUD} changed and as many unchanged positions; distances between clouds mean nothing, "
+        "their mixing does"
     )
 
 
-def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> tuple[str, Tensor, Any]:
-    """Name of what the network decides by, that of all samples (b, C, h, w), and their labels."""
+def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) -> tuple[str, Any, Any]:
+    """Name of what the network decides by, its values (n, C) at labelled positions, and (n,) which of them changed.
+
+    One sample at a time: at full resolution, what a network decides by is larger than its images.
+    """
     store = fitted(store, bundle, name=str(bundle.path))
     network = build_model(bundle).eval()
-    found, labels, name = [], [], ""
-    for first in range(0, len(indices), _AT_ONCE):
-        samples = store.read(indices[first : first + _AT_ONCE])
+    found, kinds, name = [], [], ""
+    for index in indices:
+        sample = store.read([index])
         with torch.inference_mode():
-            name, features = last_features(network, _normalised(bundle, samples))
-        found.append(features)
-        labels.append(samples.label)
-    return name, torch.cat(found), np.concatenate(labels)
+            name, features = last_features(network, _normalised(bundle, sample))
+        vectors, changed = labelled_vectors(features, sample.label, most=_CLOUD, seed=index)
+        found.append(vectors)
+        kinds.append(changed)
+    vectors, changed = np.concatenate(found), np.concatenate(kinds)
+    random = np.random.default_rng(0)
+    chosen = np.concatenate([random.permutation(np.flatnonzero(changed == kind))[:_CLOUD] for kind in (False, True)])
+    return name, vectors[chosen], changed[chosen]

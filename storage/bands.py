@@ -8,6 +8,24 @@ from collections.abc import Sequence
 from storage.errors import InputError
 from storage.mosaics import Mosaic
 
+_COLOURS = {
+    "coastal",
+    "blue",
+    "green",
+    "yellow",
+    "red",
+    "rededge",
+    "nir",
+    "nir08",
+    "nir09",
+    "swir16",
+    "swir22",
+    "pan",
+    "cirrus",
+    "lwir",
+}
+"""Names that say what a band is: STAC's common names (eo extension)."""
+
 
 def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] | None) -> tuple[int, ...]:
     """Numbers (from 1, without alpha) of the bands of `mosaic` that are the `wanted` ones, in that order.
@@ -42,9 +60,9 @@ def matching_bands(
 ) -> tuple[int, ...]:
     """Numbers (from 1) of the bands called `names` that are the `wanted` ones, in that order.
 
-    By name, where each wanted one is a word of exactly one name. Else by position, where the counts are equal and the
-    names do not speak against it: (nir, red, green) is not (red, green, blue), (B04, B03, B02) and bands without names
-    may be.
+    By name, where each wanted one is exactly one name, or a word of exactly one. Else by position, where the counts are
+    equal and the names do not speak against it: (nir, red, green) is not (red, green, blue), (B04, B03, B02) and bands
+    without names may be.
 
     Args:
         has, needs: for messages, whose bands `names` and `wanted` are; `otherwise`: what a user can do.
@@ -52,16 +70,19 @@ def matching_bands(
     Raises:
         InputError: saying what both sides have.
     """
-    words = [set(re.findall(r"[a-z0-9]+", name.lower())) for name in names]
-    by_name = [[n for n, found in enumerate(words, start=1) if name.lower() in found] for name in wanted]
-    if all(len(numbers) == 1 for numbers in by_name):
-        return tuple(numbers[0] for numbers in by_name)
-    contradicted = any(by_name) and not all(
-        _is_unnamed(name) or position in numbers
-        for position, (name, numbers) in enumerate(zip(names, by_name, strict=False), start=1)
+    in_order = tuple(range(1, len(wanted) + 1))
+    have, want = ([name.lower() for name in some] for some in (names, wanted))
+    if have == want:
+        return in_order
+    by_name = [_numbers_of(name, have) for name in want]
+    if all(len(numbers) == 1 for numbers in by_name) and len({number for (number,) in by_name}) == len(want):
+        return tuple(number for (number,) in by_name)
+    contradicted = any(
+        position not in numbers and (numbers or (_COLOURS & {name} and _COLOURS & _words(there)))
+        for position, (name, there, numbers) in enumerate(zip(want, have, by_name, strict=False), start=1)
     )
     if len(names) == len(wanted) and not contradicted:
-        return tuple(range(1, len(wanted) + 1))
+        return in_order
     raise InputError(
         f"{has} has {len(names)} bands ({', '.join(names)}), {needs} needs {len(wanted)} ({', '.join(wanted)}): "
         f"{otherwise}"
@@ -120,6 +141,16 @@ def same_bands(first: Mosaic, second: Mosaic, numbers: Sequence[int]) -> tuple[i
 def _names_differ(first: Mosaic, second: Mosaic) -> bool:
     """Whether all bands of both have names, and not the same in the same order."""
     return first.bands != second.bands and not any(_is_unnamed(name) for name in (*first.bands, *second.bands))
+
+
+def _numbers_of(name: str, names: Sequence[str]) -> list[int]:
+    """Which of `names` are this one; if none is, in which it is a word."""
+    whole = [number for number, other in enumerate(names, start=1) if other == name]
+    return whole or [number for number, other in enumerate(names, start=1) if name in _words(other)]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name))
 
 
 def _is_unnamed(name: str) -> bool:

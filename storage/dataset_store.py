@@ -141,9 +141,16 @@ class DatasetStore:
 
     def with_bands(self, numbers: Sequence[int]) -> DatasetStore:
         """The same store of which these bands alone are read, in this order; numbers from 1, of those it has now."""
-        chosen = DatasetStore(self.path)
-        chosen._chosen = tuple(n if self._chosen is None else self._chosen[n - 1] for n in numbers)
-        return chosen
+        if tuple(numbers) == tuple(range(1, len(self.bands) + 1)):
+            return self
+        other = DatasetStore(self.path)
+        other._chosen = tuple(n if self._chosen is None else self._chosen[n - 1] for n in numbers)
+        return other
+
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        """Numbers (from 1) of the stored bands that are read, in this order; None = all as they are stored."""
+        return self._chosen
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same store."""

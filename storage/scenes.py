@@ -233,6 +233,9 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     chosen = tuple(bands or range(1, len(before.bands) + 1))
     if beyond := [number for number in chosen if not 1 <= number <= len(before.bands)]:
         raise InputError(f"{before.label} has {len(before.bands)} bands, not {', '.join(map(str, beyond))}")
+    # of pictures, names are made up
+    by_number = bands is not None or before.grid.crs is None
+    others = chosen if by_number else same_bands(before, after, chosen)
     label_paths = [files.label] if files.label is not None else [files.label_before, files.label_after]
     labels: list[GridReader] = []
     polygons = None
@@ -250,7 +253,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     return Scene(
         files=files,
         before=GridReader(mosaic=before, grid=grid, bands=chosen),
-        after=GridReader(mosaic=after, grid=grid, bands=chosen if bands else same_bands(before, after, chosen)),
+        after=GridReader(mosaic=after, grid=grid, bands=others),
         labels=tuple(labels),
         polygons=polygons,
         grid=grid,

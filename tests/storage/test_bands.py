@@ -11,6 +11,7 @@ import rasterio
 from storage.bands import common_bands, matching_bands, same_bands
 from storage.errors import InputError
 from storage.mosaics import Mosaic, open_mosaic
+from storage.scenes import SceneFiles, open_scene
 from tests.rasters import geotiff
 
 RGB = ("red", "green", "blue")
@@ -34,6 +35,7 @@ def named(path: Path, *names: str) -> Mosaic:
         (("B04", "B03", "B02"), (1, 2, 3)),
         (("band1", "band2", "band3"), (1, 2, 3)),
         (("red", "band2", "band3"), (1, 2, 3)),
+        (("red", "B03", "B02"), (1, 2, 3)),
     ],
 )
 def test_bands_by_name_else_by_position(names: tuple[str, ...], numbers: tuple[int, ...]) -> None:
@@ -42,11 +44,48 @@ def test_bands_by_name_else_by_position(names: tuple[str, ...], numbers: tuple[i
 
 @pytest.mark.parametrize(
     "names",
-    [("nir", "red", "green"), ("red", "green", "nir"), ("band1", "red", "band3"), ("B05", "B04", "B03", "B02")],
+    [
+        ("nir", "red", "green"),
+        ("red", "green", "nir"),
+        ("band1", "red", "band3"),
+        ("red green", "blue", "band3"),
+        ("B05", "B04", "B03", "B02"),
+    ],
 )
 def test_names_that_speak_against_it_are_no_positions(names: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=rf"it has {len(names)} bands \({', '.join(names)}\), the bundle needs 3"):
         matching_bands(names, RGB, has="it", needs="the bundle", otherwise="say which")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("red", "green", "blue", "near infrared"),
+        ("coastal_blue", "blue", "green_i", "green", "red", "red edge"),
+        ("VV", "VH", "VV_2"),
+        ("red", "green", "blue", "B8, central wavelength 842 nm"),
+    ],
+)
+def test_bands_are_their_own_whatever_their_names(names: tuple[str, ...]) -> None:
+    """A bundle fits the dataset that it was trained on, in this order and in another."""
+    turned = names[::-1]
+    count = len(names)
+    assert matching_bands(names, names, has="", needs="", otherwise="") == tuple(range(1, count + 1))
+    assert matching_bands(turned, names, has="", needs="", otherwise="") == tuple(range(count, 0, -1))
+
+
+def test_a_date_that_lost_its_georeferencing_keeps_its_bands(tmp_path: Path) -> None:
+    """A picture of three bands is called red, green, blue, whatever is in it."""
+    pixels = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    first, second = geotiff(tmp_path / "a.tif", pixels), geotiff(tmp_path / "b.tif", pixels, crs=None, transform=None)
+    with rasterio.open(first, "r+") as dataset:
+        for number, name in enumerate(("blue", "green", "red"), start=1):
+            dataset.set_band_description(number, name)
+    label = geotiff(tmp_path / "label.tif", np.zeros((1, 8, 8), dtype=np.uint8), crs=None, transform=None)
+    files = SceneFiles(name="one", before=str(first), after=str(second), label=str(label))
+    scene = open_scene(files)
+    whole = {"rows": slice(0, 8), "cols": slice(0, 8)}
+    np.testing.assert_array_equal(scene.before.read(**whole)[0], scene.after.read(**whole)[0])
 
 
 def test_the_other_dates_bands_are_those_of_the_same_names(tmp_path: Path) -> None:
