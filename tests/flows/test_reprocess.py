@@ -645,8 +645,9 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     three: tuple[Path, ArchiveSummary], archive: Archive, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = archive.catalogue
-    with pytest.raises(InputError, match="no two of these dates"):
+    with pytest.raises(InputError, match="no two of these dates") as alone:
         resolve_archive(request_of(source, tmp_path / "x", cluster, end=DAYS[0]))
+    assert "do not touch the region" not in str(alone.value), "no region was asked for"
     with pytest.raises(InputError, match=r"baseline 2001-01-01 is not among the dates: 2018-06-01"):
         resolve_archive(request_of(source, tmp_path / "x", cluster, pairing="baseline:2001-01-01"))
     before = sorted(path for path in three[0].rglob("*"))
