@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import cached_property
 from flows.archive_directory import ArchiveDirectory
 from flows.archive_job import PAIRS_AT_ONCE, ArchiveJob, DatedImage, Pair, read_name
 from flows.quantities import volume
+from storage.publish import free_bytes
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger
 from tiling.plan import RefusedPlanError
@@ -202,7 +202,7 @@ class ArchiveWork:
     def require_disk(self) -> None:
         """Refuse what does not fit on the disk; raises RefusedPlanError with both numbers."""
         output = self.job.request.output.resolve()
-        free = shutil.disk_usage(next(place for place in (output, *output.parents) if place.exists())).free
+        free = free_bytes(output)
         # blocks at the edge of the region are smaller than this takes them for
         needed = min(self._bytes_in, self.job.plan.bytes_in) + _BYTES_OF_A_RESULT * min(
             self._bytes_out, len(self.job.pairs) * self.job.plan.pixels

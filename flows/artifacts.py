@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from prefect.artifacts import (
 
 from flows.quantities import duration, volume
 from storage.objects import Location
+from storage.pictures import data_uri
 
 # Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
 UPDATE_INTERVAL_S = 2.0
@@ -133,9 +133,7 @@ def show_picture(key: str, picture: bytes, description: str) -> None:
 
     Its page is Markdown: under an artifact of the kind `image` the UI writes its address, which here is all its bytes.
     """
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    encoded = base64.b64encode(picture).decode()
-    show_markdown(key, f"![{description}](data:image/{kind};base64,{encoded})", description)
+    show_markdown(key, f"![{description}]({data_uri(picture)})", description)
 
 
 def show_markdown(key: str, markdown: str, description: str) -> None:

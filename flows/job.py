@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from storage.errors import InputError
 from storage.grids import common_grid, grid_facts, metres_a_pixel, needs_resampling
 from storage.mosaics import Mosaic, open_mosaic
 from storage.objects import ObjectPath
-from storage.publish import require_free_space, scratch_of
+from storage.publish import free_bytes, require_free_space, scratch_of
 from storage.rasters import GridReader
+from storage.sources import naive_utc
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
 
@@ -202,9 +202,8 @@ def _bands_for(bundle: Bundle, request: DetectRequest, mosaics: tuple[Mosaic, ..
 
 def _room(output: Path) -> int:
     """Bytes that a run may take there: free ones, and those it has already."""
-    place = next(parent for parent in (output, *output.parents) if parent.exists())
     already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
-    return shutil.disk_usage(place).free + already
+    return free_bytes(output) + already
 
 
 def _times(
@@ -212,7 +211,7 @@ def _times(
 ) -> tuple[tuple[datetime, ...], bool]:
     asked = (request.before_date, request.after_date)
     found = [given or mosaic.date for given, mosaic in zip(asked, mosaics, strict=True)]
-    known = [time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time for time in found if time is not None]
+    known = [naive_utc(time) for time in found if time is not None]
     if len(known) < len(found):
         missing = ", ".join(m.label for m, time in zip(mosaics, found, strict=True) if time is None)
         warnings.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -68,10 +68,9 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
-        totals = {name: getattr(self.confusion, name) for name in ("tp", "fp", "fn", "tn")}
         return {
             **{name: found.value for name, found in self.intervals.items()},
-            **totals,
+            **asdict(self.confusion),
             "intervals_95": {name: [found.low, found.high] for name, found in self.intervals.items()},
             "bootstrap_over": self.images,
             "highest_f1_of_any_threshold": self.highest[1].f1,

@@ -18,7 +18,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -27,7 +27,7 @@ from odc.geo.geom import Geometry
 from storage.errors import InputError, ObjectStoreError
 from storage.mosaics import Mosaic, objects_named, open_mosaic, open_stacks
 from storage.objects import SCHEME, Location, ObjectPath, location
-from storage.sources import RASTER_SUFFIXES, date_in_name, is_remote
+from storage.sources import RASTER_SUFFIXES, date_in_name, is_remote, naive_utc
 from storage.stac_archives import SourceItem, Stack, read_images
 
 
@@ -159,7 +159,7 @@ def _from_table(path: Location) -> Iterable[DatedFiles]:
     for line, row in rows:
         given, file_name = (row["date"] or "").strip(), (row["path"] or "").strip()
         try:
-            time = _naive(datetime.fromisoformat(given))
+            time = naive_utc(datetime.fromisoformat(given))
         except ValueError as error:
             raise InputError(f"{path}, line {line}: {given!r} is no date (YYYY-MM-DD)") from error
         if not file_name:
@@ -172,7 +172,7 @@ def _from_stac(
     href: str, asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
 ) -> Iterable[DatedFiles]:
     for image in read_images(href, outline=outline):
-        time = _naive(image.time)
+        time = naive_utc(image.time)
         stacks = (image.stack(asset),) if is_wanted(time.date()) else ()
         yield DatedFiles(day=time.date(), time=time, stacks=stacks, items=(image.item,))
 
@@ -189,7 +189,3 @@ def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
             stacks=tuple(dict.fromkeys(stack for entry in ordered for stack in entry.stacks)),
             items=tuple(dict.fromkeys(item for entry in ordered for item in entry.items)),
         )
-
-
-def _naive(time: datetime) -> datetime:
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

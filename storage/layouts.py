@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from storage.dataset_store import SPLITS
@@ -131,11 +132,7 @@ def _listed(root: Path) -> list[SceneFiles]:
                 raise InputError(f"{stem} is in two splits, {wanted[stem]} and {split} ({file})")
     if not wanted:
         raise InputError(f"{root / 'list'} has no train.txt, val.txt or test.txt with names in it")
-    return [_with_split(scenes[name], split) for name, split in sorted(wanted.items(), key=lambda item: item[0])]
-
-
-def _with_split(scene: SceneFiles, split: str) -> SceneFiles:
-    return SceneFiles(**{**scene.__dict__, "split": split})
+    return [replace(scenes[name], split=split) for name, split in sorted(wanted.items(), key=lambda item: item[0])]
 
 
 def _city(folder: Path) -> SceneFiles:

@@ -82,9 +82,7 @@ def claim_directory(path: Location) -> None:
         raise InputError(f"output {path} is a file, not a directory")
     if path.is_dir():
         _refuse_strangers(path)
-    place = path.resolve()
-    while not place.exists():
-        place = place.parent
+    place = _existing(path)
     if not place.is_dir():
         raise InputError(f"output {path} cannot be made: {place} is a file")
     try:
@@ -132,11 +130,19 @@ def _claim_prefix(path: ObjectPath) -> None:
             probe.unlink()
 
 
+def free_bytes(path: Path) -> int:
+    """Bytes that are free on the disk where a file or directory is, or would be."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    place = path.resolve()
+    return next(parent for parent in (place, *place.parents) if parent.exists())
+
+
 def require_free_space(path: Path, needed: int) -> None:
     """Refuse a directory on whose disk fewer than `needed` bytes are free."""
-    place = path.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_bytes(path)
     if free < needed:
         raise InputError(f"{path} needs {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on its disk")

@@ -318,8 +318,7 @@ def _as_picture(mosaic: Mosaic) -> Mosaic:
 def _placed(mosaic: Mosaic, grid: GeoBox) -> Mosaic:
     """The same pixels said to lie on another grid of the same shape."""
     source = mosaic.sources[0]
-    moved = Source(**{**source.__dict__, "grid": grid})
-    return Mosaic(**{**mosaic.__dict__, "sources": (moved,), "grid": grid})
+    return replace(mosaic, sources=(replace(source, grid=grid),), grid=grid)
 
 
 def _require_size(mosaic: Mosaic, reference: Mosaic) -> None:

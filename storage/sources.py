@@ -218,8 +218,13 @@ def _date(path: str, tags: dict[str, str]) -> datetime | None:
         except ValueError:
             pass
         else:
-            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+            return naive_utc(time)
     return date_in_name(path)
+
+
+def naive_utc(time: datetime) -> datetime:
+    """A time in UTC without saying so, as stores keep it; one without a zone is taken for UTC."""
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 def date_in_name(path: str) -> datetime | None:

@@ -16,7 +16,6 @@ written, and a shard that is missing is an error, never a fill value.
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -34,6 +33,7 @@ from zarr.codecs import ZstdCodec
 from storage.errors import IntegrityError, ObjectStoreError
 from storage.grids import grid_of
 from storage.objects import Location, ObjectPath, P, explain
+from storage.publish import sync
 from storage.zarr_store import reading, zarr_store
 
 NODATA = 255
@@ -240,12 +240,7 @@ class RunStore(Generic[P]):
         ]
 
     def _sync(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> None:
-        if isinstance(self.path, ObjectPath):
-            return  # what a store has accepted is durable
         for shard in self._shards(array, leading, rows, cols):
-            for path in (shard, shard.parent):
-                descriptor = os.open(str(path), os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            if isinstance(shard, Path):  # what a bucket has accepted is durable
+                sync(shard)
+                sync(shard.parent)
