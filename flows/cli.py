@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,6 @@ from flows.cli_training import add_training_commands
 from flows.terminal import (
     EXIT_REFUSED,
     EXIT_UNFINISHED,
-    Terminal,
     print_pairs,
     run_flow,
     stderr,
@@ -139,9 +139,9 @@ def detect(
 
     job = resolve(request)
     if dry_run:
-        from flows.calibrate import calibrated
+        from flows.pace import timed
 
-        print_pairs(calibrated(job).describe())
+        print_pairs(timed(job).describe())
         for warning in job.warnings:
             stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return
@@ -180,13 +180,13 @@ def synthesize(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another landscape.")] = 0,
 ) -> None:
     """Make a bitemporal pair of mosaics with known changes and known pseudo-changes, at any size."""
+    from flows.console import TerminalReporter
     from storage.synthesize import synthesize as make
 
-    reporter = Terminal()
-    with reporter as terminal:
-        terminal.begin("scene", height * width, unit="px")
-        pair = make(directory, height=height, width=width, seed=seed, on_progress=terminal.advance)
-        terminal.end(f"{width:,} × {height:,} px, seed {seed}")
+    with closing(TerminalReporter(stderr)) as reporter:
+        reporter.begin("scene", height * width, unit="px")
+        pair = make(directory, height=height, width=width, seed=seed, on_progress=reporter.advance)
+        reporter.end(f"{width:,} × {height:,} px, seed {seed}")
     print_pairs([("before", str(pair.before)), ("after", str(pair.after)), ("truth", str(pair.change))])
 
 

@@ -56,9 +56,9 @@ def reprocess(
     job = resolve_archive(request)
     work_of(job).require_disk()
     if dry_run:
-        from flows.calibrate import calibrated
+        from flows.pace import timed
 
-        print_pairs(work_of(calibrated(job)).describe())
+        print_pairs(work_of(timed(job)).describe())
         for warning in job.warnings:
             stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return

@@ -43,6 +43,7 @@ def run_flow(directory: Location, flow: Callable[[], T], *, kept: str) -> T:
 
 
 def numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
+    """What an option with commas holds, None where it is not given; typer's own error for what is no number."""
     if text is None:
         return None
     try:
@@ -52,24 +53,15 @@ def numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
 
 
 def print_pairs(pairs: list[tuple[str, str]]) -> None:
+    """A line each: name, then value, to standard output."""
     for name, value in pairs:
         stdout.print(f"[bold]{name:<12}[/bold] ", end="")  # a longer name keeps its distance
         stdout.print(value, markup=False, soft_wrap=True)
 
 
-class Terminal:
-    def __enter__(self) -> Any:
-        from flows.console import TerminalReporter
-
-        self._reporter = TerminalReporter(stderr)
-        return self._reporter
-
-    def __exit__(self, *_: object) -> None:
-        self._reporter.close()
-
-
 @contextmanager
 def terminal() -> Iterator[None]:
+    """Let flows called inside report to this terminal."""
     from flows.console import TerminalReporter, reporting_to
 
     with reporting_to(TerminalReporter(stderr)):

@@ -21,7 +21,7 @@ _WINDOWS = 4
 J = TypeVar("J", Job, ArchiveJob)
 
 
-def calibrated(job: J) -> J:
+def timed(job: J) -> J:
     """The job with the seconds of one window in its plan, measured on one CPU thread of this machine.
 
     For another cluster than the local one nothing is measured: its devices are not here. Nor for a method without
