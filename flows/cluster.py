@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,7 @@ from flows.certificates import Certificates, configured_security
 from flows.config import ClusterConfig
 from flows.errors import CertificateError, ClusterError
 from flows.machine import cores
+from tiling.errors import ClusterLostError
 from tiling.execute import workers_of
 
 
@@ -158,6 +162,66 @@ def several_at_a_time() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, kw_only=True)
+class LentWorker:
+    """One worker of a cluster that is there already, for a flow that runs beside others on it."""
+
+    client: Client
+    layout: ClusterLayout
+    address: str
+
+
+_lent: ContextVar[LentWorker | None] = ContextVar("lent_worker", default=None)
+
+
+def lent_worker() -> LentWorker | None:
+    """What :func:`lending` gave, if anything."""
+    return _lent.get()
+
+
+@contextmanager
+def lending(worker: LentWorker) -> Iterator[None]:
+    """Let flows called inside find that cluster where they would connect to theirs, and train on that worker."""
+    token = _lent.set(worker)
+    try:
+        yield
+    finally:
+        _lent.reset(token)
+
+
+class FreeWorkers:
+    """The workers of a cluster, each for one flow at a time. Several threads take from it."""
+
+    def __init__(self, client: Client, layout: ClusterLayout) -> None:
+        self._client, self._layout = client, layout
+        self._taken: set[str] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[LentWorker]:
+        """A worker that is alive and that nobody else has.
+
+        Raises:
+            ClusterLostError: there was none for a while.
+        """
+        until = time.monotonic() + _WORKERS_PATIENCE_S
+        while (address := self._take()) is None:
+            if time.monotonic() > until:
+                raise ClusterLostError(f"no worker of the cluster was free for {_WORKERS_PATIENCE_S:.0f} s")
+            time.sleep(1.0)
+        try:
+            yield LentWorker(client=self._client, layout=self._layout, address=address)
+        finally:
+            with self._lock:
+                self._taken.discard(address)
+
+    def _take(self) -> str | None:
+        with self._lock:
+            free = sorted(set(workers_of(self._client)) - self._taken)
+            self._taken.update(free[:1])
+            return free[0] if free else None
+
+
 @contextmanager
 def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tuple[Client, ClusterLayout]]:
     """Start or join the cluster; leave it, and stop what was started, at the end.
@@ -169,6 +233,9 @@ def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tu
         ClusterError: no such scheduler, or it has too few workers.
         CertificateError: a ``tls://`` address without certificates that hold.
     """
+    if (worker := lent_worker()) is not None:
+        yield worker.client, worker.layout
+        return
     for noisy in ("distributed.nanny", "distributed.core", "distributed.scheduler", "distributed.worker.memory"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     settings = {**SETTINGS, **({} if workers_stay else _lifetime(config))}

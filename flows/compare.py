@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from dasnet.bundle import load_bundle
 from dasnet.errors import BundleError
 from dasnet.metrics import Confusion
 from flows import artifacts
-from flows.cluster import local_layout, require_cluster, several_at_a_time
+from flows.cluster import FreeWorkers, connect, lending, local_layout, require_cluster, several_at_a_time
 from flows.comparison_config import CompareRequest, TableName, Training, Variant
 from flows.comparison_cost import cost_of
 from flows.comparison_report import write_comparison
@@ -106,14 +107,17 @@ def train_all(request: CompareRequest, store: DatasetStore) -> tuple[dict[str, s
     rows = [request.trainings(variant) for variant in request.variants if variant.is_trained]
     trainings = list({one.key: one for seed in zip(*rows, strict=True) for one in seed}.values())
     pending = [training for training in trainings if not _is_finished(training, store)]
-    at_a_time, cluster = _placement(request.cluster)
     reporter = current_reporter()
     reporter.begin("train", len(trainings), done=len(trainings) - len(pending), unit="trainings")
     live = artifacts.LiveProgress("trainings", len(trainings), done=len(trainings) - len(pending), unit="trainings")
     failed: dict[str, str] = {}
     stop = threading.Event()
-    with several_at_a_time(), ThreadPoolExecutor(at_a_time) as pool:
-        futures = {pool.submit(copy_context().run, _train_one, one, cluster, stop): one for one in pending}
+    with (
+        several_at_a_time(),
+        _places(request.cluster, needed=bool(pending)) as (at_a_time, place),
+        ThreadPoolExecutor(at_a_time) as pool,
+    ):
+        futures = {pool.submit(copy_context().run, _train_one, one, place, stop): one for one in pending}
         try:
             for future in as_completed(futures):
                 error, training = future.exception(), futures[future]
@@ -133,19 +137,38 @@ def train_all(request: CompareRequest, store: DatasetStore) -> tuple[dict[str, s
     return failed, done, len(trainings) - len(pending)
 
 
-def _train_one(training: Training, cluster: ClusterConfig, stop: threading.Event) -> None:
+Place = Callable[[], AbstractContextManager[ClusterConfig]]
+"""Opens a place for one training: the cluster that it is asked to run on."""
+
+
+def _train_one(training: Training, place: Place, stop: threading.Event) -> None:
     if stop.is_set():
         raise StoppedError("asked to stop")
-    with stopped_by(stop), reporting_to_log():
+    with stopped_by(stop), reporting_to_log(), place() as cluster:
         train(training.request.model_copy(update={"cluster": cluster}))
 
 
-def _placement(cluster: ClusterConfig) -> tuple[int, ClusterConfig]:
-    """How many trainings there are at a time, and the cluster of each."""
-    if cluster.kind != "local":
-        return 1, cluster
-    layout = local_layout(cluster)
-    return layout.workers, cluster.model_copy(update={"workers": 1, "lanes": layout.lanes})
+@contextmanager
+def _places(cluster: ClusterConfig, *, needed: bool) -> Iterator[tuple[int, Place]]:
+    """How many trainings there are at a time, and where: each on one worker, its own or one of the cluster's.
+
+    One rank a training leaves no worker waiting for another, and gives the weights of one.
+    """
+    if cluster.kind == "local" or not needed:
+        layout = local_layout(cluster)
+        own = cluster.model_copy(update={"workers": 1, "lanes": layout.lanes})
+        yield layout.workers, lambda: nullcontext(own)
+        return
+    with connect(cluster, workers_stay=True) as (client, layout):
+        artifacts.show_dashboard(client.dashboard_link)
+        workers = FreeWorkers(client, layout)
+
+        @contextmanager
+        def place() -> Iterator[ClusterConfig]:
+            with workers.one() as worker, lending(worker):
+                yield cluster.model_copy(update={"workers": 1})
+
+        yield max(layout.workers, 1), place
 
 
 def _is_finished(training: Training, store: DatasetStore) -> bool:

@@ -234,7 +234,7 @@ class CompareRequest(Frozen):
     ] = 0.0
     cluster: Annotated[
         ClusterConfig,
-        Field(description="On a local cluster a training a worker; else one after another, each over all workers."),
+        Field(description="Each worker trains one network at a time."),
     ] = ClusterConfig()
 
     @model_validator(mode="after")

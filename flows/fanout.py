@@ -18,7 +18,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import LiveProgress, show_dashboard
-from flows.cluster import ClusterLayout, connect
+from flows.cluster import ClusterLayout, connect, lent_worker
 from flows.config import ClusterConfig
 from flows.console import Reporter
 from flows.errors import ClusterError
@@ -203,14 +203,16 @@ def run_stage(
             arithmetic = None if on_ready is None else on_ready(describe_predictors(client, equipment))
             ready = time.perf_counter()
             live = LiveProgress(stage, total, done=settled)
+            lent = lent_worker()
             runner = BoundedRunner(
                 client=client,
                 equipment=equipment,
                 items=((name, item) for name, item in items if ledger.state(name) == "pending"),
-                in_flight=in_flight * layout.computing,
+                in_flight=in_flight * (layout.computing if lent is None else layout.lanes),
                 per_worker=in_flight * layout.lanes,
                 retries=retries,
                 arithmetic=arithmetic,
+                only=None if lent is None else lent.address,
             )
             step = partial(_drive, runner, ledger, reporter, live)
             batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)

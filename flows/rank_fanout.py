@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from dasnet.checkpoints import Progress
 from dasnet.trained_bundle import TrainedBundle
 from flows import artifacts
-from flows.cluster import ClusterLayout
+from flows.cluster import ClusterLayout, lent_worker
 from flows.console import current_reporter
 from flows.rank import RankTask, free_port, has_gpu, make_bundle, train_rank
 from flows.stopping import raise_if_stopped
@@ -75,9 +75,15 @@ def _placed(
     request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, client: Client
 ) -> tuple[list[RankTask], list[str]]:
     there = sorted(workers_of(client))
-    count = request.cluster.workers or request.effective.most_ranks(len(there))
-    addresses = there[:count]
-    hosts = [urlparse(address).hostname or "127.0.0.1" for address in addresses]
+    lent = lent_worker()
+    if lent is not None:
+        addresses = [lent.address]
+        _require_workers(addresses, client)
+    else:
+        addresses = there[: request.cluster.workers or request.effective.most_ranks(len(there))]
+    hosts = [_host(address) for address in addresses]
+    # what shares the cores of a machine: the other ranks, or the workers that are lent to others
+    beside = hosts if lent is None else [_host(address) for address in there]
     on_gpus = request.cluster.kind != "local" and all(client.run(has_gpu, workers=addresses).values())
     rendezvous = ""
     if len(addresses) > 1:
@@ -92,13 +98,17 @@ def _placed(
             rank=rank,
             world=len(addresses),
             rendezvous=rendezvous,
-            neighbours=hosts.count(host),
+            neighbours=beside.count(host),
             threads=request.cluster.lanes,
             cuda=on_gpus,
         )
         for rank, host in enumerate(hosts)
     ]
     return tasks, addresses
+
+
+def _host(address: str) -> str:
+    return urlparse(address).hostname or "127.0.0.1"
 
 
 def _key(what: str, number: int) -> str:

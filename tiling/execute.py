@@ -142,6 +142,7 @@ class BoundedRunner:
         in_flight: items submitted at a time, at least.
         per_worker: the same for each worker of the moment, for clusters that grow while they work.
         arithmetic: what every worker's tool must say of itself; None = they are not asked.
+        only: address of the one worker that takes items, where others have other work; None = all of them.
         retries: further attempts after the first.
         patience_s: seconds without any worker after which :class:`ClusterLostError` is raised.
     """
@@ -154,6 +155,7 @@ class BoundedRunner:
     retries: int = 2
     patience_s: float = 300.0
     arithmetic: Mapping[str, Any] | None = None
+    only: str | None = None
     _waiting: Iterator[tuple[str, Any]] = field(init=False)
     _again: deque[_Job] = field(init=False, default_factory=deque)
     _suspects: deque[_Job] = field(init=False, default_factory=deque)
@@ -220,13 +222,16 @@ class BoundedRunner:
             if job is None:
                 return
             key = f"{self.equipment}-{job.name}-{job.attempts}"
-            future = self.client.submit(use_equipment, self.equipment, job.item, self.arithmetic, key=key, pure=False)
+            future = self.client.submit(
+                use_equipment, self.equipment, job.item, self.arithmetic, key=key, pure=False, workers=self.only
+            )
             self._running[key] = (job, future)
             future.add_done_callback(lambda done: self._finished.put(done.key))
 
     def _count_workers(self, *, now: bool = False) -> int:
         if now or (self.per_worker and time.monotonic() - self._counted > _COUNTING_S):
-            self._workers = len(workers_of(self.client))
+            there = workers_of(self.client)
+            self._workers = len(there) if self.only is None else int(self.only in there)
             self._counted = time.monotonic()
         return self._workers
 

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distributed import LocalCluster
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from dasnet.baselines.methods import UNTRAINED
@@ -31,6 +33,7 @@ from dasnet.metrics import Confusion
 from dasnet.model import Architecture
 from dasnet.networks.peer import PeerArchitecture
 from dasnet.pseudo_changes import pseudo_changed
+from flows.cluster import connect
 from flows.compare import ComparisonSummary, compare_methods
 from flows.comparison_config import CompareRequest
 from flows.comparison_cost import counted
@@ -48,6 +51,7 @@ from storage.dataset_store import Samples, open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet
 from tests.flows.test_train import squares
+from tiling.execute import workers_of
 from tiling.ledger import Entry, Ledger
 
 SIDE = 64
@@ -282,6 +286,32 @@ def test_a_method_that_fails_stops_no_other_and_what_was_begun_goes_on(
     assert rows["fc-siam-diff"]["parameters"] == rows["fc-siam-diff"]["f1"] == ""
     page = (output / "report.html").read_text()
     assert "fc-siam-diff-seed0" in page and "failed" in page
+
+
+def test_on_a_running_scheduler_each_worker_trains_one_network(
+    compared: tuple[Path, ComparisonSummary], dataset: Path, tmp_path: Path
+) -> None:
+    """At the same time, and the very networks that two local workers train."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=2, processes=True, host="127.0.0.1", dashboard_address=None
+    ) as started:
+        cluster = ClusterConfig(kind=started.scheduler_address)
+        found = compare_methods(request(dataset, tmp_path / "c", seeds=1, cluster=cluster))
+        with connect(cluster) as (client, layout):
+            assert layout.workers == 2, "what was there stays"
+            assert not client.run(lambda dask_worker: [name for name in dask_worker.plugins if "dasnet" in name])[
+                sorted(workers_of(client))[0]
+            ]
+    assert (found.trained, found.kept) == (2, 0)
+    expected = {row.name: row.results[0] for row in compared[1].tables["methods"]}
+    assert {row.name: row.results[0] for row in found.tables["methods"]} == expected
+    spans = []
+    for training in (tmp_path / "c/trainings").iterdir():
+        events = EventAccumulator(str(training / "tensorboard")).Reload()
+        times = [event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
+        spans.append((min(times), max(times)))
+    (begun, ended), (begun_too, ended_too) = spans
+    assert begun < ended_too and begun_too < ended
 
 
 def test_a_torn_bundle_stops_no_other_and_failed_samples_are_tried_again(
