@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,11 +206,16 @@ def labelled_vectors(
     at_rows = np.minimum(np.arange(rows) * spacing(label.shape[1], rows), label.shape[1] - 1)
     at_columns = np.minimum(np.arange(columns) * spacing(label.shape[2], columns), label.shape[2] - 1)
     known = label[:, at_rows][:, :, at_columns].reshape(-1)
-    random = np.random.default_rng(seed)
-    chosen = np.concatenate([random.permutation(np.flatnonzero(known == kind))[:most] for kind in (0, 1)])
+    chosen = few_of_each(known, most=most, seed=seed)
     assert IGNORED not in known[chosen]
     sample, row, column = (torch.from_numpy(at) for at in np.unravel_index(chosen, (len(label), rows, columns)))
     return features.detach()[sample, :, row, column].numpy(), known[chosen] == 1
+
+
+def few_of_each(labels: NDArray[Any], *, most: int, seed: int) -> NDArray[np.int64]:
+    """Which of (n,) labels are drawn: at most so many unchanged (0), then as many changed (1)."""
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.permutation(np.flatnonzero(labels == kind))[:most] for kind in (0, 1)])
 
 
 def spacing(pixels: int, positions: int) -> int:

@@ -18,6 +18,7 @@ from dasnet.explanations import (
     attention_of,
     distance_maps,
     embedded_in_a_plane,
+    few_of_each,
     grad_cam,
     labelled_vectors,
     last_features,
@@ -250,6 +251,5 @@ def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) 
         found.append(vectors)
         kinds.append(changed)
     vectors, changed = np.concatenate(found), np.concatenate(kinds)
-    random = np.random.default_rng(0)
-    chosen = np.concatenate([random.permutation(np.flatnonzero(changed == kind))[:_CLOUD] for kind in (False, True)])
+    chosen = few_of_each(changed, most=_CLOUD, seed=0)
     return name, vectors[chosen], changed[chosen]

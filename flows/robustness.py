@@ -127,18 +127,19 @@ def robustness_curves(
         current_reporter().warn(f"robustness failed: {error}")
         return {operation: {} for operation in STRENGTHS}, {"robustness": str(error)}
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
+    device = "cuda" if request.cluster.kind == "cuda" else "auto"
     with ExitStack() as until_end:
         cluster = when_needed(request.cluster, until_end)
         for variant in first.variants:
             trainings = [one for one in request.trainings(variant) if one.key not in failed]
             try:
                 if trainings:
-                    totals = _of_network(trainings[0], store, directory, cluster, request, peak=peak)
+                    scoring = _of_network(trainings[0], store, device=device, peak=peak)
                 elif variant.method in untrained:
-                    alone = untrained[variant.method]
-                    totals = _of_untrained(variant.method, alone, store, directory, cluster, request, peak=peak)
+                    scoring = _of_untrained(variant.method, untrained[variant.method], store, peak=peak)
                 else:
                     continue
+                totals = _scored(scoring, directory, cluster, request, peak=peak)
             except Exception as error:
                 # whatever ends one method's curve, the others have theirs, and all have their rows
                 reasons[f"robustness of {variant.name}"] = reason_of(error)
@@ -160,77 +161,57 @@ Totals = Mapping[tuple[str, float], Confusion]
 """Of each of them."""
 
 
-def _of_network(
-    training: Training,
-    store: DatasetStore,
-    directory: RunDirectory,
-    cluster: ConnectCluster,
-    request: CompareRequest,
-    *,
-    peak: float,
-) -> Totals:
+@dataclass(frozen=True, kw_only=True)
+class _Scoring:
+    """What there is to score of one row.
+
+    Attributes:
+        what: for messages; `identity`: what a ledger's figures are of.
+        items: (pseudo-change, strength, …) by name; `make_tool`: runs once on each worker, to take them.
+    """
+
+    what: str
+    identity: str
+    items: Mapping[str, tuple[Any, ...]]
+    make_tool: Callable[[], Callable[..., Mapping[str, Any]]]
+
+
+def _of_network(training: Training, store: DatasetStore, *, device: str, peak: float) -> _Scoring:
     indices = [int(index) for index in store.indices("test")]
     chunks = [tuple(indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
-    items = {
-        f"{operation}-{strength:g}-{number:06d}": (operation, strength, chunk)
-        for operation, strength in _TRIED
-        for number, chunk in enumerate(chunks)
-    }
     bundle = TrainingDirectory(training.request.output).bundle.resolve()
-    device = "cuda" if request.cluster.kind == "cuda" else "auto"
-    return _scored(
-        training.key,
+    return _Scoring(
+        what=training.key,
         # of this very bundle: the same recipe trained anew, or by other code, is another
-        f"{training.key}-{load_bundle(bundle).digest[:10]}",
-        items,
-        partial(make_robustness_tool, store, bundle, device, peak),
-        directory,
-        cluster,
-        request,
-        peak=peak,
+        identity=f"{training.key}-{load_bundle(bundle).digest[:10]}",
+        items={
+            f"{operation}-{strength:g}-{number:06d}": (operation, strength, chunk)
+            for operation, strength in _TRIED
+            for number, chunk in enumerate(chunks)
+        },
+        make_tool=partial(make_robustness_tool, store, bundle, device, peak),
     )
 
 
-def _of_untrained(
-    method: str,
-    alone: UntrainedScore,
-    store: DatasetStore,
-    directory: RunDirectory,
-    cluster: ConnectCluster,
-    request: CompareRequest,
-    *,
-    peak: float,
-) -> Totals:
-    return _scored(
-        method,
-        f"{method}-{alone.identity}",
-        {f"{operation}-{strength:g}": (operation, strength) for operation, strength in _TRIED},
-        partial(UntrainedRobustnessTool, store=store, method=method, threshold=alone.threshold, peak=peak),
-        directory,
-        cluster,
-        request,
-        peak=peak,
+def _of_untrained(method: str, alone: UntrainedScore, store: DatasetStore, *, peak: float) -> _Scoring:
+    return _Scoring(
+        what=method,
+        identity=f"{method}-{alone.identity}",
+        items={f"{operation}-{strength:g}": (operation, strength) for operation, strength in _TRIED},
+        make_tool=partial(UntrainedRobustnessTool, store=store, method=method, threshold=alone.threshold, peak=peak),
     )
 
 
 def _scored(
-    what: str,
-    identity: str,
-    items: Mapping[str, tuple[Any, ...]],
-    make_tool: Callable[[], Callable[..., Mapping[str, Any]]],
-    directory: RunDirectory,
-    cluster: ConnectCluster,
-    request: CompareRequest,
-    *,
-    peak: float,
+    scoring: _Scoring, directory: RunDirectory, cluster: ConnectCluster, request: CompareRequest, *, peak: float
 ) -> Totals:
-    """Items are (pseudo-change, strength, …) by name; `identity`: what a ledger's figures are of."""
-    ledger = directory.ledger(f"robustness-{identity}-peak{peak:g}")
+    items = scoring.items
+    ledger = directory.ledger(f"robustness-{scoring.identity}-peak{peak:g}")
     ledger.forget_failed("run again")
     result = run_stage(
-        f"robustness {what}",
+        f"robustness {scoring.what}",
         cluster=cluster,
-        make_tool=lambda layout: make_tool,
+        make_tool=lambda layout: scoring.make_tool,
         items=items.items(),
         total=len(items),
         ledger=ledger,
