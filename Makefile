@@ -14,7 +14,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' requirements.lock) 2> >(grep -v '^WARNING' >&2)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock 2> >(grep -v '^WARNING' >&2)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . 2> >(grep -v '^WARNING' >&2)
-	@$(BIN)/python -c "import flows.cli, torch, zarr, prefect, rasterio"
+	@$(BIN)/python -c "import flows.cli.main, torch, zarr, prefect, rasterio"
 	@touch $@
 
 demo: $(STAMP)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.common import machine, scene
 from benchmarks.data_path import data_path
-from flows.config import DetectRequest
-from flows.prefect_server import embedded_server, flush_logs
+from flows.run.fields import DetectRequest
+from flows.service.embedded import embedded_server, flush_logs
 
 _REQUEST = re.compile(rb'"(?:GET|POST|PUT|PATCH|DELETE) /api/')
 

@@ -21,11 +21,11 @@ from benchmarks.common import dated_copies, machine, prefect
 
 
 def main() -> None:
-    from flows.archive_config import ReprocessRequest
-    from flows.archive_job import resolve_archive
-    from flows.archive_work import work_of
-    from flows.reprocess import reprocess_archive
-    from flows.run_directory import RunDirectory
+    from flows.archive.flow import reprocess_archive
+    from flows.archive.job import resolve_archive
+    from flows.archive.request import ReprocessRequest
+    from flows.archive.work import work_of
+    from flows.run.directory import RunDirectory
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=1024, help="of the region, in pixels")

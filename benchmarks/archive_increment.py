@@ -20,7 +20,7 @@ from benchmarks.common import dated_copies, machine, prefect
 
 def counted(output: Path) -> tuple[int, int, dict[str, str]]:
     """Blocks of probability computed, blocks of imagery read, and digest by block and pair; over all cells."""
-    from flows.archive_work import finished_pairs
+    from flows.archive.work import finished_pairs
     from tiling.ledger import Ledger
 
     digests = {
@@ -33,8 +33,8 @@ def counted(output: Path) -> tuple[int, int, dict[str, str]]:
 
 
 def main() -> None:
-    from flows.archive_config import ReprocessRequest
-    from flows.reprocess import reprocess_archive
+    from flows.archive.flow import reprocess_archive
+    from flows.archive.request import ReprocessRequest
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=1024, help="of the region, in pixels")

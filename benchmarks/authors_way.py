@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import machine
-from dasnet.bundle import Bundle, build_model, random_bundle
-from dasnet.inference import DasnetPredictor
-from dasnet.model import Architecture, BackboneName, upsample
+from dasnet.networks.dasnet import Architecture, BackboneName, upsample
+from dasnet.prediction.bundle import Bundle, build_model, random_bundle
+from dasnet.prediction.predictor import DasnetPredictor
 
 WINDOW = 256
 ROUNDS = 3

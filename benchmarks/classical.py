@@ -88,8 +88,8 @@ def lines(name: str, pair: Pair) -> Iterator[str]:
 
 def memory(sides: list[int], method: str) -> Iterator[str]:
     """Peak memory of driver and largest worker, a line for each side of a synthetic pair."""
-    from flows.config import ClusterConfig, DetectRequest
-    from flows.detect import detect_changes
+    from flows.detect.flow import detect_changes
+    from flows.run.fields import ClusterConfig, DetectRequest
 
     with tempfile.TemporaryDirectory() as folder, prefect():
         for side in sides:

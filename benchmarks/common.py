@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from flows import machine as here
+from flows.run import machine as here
 
 
 def machine() -> str:
@@ -23,7 +23,7 @@ def machine() -> str:
 
 def scene(folder: Path, *, height: int, width: int, seed: int = 11) -> tuple[Path, Path]:
     """A synthetic pair, made once in `folder`."""
-    from storage.synthesize import synthesize
+    from storage.synthetic.pair import synthesize
 
     place = folder / f"scene-{height}x{width}-{seed}"
     if not (place / "change.tif").exists():
@@ -50,7 +50,7 @@ def dated_copies(folder: Path, *, count: int, side: int) -> list[Path]:
 @contextmanager
 def prefect() -> Iterator[None]:
     """Prefect's API for flows called inside."""
-    from flows.prefect_server import embedded_server, flush_logs, server_log
+    from flows.service.embedded import embedded_server, flush_logs, server_log
 
     with embedded_server(server_log()):
         try:

@@ -16,8 +16,8 @@ from benchmarks.common import machine, prefect, scene
 
 
 def main() -> None:
-    from flows.config import DetectRequest
-    from flows.detect import detect_changes
+    from flows.detect.flow import detect_changes
+    from flows.run.fields import DetectRequest
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=2560)

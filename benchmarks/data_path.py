@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from prefect import flow
 
 from benchmarks.common import MemoryPeak, machine, prefect, scene
-from dasnet.inference import BlockPrediction
-from flows.config import DetectRequest
-from flows.detect import run_detection
-from flows.run_directory import RunDirectory
+from dasnet.prediction.predictor import BlockPrediction
+from flows.detect.flow import run_detection
+from flows.run.directory import RunDirectory
+from flows.run.fields import DetectRequest
 
 
 class ConstantPredictor:

@@ -26,14 +26,14 @@ from benchmarks.common import machine, prefect, scene
 def main() -> None:
     import torch
 
-    from dasnet.bundle import build_model, load_bundle
-    from dasnet.inference_network import prepare
-    from dasnet.model import upsample
-    from flows.cluster import local_layout
-    from flows.config import ClusterConfig, DetectRequest
-    from flows.detect import detect_changes
-    from flows.products import BlockStatistics
-    from flows.run_directory import RunDirectory
+    from dasnet.networks.dasnet import upsample
+    from dasnet.prediction.bundle import build_model, load_bundle
+    from dasnet.prediction.network import prepare
+    from flows.cluster.connect import local_layout
+    from flows.detect.flow import detect_changes
+    from flows.inference.product_ledger import BlockStatistics
+    from flows.run.directory import RunDirectory
+    from flows.run.fields import ClusterConfig, DetectRequest
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=8192)

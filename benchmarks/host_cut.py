@@ -29,11 +29,11 @@ import rasterio
 from prefect import flow
 
 from benchmarks.common import machine, prefect, probability_sha256, scene
-from flows.certificates import Certificates, make_certificates
-from flows.config import DetectRequest
-from flows.detect import predictor_factory, run_detection
-from flows.job import resolve
-from flows.run_directory import RunDirectory
+from flows.cluster.certificates import Certificates, make_certificates
+from flows.detect.flow import predictor_factory, run_detection
+from flows.detect.job import resolve
+from flows.run.directory import RunDirectory
+from flows.run.fields import DetectRequest
 from tiling.protocols import Predictor
 
 ROOT = Path(__file__).resolve().parent.parent

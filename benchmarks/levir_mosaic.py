@@ -17,10 +17,10 @@ from affine import Affine
 from PIL import Image
 
 from benchmarks.common import machine, prefect
-from dasnet.bundle import load_bundle
-from flows.config import ClusterConfig, DetectRequest
-from flows.evaluate import evaluate
-from flows.training_config import EvaluateRequest
+from dasnet.prediction.bundle import load_bundle
+from flows.evaluation.flow import evaluate
+from flows.run.fields import ClusterConfig, DetectRequest
+from flows.training.request import EvaluateRequest
 
 _COLUMNS = 4
 _METRES = 0.5

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import machine, scene
+from storage.imagery.mosaics import open_mosaic
+from storage.imagery.rasters import GridReader
 from storage.ingest import ingest_block
-from storage.mosaics import open_mosaic
-from storage.new_store import create_store
-from storage.objects import Location, ObjectPath
-from storage.rasters import GridReader
-from storage.store import RunStore
+from storage.places.bucket import Location, ObjectPath
+from storage.stores.create import create_store
+from storage.stores.run_store import RunStore
 from tests.s3_server import BUCKET, S3Server
 from tiling.grid import BlockGrid
 

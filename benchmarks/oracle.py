@@ -3,7 +3,7 @@
     python -m benchmarks.oracle [--oracle FOLDER]
 
 FOLDER holds outputs of the authors' released network on inputs made by a rule, which its README gives; it is not part
-of this repository. `tests/dasnet/test_authors.py` holds the same to 1e-4.
+of this repository. `tests/dasnet/prediction/test_authors.py` holds the same to 1e-4.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from benchmarks.common import machine
-from dasnet.authors import import_checkpoint
-from dasnet.bundle import build_model, load_bundle
-from tests.dasnet.test_authors import ORACLE, oracle_state
+from dasnet.prediction.authors import import_checkpoint
+from dasnet.prediction.bundle import build_model, load_bundle
+from tests.dasnet.prediction.test_authors import ORACLE, oracle_state
 
 HEADS = {"spatial": "spatial", "channel": "channel", "fused": "embedding"}
 

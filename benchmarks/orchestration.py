@@ -18,10 +18,10 @@ import psutil
 from prefect import flow
 
 from benchmarks.common import machine, prefect
-from flows.cluster import ClusterLayout, connect
-from flows.config import ClusterConfig
-from flows.console import current_reporter
-from flows.fanout import StageResult, run_stage
+from flows.cluster.connect import ClusterLayout, connect
+from flows.cluster.stage import StageResult, run_stage
+from flows.run.fields import ClusterConfig
+from flows.run.reporting import current_reporter
 from tiling.ledger import Ledger
 
 

@@ -109,9 +109,9 @@ def _threshold(version: Path) -> float:
 
 
 def main() -> None:
-    from flows.archive_config import ReprocessRequest
-    from flows.reprocess import reprocess_archive
-    from storage.page import area_words
+    from flows.archive.flow import reprocess_archive
+    from flows.archive.request import ReprocessRequest
+    from storage.pages.page import area_words
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with naip and landsat")

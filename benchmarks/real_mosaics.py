@@ -82,10 +82,10 @@ def check(run: Path, before: Path, after: Path, bands: int) -> str:
 
 
 def main() -> None:
-    from dasnet.bundle import random_bundle, save_bundle
-    from dasnet.model import Architecture
-    from flows.config import DetectRequest
-    from flows.detect import detect_changes
+    from dasnet.networks.dasnet import Architecture
+    from dasnet.prediction.bundle import random_bundle, save_bundle
+    from flows.detect.flow import detect_changes
+    from flows.run.fields import DetectRequest
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with naip, landsat, taizhou and suriname")

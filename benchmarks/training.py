@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import machine
-from dasnet.augment import PSEUDO_CHANGES, Augmentation
-from dasnet.checkpoints import HISTORY
-from dasnet.class_frequency import ClassFrequency
-from dasnet.datasets import Order, prefetched
-from dasnet.model import DASNet, Distances
-from dasnet.parallel import Ranks
-from dasnet.recipes import Recipe, TrainingData
-from dasnet.training import TrainingRun
-from storage.dataset_store import LEFT_OUT, DatasetStore, Samples, create_dataset
+from dasnet.networks.dasnet import DASNet, Distances
+from dasnet.training.augment import PSEUDO_CHANGES, Augmentation
+from dasnet.training.checkpoints import HISTORY
+from dasnet.training.class_frequency import ClassFrequency
+from dasnet.training.loop import TrainingRun
+from dasnet.training.parallel import Ranks
+from dasnet.training.recipes import Recipe, TrainingData
+from dasnet.training.samples import Order, prefetched
+from storage.datasets.store import LEFT_OUT, DatasetStore, Samples, create_dataset
 
 
 def store_of(folder: Path, *, count: int, side: int) -> DatasetStore:

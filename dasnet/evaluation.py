@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from skimage.filters import threshold_otsu
 
-from dasnet.calibration import Calibration
 from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
+from dasnet.prediction.calibration import Calibration
 
 _RELIABILITY_BINS = 10
 

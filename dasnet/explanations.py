@@ -18,12 +18,12 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.attention import SpatialAttention
-from dasnet.backbones import STRIDE
-from dasnet.change_network import ChangeNetwork
 from dasnet.errors import PredictorError
 from dasnet.metrics import IGNORED
-from dasnet.model import DASNet, upsample
+from dasnet.networks.attention import SpatialAttention
+from dasnet.networks.backbones import STRIDE
+from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.dasnet import DASNet, upsample
 from dasnet.networks.peer import PeerNetwork, SegmentationNetwork
 
 Layers = Mapping[str, Tensor]

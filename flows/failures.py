@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from storage.objects import Location
+from storage.places.bucket import Location
 
 _SHOWN = 20
 

@@ -15,7 +15,7 @@ from dasnet.baselines.reweighted import Threshold
 from dasnet.baselines.statistics import Names
 from dasnet.baselines.untrained import State
 from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
-from storage.dataset_store import DatasetStore, Samples
+from storage.datasets.store import DatasetStore, Samples
 
 BINS = 4096
 """Of probabilities over [0, 1]."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.products import PRODUCTS
-from flows.run_directory import RunDirectory
-from flows.statistics_progress import pass_name, read_progress, sheets_of
+from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
+from flows.inference.product_ledger import PRODUCTS
+from flows.run.directory import RunDirectory
 from storage.errors import InputError
-from storage.objects import Location, ObjectPath
+from storage.places.bucket import Location, ObjectPath
 from tiling.grid import BlockGrid
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dasnet.augment import highest_value
 from dasnet.errors import TrainingError
-from storage.dataset_store import DatasetStore
+from dasnet.training.augment import highest_value
+from storage.datasets.store import DatasetStore
 
 _DIM, _SKEWED = 0.25, 3.0
 

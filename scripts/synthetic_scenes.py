@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.synthesize import synthesize
-from storage.synthetic_noise import Sun
-from storage.synthetic_scene import PseudoChange
+from storage.synthetic.noise import Sun
+from storage.synthetic.pair import synthesize
+from storage.synthetic.scene import PseudoChange
 
 SEEDS = {"train": range(1000, 1040), "val": range(9001, 9005), "test": range(9101, 9105)}
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from dasnet.metrics import Confusion
-from storage.dataset_store import DatasetStore, open_dataset
+from storage.datasets.store import DatasetStore, open_dataset
 
 GUESSES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "dark": lambda rgb: -rgb.mean(axis=0),

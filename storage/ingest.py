@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from storage.objects import Location
-from storage.rasters import GridReader
-from storage.store import RunStore
+from storage.imagery.rasters import GridReader
+from storage.places.bucket import Location
+from storage.stores.run_store import RunStore
 
 
 def ingest_block(store: RunStore[Location], reader: GridReader, time_index: int, *, rows: slice, cols: slice) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from storage.objects import ObjectPath
+from storage.places.bucket import ObjectPath
 from tests.s3_server import BUCKET, S3Server, use, weed
 
 # each of pytest-xdist's workers has one core to itself: torch's threads would wait for each other on busy ones

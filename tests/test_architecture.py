@@ -49,7 +49,7 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
     if room in ("tiling", "storage"):
         assert "torch" not in found
     if path.name != "_torchvision.py":
-        assert "torchvision" not in found, "only dasnet/_torchvision.py may: beside a CPU build of torch it needs help"
+        assert "torchvision" not in found, "only _torchvision.py may: beside a CPU build of torch it needs help"
     assert not {"pickle.load", "pickle.loads", "pickle.Unpickler"} & imported(path)
     assert "dask_cuda" not in roots(imported(path, top_level=True))
 
@@ -68,15 +68,15 @@ def test_there_are_modules_to_look_at() -> None:
 def test_what_only_looks_is_light() -> None:
     """`dasnet status` and a refusal answer at once: neither waits for the libraries that a run needs."""
     heavy = {"dask", "distributed", "prefect", "torch", "rasterio", "xarray", "zarr"}
-    listed = f"import sys, flows.cli, flows.errors, flows.status; print(*({heavy!r} & set(sys.modules)))"
+    listed = f"import sys, flows.cli.main, flows.run.errors, flows.status; print(*({heavy!r} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []
 
 
 def test_requests_are_read_before_prefect_is() -> None:
     """A command quiets Prefect's log before it is imported, which must not have happened while its request was read."""
-    requests = sorted(path.stem for path in (ROOT / "flows").glob("*config.py"))
-    listed = f"import importlib, sys; [importlib.import_module(f'flows.{{name}}') for name in {requests}]"
+    requests = sorted(path.parent.name for path in (ROOT / "flows").glob("*/request.py"))
+    listed = f"import importlib, sys; [importlib.import_module(f'flows.{{name}}.request') for name in {requests}]"
     listed += "; print('prefect' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True)
     assert len(requests) >= 5 and ended.stdout.split() == ["False"]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from dasnet.baselines.detector import Detector, levels
-from dasnet.blending import DISAGREEMENT_BINS, NODATA
 from dasnet.errors import PredictorError
-from dasnet.inference import BlockPrediction
+from dasnet.prediction.blending import DISAGREEMENT_BINS, NODATA
+from dasnet.prediction.predictor import BlockPrediction
 
 
 def arithmetic() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.decoder import grown_to
+from dasnet.networks.decoder import grown_to
 from dasnet.networks.peer import Features, PeerArchitecture, SegmentationNetwork
 
 _DROPOUT = 0.2

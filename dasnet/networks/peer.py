@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from dasnet.change_network import ChangeNetwork
+from dasnet.networks.change_network import ChangeNetwork
 
 PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
 Features = tuple[Tensor, ...]

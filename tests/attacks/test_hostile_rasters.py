@@ -13,7 +13,7 @@ import rasterio
 from affine import Affine
 
 from storage.errors import InputError
-from storage.mosaics import open_mosaic
+from storage.imagery.mosaics import open_mosaic
 from tests.rasters import geotiff
 
 

@@ -19,10 +19,10 @@ from dasnet.explanations import (
     seen_by,
     spacing,
 )
-from dasnet.methods import build_network
-from dasnet.model import Architecture, DASNet, upsample
+from dasnet.networks.dasnet import Architecture, DASNet, upsample
+from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture, PeerMethod, SegmentationNetwork
-from dasnet.pseudo_changes import AXES, STRENGTHS, pseudo_changed
+from dasnet.training.pseudo_changes import AXES, STRENGTHS, pseudo_changed
 
 SIDE = 64
 

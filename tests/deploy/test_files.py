@@ -23,8 +23,8 @@ from prefect.settings.legacy import _get_valid_setting_names
 from prefect.settings.models.root import Settings
 from prefect.utilities.templating import apply_values
 
-from flows.certificates import ROLES
-from flows.deployments import for_pool, with_pod
+from flows.cluster.certificates import ROLES
+from flows.service.deployments import for_pool, with_pod
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "deploy"

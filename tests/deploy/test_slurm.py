@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.certificates import make_certificates
-from storage.synthesize import synthesize
+from flows.cluster.certificates import make_certificates
+from storage.synthetic.pair import synthesize
 from tests.conftest import ROOT
 from tiling.ledger import Ledger
 

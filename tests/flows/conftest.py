@@ -16,10 +16,10 @@ import dask
 import pytest
 from distributed.utils import get_mp_context
 
-from flows.cli import main
-from flows.config import ClusterConfig, DetectRequest
-from flows.detect import detect_changes
-from storage.synthesize import SyntheticPair, synthesize
+from flows.cli.main import main
+from flows.detect.flow import detect_changes
+from flows.run.fields import ClusterConfig, DetectRequest
+from storage.synthetic.pair import SyntheticPair, synthesize
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +30,7 @@ def workers_fork() -> Iterator[None]:
     """
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context()  # names its own list of what to import
-        multiprocessing.set_forkserver_preload(["distributed", "flows.detect", "dasnet._torchvision"])
+        multiprocessing.set_forkserver_preload(["distributed", "flows.detect.flow", "dasnet.networks._torchvision"])
         yield
 
 
@@ -50,7 +50,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPair:
 @pytest.fixture(scope="session")
 def prefect_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running Prefect server; flows called in this process use it."""
-    from flows.prefect_server import embedded_server, flush_logs
+    from flows.service.embedded import embedded_server, flush_logs
 
     with embedded_server(tmp_path_factory.mktemp("prefect") / "server.log", patience_s=600) as address:
         yield address

@@ -12,7 +12,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from flows.cluster import closed_in_time
+from flows.cluster.connect import closed_in_time
 from tiling import execute
 from tiling.errors import ClusterLostError, UnlikeWorkerError
 from tiling.execute import BoundedRunner, Equipment, Outcome, use_equipment, workers_of

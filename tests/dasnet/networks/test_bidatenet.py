@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dasnet.methods import build_network
 from dasnet.networks.bidatenet import BiDateNet, ConvolutionalLSTM
+from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 
 

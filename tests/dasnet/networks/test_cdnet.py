@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.methods import build_network
 from dasnet.networks.cdnet import unpooled
+from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 
 

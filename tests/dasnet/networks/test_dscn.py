@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dasnet.methods import build_network
+from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.methods import build_network
 from dasnet.networks.fully_convolutional import SiameseConcatenation, SiameseDifference
+from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 
 

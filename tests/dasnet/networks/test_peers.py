@@ -13,21 +13,21 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.augment import Augmentation
-from dasnet.bundle import build_model, load_bundle, random_bundle, save_bundle
-from dasnet.calibration import Calibration
-from dasnet.change_network import ChangeNetwork
-from dasnet.checkpoints import CHECKPOINT, HISTORY
 from dasnet.errors import BundleError
-from dasnet.inference import DasnetPredictor
-from dasnet.inference_network import fold_normalisation
-from dasnet.losses import CrossEntropyLoss
-from dasnet.methods import PEERS, architecture_from_dict, build_network
+from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.methods import PEERS, architecture_from_dict, build_network
 from dasnet.networks.peer import PeerArchitecture, SegmentationNetwork
-from dasnet.recipes import RECIPES, Recipe, recipe_of_method
-from dasnet.trained_bundle import bundle_of
-from tests.dasnet.blocks import SIZE, by_blocks, scene, whole
-from tests.dasnet.training_data import Squares, run_of, run_two_ranks
+from dasnet.prediction.bundle import build_model, load_bundle, random_bundle, save_bundle
+from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.network import fold_normalisation
+from dasnet.prediction.predictor import DasnetPredictor
+from dasnet.training.augment import Augmentation
+from dasnet.training.checkpoints import CHECKPOINT, HISTORY
+from dasnet.training.losses import CrossEntropyLoss
+from dasnet.training.recipes import RECIPES, Recipe, recipe_of_method
+from dasnet.training.trained_bundle import bundle_of
+from tests.dasnet.prediction.blocks import SIZE, by_blocks, scene, whole
+from tests.dasnet.training.training_data import Squares, run_of, run_two_ranks
 
 METHODS = sorted(PEERS)
 QUICK = ("fc-siam-diff", "sccn")
@@ -147,7 +147,7 @@ def test_architectures_that_make_no_sense_are_refused(values: dict[str, Any], me
 
 
 def small(method: str, **changes: Any) -> dict[str, Any]:
-    """A recipe's method and loss, everything else as tests/dasnet/training_data.py has it."""
+    """A recipe's method and loss, everything else as tests/dasnet/training/training_data.py has it."""
     usual = RECIPES[recipe_of_method(method)]()
     names = ("method", "loss", "dropout", "class_weights")
     clear = {"backbone": "resnet50", "head_channels": None}

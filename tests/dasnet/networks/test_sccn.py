@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dasnet.checkpoints import BEST, CHECKPOINT, HISTORY
-from dasnet.losses import MeanCost
-from dasnet.methods import build_network
+from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 from dasnet.networks.sccn import SCCN
-from tests.dasnet.training_data import Squares, run_of
+from dasnet.training.checkpoints import BEST, CHECKPOINT, HISTORY
+from dasnet.training.losses import MeanCost
+from tests.dasnet.training.training_data import Squares, run_of
 
 OPTIONS = {
     "method": "sccn",

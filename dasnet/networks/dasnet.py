@@ -1,0 +1,235 @@
+"""DASNet: one encoder for both dates, dual attention, three embeddings, a distance for every position.
+
+Legend of shapes: B images, C bands or channels, (H, W) pixels, (h, w) positions of the features, eight pixels apart;
+with a decoder the fused embedding's are two pixels apart, or one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
+
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+from torch.nn import functional as F  # noqa: N812
+
+from dasnet.networks.attention import ChannelAttention, SpatialAttention, fits_attention
+from dasnet.networks.backbones import BACKBONES, STRIDE
+from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.decoder import STRIDES, Decoder, PyramidDecoder, enlarge
+
+BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
+Attention = Literal["none", "spatial", "channel", "both"]
+Distance = Literal["l2", "cosine"]
+
+_DROPOUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Which network: everything that its weights' names and shapes, and what it computes, depend on.
+
+    Attributes:
+        backbone: the encoder; resnet50 and vgg16 are the paper's, mobilenet_v3 is for machines without a GPU.
+        in_bands: bands of an image.
+        attention: which attention the two branches have. Without one a branch keeps its convolutions, so that two
+            architectures differ by the attention alone; "none" is the paper's Siam-Conv.
+        distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2].
+        head_channels: channels of branches and embeddings, a multiple of 8 up to 256 or of 256 up to 2048; None = the
+            backbone's default, which for the paper's two is a quarter of the backbone's channels.
+        decoder: "none", as in the paper, or the resolution of the fused embedding: "half" of the image's, with half
+            as many channels, or "full", with a quarter of them (:mod:`dasnet.networks.decoder`).
+    """
+
+    backbone: BackboneName
+    in_bands: int = 3
+    attention: Attention = "both"
+    distance: Distance = "l2"
+    head_channels: int | None = None
+    decoder: Decoder = "none"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("backbone", self.backbone, get_args(BackboneName)),
+            ("attention", self.attention, get_args(Attention)),
+            ("distance", self.distance, get_args(Distance)),
+            ("decoder", self.decoder, get_args(Decoder)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
+        if type(self.in_bands) is not int or self.in_bands < 1:
+            raise ValueError(f"in_bands must be 1 or more, not {self.in_bands!r}")
+        if self.head_channels is None:
+            object.__setattr__(self, "head_channels", BACKBONES[self.backbone].head_channels)
+        if type(self.head_channels) is not int or not fits_attention(self.head_channels):
+            raise ValueError(
+                f"head_channels must be a multiple of 8 up to 256, or of 256 up to 2048, not {self.head_channels!r}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels between two positions of the fused embedding, which is what a prediction is made of."""
+        return self.strides[-1]
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Pixels between two positions of the spatial, the channel and the fused embedding."""
+        return (STRIDE, STRIDE, STRIDES.get(self.decoder, STRIDE))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
+        """What :meth:`to_dict` gave; ValueError for fields this version does not know or values it does not take."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown or "backbone" not in values:
+            raise ValueError(f"an architecture has {[f.name for f in fields(cls)]}, not {sorted(values)}")
+        return cls(**values)
+
+
+class Embeddings(NamedTuple):
+    """The three embeddings of a batch of images, each (B, C, h, w) float32 of length 1 along the channels."""
+
+    spatial: Tensor
+    channel: Tensor
+    fused: Tensor
+
+
+class Distances(NamedTuple):
+    """The distances between two dates by each embedding, each (B, h, w) float32 in [0, 2]."""
+
+    spatial: Tensor
+    channel: Tensor
+    fused: Tensor
+
+
+class DualAttentionHead(nn.Module):
+    """Two branches, one for each attention, and an embedding from each and from their sum. Keys are the authors'."""
+
+    def __init__(
+        self, in_channels: int, channels: int, *, attention: Attention, norm: bool, fused_channels: int
+    ) -> None:
+        super().__init__()
+        self.conv5a = _branch_convolution(in_channels, channels, norm=norm)
+        self.conv5c = _branch_convolution(in_channels, channels, norm=norm)
+        self.sa = SpatialAttention(channels) if attention in ("spatial", "both") else nn.Identity()
+        self.sc = ChannelAttention() if attention in ("channel", "both") else nn.Identity()
+        self.conv51 = _branch_convolution(channels, channels, norm=norm)
+        self.conv52 = _branch_convolution(channels, channels, norm=norm)
+        self.conv6 = _embedding_convolution(channels)
+        self.conv7 = _embedding_convolution(channels)
+        self.conv8 = _embedding_convolution(fused_channels)
+
+    def branches(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) to the spatial and the channel branch, (B, channels, h, w) each."""
+        return self.conv51(self.sa(self.conv5a(features))), self.conv52(self.sc(self.conv5c(features)))
+
+
+class DASNet(ChangeNetwork):
+    """Dual attentive Siamese network; Siam-Conv is the same with ``attention="none"``.
+
+    Which of two dates is the first does not matter.
+
+    Source: Chen et al. 2020, and the layers of the authors' released network where the text leaves them open.
+    """
+
+    parts = ("spatial", "channel", "fused")
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        assert architecture.head_channels is not None
+        self.architecture = architecture
+        backbone = BACKBONES[architecture.backbone]
+        self.backbone = backbone(architecture.in_bands)
+        channels = architecture.head_channels
+        self.decoder = (
+            None
+            if architecture.decoder == "none"
+            else PyramidDecoder(
+                architecture.decoder,
+                in_bands=architecture.in_bands,
+                pyramid_channels=backbone.pyramid_channels,
+                attended_channels=channels,
+            )
+        )
+        self.head = DualAttentionHead(
+            backbone.channels,
+            channels,
+            attention=architecture.attention,
+            norm=architecture.backbone != "vgg16",  # plain VGG16 has none, and neither has the authors' head on it
+            fused_channels=channels if self.decoder is None else self.decoder.channels,
+        )
+
+    @property
+    def stride(self) -> int:
+        """Pixels between two positions of the distance."""
+        return self.architecture.stride
+
+    def embed(self, images: Tensor) -> Embeddings:
+        """All three embeddings of images (B, in_bands, H, W), normalised as the bundle says."""
+        spatial, channel, fused = self._features(images)
+        return Embeddings(
+            spatial=_unit(self.head.conv6(spatial)),
+            channel=_unit(self.head.conv7(channel)),
+            fused=_unit(self.head.conv8(fused)),
+        )
+
+    def embed_fused(self, images: Tensor) -> Tensor:
+        """The fused embedding alone, which is what a prediction needs: (B, in_bands, H, W) to (B, C, h, w)."""
+        return _unit(self.head.conv8(self._features(images)[-1]))
+
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the spatial, the channel and the fused embedding are made of."""
+        pyramid = self.backbone.pyramid(images)
+        spatial, channel = self.head.branches(pyramid.last)
+        attended = spatial + channel
+        return spatial, channel, attended if self.decoder is None else self.decoder(images, pyramid, attended)
+
+    features = embed_fused
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance of two embeddings (B, C, h, w) for each position, by the architecture: (B, h, w) in [0, 2]."""
+        if self.architecture.distance == "cosine":
+            return 1 - (a * b).sum(dim=1)
+        return vector_norm(a - b, dim=1)
+
+    def forward(self, before: Tensor, after: Tensor) -> Distances:
+        """Distances of two dates (B, in_bands, H, W), at the resolution of each embedding."""
+        a, b = self.embed(before), self.embed(after)
+        return Distances(
+            spatial=self.distance(a.spatial, b.spatial),
+            channel=self.distance(a.channel, b.channel),
+            fused=self.distance(a.fused, b.fused),
+        )
+
+    def outputs(self, images: Tensor) -> Distances:
+        """(2b, C, H, W) to the three distances of b pairs, at the features' resolution."""
+        return Distances(*(self.distance(*embedding.chunk(2)) for embedding in self.embed(images)))
+
+
+def upsample(distance: Tensor, *, height: int, width: int, stride: int) -> Tensor:
+    """Bilinear interpolation from the features' resolution to the image's: (B, h, w) to (B, height, width).
+
+    Position i lies at pixel stride · i, where the networks' layers centre it; beyond the last position its value is
+    kept.
+    """
+    if stride == 1:
+        return distance
+    return enlarge(distance[:, None], stride, like=distance.new_empty((0, height, width)))[:, 0]
+
+
+def _unit(x: Tensor) -> Tensor:
+    # In float32 whatever the network computes in: distances of near-equal embeddings are differences of rounding.
+    return F.normalize(x.float(), dim=1)
+
+
+def _branch_convolution(inputs: int, outputs: int, *, norm: bool) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, *([nn.BatchNorm2d(outputs)] if norm else []), nn.ReLU())
+
+
+def _embedding_convolution(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Dropout2d(_DROPOUT), nn.Conv2d(channels, channels, 1))

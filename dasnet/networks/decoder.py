@@ -1,0 +1,89 @@
+"""A decoder: what the attended features say, put back onto the finer positions of the encoder, and of the image.
+
+Not in the paper, whose embeddings lie eight pixels apart: outlines between them are interpolated. Features are brought
+to a quarter and to a half of the image's resolution, or to all of it, and added there to what the encoder, or one
+convolution, sees at that resolution, as in feature pyramids (Lin et al. 2017).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dasnet.networks.backbones import Pyramid
+
+Decoder = Literal["none", "half", "full"]
+"""The resolution to which a network decodes, of the image's; none = an eighth, the encoder's own."""
+
+STRIDES: dict[str, int] = {"half": 2, "full": 1}
+"""Pixels of the image between two positions of what a decoder makes."""
+
+
+class PyramidDecoder(nn.Module):
+    """From the attended features and the encoder's finer ones to features one or two pixels apart.
+
+    Attributes:
+        channels: of the result: half as many as the attended features have, or a quarter at full resolution.
+    """
+
+    def __init__(
+        self, decoder: Decoder, *, in_bands: int, pyramid_channels: tuple[int, int, int], attended_channels: int
+    ) -> None:
+        super().__init__()
+        half, quarter, _ = pyramid_channels
+        width = attended_channels // 2
+        self.from_attended = nn.Conv2d(attended_channels, width, 1)
+        self.from_quarter = nn.Conv2d(quarter, width, 1)
+        self.merge_quarter = _merge(width)
+        self.from_half = nn.Conv2d(half, width, 1)
+        self.merge_half = _merge(width)
+        self.channels = width
+        if decoder == "full":
+            self.channels = width // 2
+            self.to_full = nn.Conv2d(width, self.channels, 1)
+            self.from_image = nn.Conv2d(in_bands, self.channels, 3, padding=1)
+            self.merge_full = _merge(self.channels)
+        self._full = decoder == "full"
+
+    def forward(self, images: Tensor, pyramid: Pyramid, attended: Tensor) -> Tensor:
+        """Images (B, in_bands, H, W), their features, and the attended ones at the positions of `pyramid.last`, to
+        (B, channels, h, w) at the positions of `pyramid.half` or at every pixel."""
+        quarter = self.from_quarter(pyramid.quarter)
+        x = self.merge_quarter(quarter + enlarge(self.from_attended(attended), 2, like=quarter))
+        half = self.from_half(pyramid.half)
+        x = self.merge_half(half + enlarge(x, 2, like=half))
+        if not self._full:
+            return x
+        return self.merge_full(self.from_image(images) + enlarge(self.to_full(x), 2, like=images))
+
+
+def enlarge(x: Tensor, factor: int, *, like: Tensor) -> Tensor:
+    """Bilinear interpolation of (B, C, h, w) to the rows and columns of `like`: position i comes to lie at factor · i.
+
+    Beyond the last position its value is kept; positions beyond `like` are cut off.
+    """
+    rows, cols = x.shape[-2:]
+    height, width = like.shape[-2:]
+    size = (factor * (rows - 1) + 1, factor * (cols - 1) + 1)
+    fine = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return grown_to(fine, like)[..., :height, :width]
+
+
+def grown_to(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, h, w) at least as high and wide as `like`: beyond the last row and column their values are kept.
+
+    Not by padding: compiled for a CPU, the gradient of one that replicates has strides that torch 2.13 does not expect.
+    """
+    for axis in (-2, -1):
+        missing = like.shape[axis] - x.shape[axis]
+        if missing > 0:
+            last = x.narrow(axis, x.shape[axis] - 1, 1)
+            x = torch.cat([x, *[last] * missing], dim=axis)
+    return x
+
+
+def _merge(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())

@@ -1,0 +1,161 @@
+"""A trained network made ready to predict: normalisation folded away, narrow arithmetic, channels last, compiled."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dasnet.errors import PredictorError
+from dasnet.networks.change_network import ChangeNetwork
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InferenceNetwork:
+    """What a network keeps of a date, how it compares two, and what both are computed with.
+
+    Attributes:
+        embed: (B, bands, H, W) on `device`, any float type, to what `compare` takes.
+        compare: two dates as `embed` gave them, to their distance (B, h, w) float32 in [0, 2].
+        device: where.
+        dtype: arithmetic of the convolutions; normalisation of the embeddings and channel attention are float32.
+        compiled: whether torch.compile made it.
+    """
+
+    embed: Callable[[Tensor], Any]
+    compare: Callable[[Any, Any], Tensor]
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool = False
+
+    def compiled_for(self, shape: tuple[int, int, int, int]) -> InferenceNetwork:
+        """The same through torch.compile, tried out on images of `shape` (B, bands, H, W).
+
+        Where that fails (no C++ compiler, say) there is a warning, and the network stays as it is.
+        """
+        # Weights are constants here; on a CPU that lets the compiler lay them out once instead of in every call.
+        options: Any = {"freezing": True} if self.device.type == "cpu" else None
+        try:
+            embed, compare = torch.compile(self.embed, options=options), torch.compile(self.compare, options=options)
+            with torch.inference_mode():
+                date = embed(torch.zeros(shape, device=self.device))
+                compare(date, date)
+        except Exception as error:  # whatever a missing or broken toolchain raises
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(f"torch.compile does not work here, the network runs uncompiled: {reason}", stacklevel=2)
+            return self
+        return replace(self, embed=embed, compare=compare, compiled=True)
+
+    def largest_batch(self, most: int, *, bands: int, side: int, dates: int, pairs: int, spare: int) -> int:
+        """How many windows fit at a time: `most`, halved until all dates of so many fit into memory.
+
+        Found before anything is computed, since bits on a GPU depend on the batch.
+
+        Args:
+            spare: bytes that must be left beside them, for the block that the windows are cut from.
+
+        Raises:
+            torch.OutOfMemoryError: not even one does.
+        """
+        batch = most
+        while True:
+            try:
+                self._try((batch, dates, bands, side, side), pairs=pairs, spare=spare)
+                return batch
+            except torch.OutOfMemoryError:
+                if batch == 1:
+                    raise
+            batch //= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _try(self, shape: tuple[int, int, int, int, int], *, pairs: int, spare: int) -> None:
+        """Windows (B, T, bands, s, s); in a frame of its own, so that nothing of what did not fit is held while less is
+        tried."""
+        inputs = torch.zeros(shape, device=self.device)
+        # beside them: the block, and the windows as they are stored, as integers and as known
+        held = [torch.empty(spare + 7 * inputs.numel(), dtype=torch.uint8, device=self.device)]
+        dates = [self.embed(date) for date in inputs.unbind(1)]
+        self.compare(dates[0], dates[-1])
+        # distances and probabilities of every pair, and what is between
+        held += [torch.empty((shape[0], pairs, *shape[3:]), device=self.device) for _ in range(3)]
+
+    @property
+    def arithmetic(self) -> str:
+        """What the bits depend on beside the weights: the GPU's model or the CPU's vector instructions."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"CPU {torch.backends.cpu.get_cpu_capability()}"
+
+
+def prepare(model: ChangeNetwork, *, device: str = "auto", precision: Precision = "auto") -> InferenceNetwork:
+    """Make `model` ready; it is changed and must not be used for anything else afterwards.
+
+    Args:
+        model: in eval mode, on the CPU.
+        device: "auto" takes a GPU where there is one; or what torch.device takes.
+        precision: "auto" is bfloat16 on a GPU that has it, and on a CPU that has instructions for it (twice as fast
+            there for the paper's backbones, a sixth for the light one); elsewhere float32.
+
+    Raises:
+        PredictorError: no such device or precision.
+    """
+    where = _device(device)
+    dtype = _dtype(precision, where)
+    fold_normalisation(model)
+    model = model.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def embed(images: Tensor) -> Any:
+        return model.features(images.to(dtype=dtype, memory_format=torch.channels_last))
+
+    return InferenceNetwork(embed=embed, compare=model.distance, device=where, dtype=dtype)
+
+
+def fold_normalisation(module: nn.Module) -> None:
+    """Fold every BatchNorm2d that follows a convolution into it, in place: the same function in eval mode, faster."""
+    children = list(module.named_children())
+    for (name, first), (next_name, second) in pairwise(children):
+        if isinstance(first, nn.Conv2d | nn.ConvTranspose2d) and isinstance(second, nn.BatchNorm2d):
+            transposed = isinstance(first, nn.ConvTranspose2d)
+            setattr(module, name, fuse_conv_bn_eval(first, second, transpose=transposed))
+            setattr(module, next_name, nn.Identity())
+    for _, child in module.named_children():
+        fold_normalisation(child)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise PredictorError(f"no device is called {name!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise PredictorError(f"device {name!r} is neither a CPU nor a CUDA GPU")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PredictorError(
+            f"device {name!r} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA GPUs"
+        )
+    return device
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision not in get_args(Precision):
+        raise PredictorError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
+    if precision != "auto":
+        return torch.float32 if precision == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32

@@ -1,0 +1,302 @@
+"""The predictor: a block of a series in, its change probability out; everything between on one device.
+
+Legend of shapes: T dates, P pairs of them, C bands, (H, W) the block with its halo, (h, w) the block itself, B windows
+of s×s pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dasnet.errors import PredictorError
+from dasnet.networks.dasnet import upsample
+from dasnet.prediction.blending import DISAGREEMENT_BINS, NODATA, Blend
+from dasnet.prediction.bundle import Bundle, build_model
+from dasnet.prediction.network import InferenceNetwork, Precision, prepare
+
+_log = logging.getLogger(__name__)
+
+# A CPU gains nothing from more windows at a time, and which kernel it takes for several depends on the machine.
+_BATCH_CPU = 1
+_BATCH_CUDA = 16
+_SPARE_BYTES = 256 << 20  # for what a library allocates beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPrediction:
+    """What the predictor makes of one block; the fields are those of tiling.protocols.Prediction.
+
+    Attributes:
+        probability: (P, h, w) uint8, change probability × 254 of each pair of dates; 255 = nodata.
+        windows_computed: windows that went through the network.
+        windows_skipped: windows without a pixel that is valid in both dates of any pair.
+        disagreement: (256,) int64, histogram of the windows' standard deviation × 510 over valid pixels that more than
+            one window covers.
+    """
+
+    probability: NDArray[np.uint8]
+    windows_computed: int
+    windows_skipped: int
+    disagreement: NDArray[np.int64]
+
+
+_ON_A_GPU = threading.RLock()
+"""cuDNN's flags are the process's: who leaves would put them back while another computes."""
+
+
+class DasnetPredictor:
+    """A bundle on a device; a tiling.protocols.Predictor.
+
+    The same window gives the same bits whichever block computes it and whatever else is in the batch: the batch has a
+    fixed size, and the arithmetic is fixed when the predictor is made. A CPU computes one window at a time, and
+    :meth:`predict` may be called from several threads at a time there; give torch one thread each
+    (``torch.set_num_threads(1)``). On a GPU one thread computes at a time, others wait.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        precision: Precision = "auto",
+        batch: int | None = None,
+        compile: bool = False,
+        window: int | None = None,
+        dates: int = 2,
+        pairs: int = 1,
+        spare: int = 0,
+    ) -> None:
+        """Put the bundle's network on a device.
+
+        Args:
+            device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
+            precision: see :func:`dasnet.prediction.network.prepare`.
+            batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
+            window, dates, pairs, spare: of what will be computed, since they decide how many windows fit onto a GPU:
+                side of a window, pixels, None = the bundle's; dates of a series and pairs of them; bytes of a block and
+                its accumulators.
+            compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
+
+        Raises:
+            PredictorError: no such device or precision, or a batch below 1, or one that does not fit into memory.
+        """
+        if batch is not None and batch < 1:
+            raise PredictorError(f"a batch of {batch} windows computes nothing: use 1 or more")
+        self._bundle = bundle
+        self._stride = bundle.architecture.stride
+        network = prepare(build_model(bundle), device=device, precision=precision)
+        self._device = network.device
+        self._on_gpu = network.device.type == "cuda"
+        side = window or bundle.window
+        self._batch = _BATCH_CPU
+        if self._on_gpu:
+            self._batch = self._fitting(network, batch, side=side, dates=dates, pairs=pairs, spare=spare + _SPARE_BYTES)
+        if compile:
+            network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
+        self._network = network
+        self._mean = self._per_band([band.mean for band in bundle.bands])
+        self._std = self._per_band([band.std for band in bundle.bands])
+
+    def describe(self) -> Mapping[str, Any]:
+        """The arithmetic: equal descriptions promise equal bytes."""
+        return {
+            "device": self._network.arithmetic,
+            "precision": str(self._network.dtype).removeprefix("torch."),
+            "batch": self._batch,
+            "compile": self._network.compiled,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        *,
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        crop: tuple[slice, slice],
+        pairs: Sequence[tuple[int, int]] | None = None,
+    ) -> BlockPrediction:
+        """Change probability of one block; each date is embedded once, in however many pairs it is.
+
+        Args:
+            images: (T, C, H, W) in the bundle's data type, its bands in its order, the block with its halo.
+            valid: (T, H, W), True = valid.
+            origins: (N, 2) upper-left corners (y, x) of the windows in `images`; they are added in this order.
+            taper: (window,) float32 in (0, 1], blending weight along one axis of a window.
+            crop: rows and columns of the block within `images`.
+            pairs: indices of the P pairs of dates that are compared; None = each date with the one before it.
+
+        Raises:
+            PredictorError: the series has one date, other bands or another data type than the bundle; or a pair is not
+                of two of its dates.
+            ArithmeticError: a valid pixel gets no finite probability.
+        """
+        self._check(images)
+        earlier, later = _earlier_and_later(pairs, dates=len(images))
+        # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
+        torch.get_num_threads()
+        size = len(taper)
+        both = valid[earlier] & valid[later]  # (P, H, W)
+        chosen = [(int(y), int(x)) for y, x in origins if both[:, y : y + size, x : x + size].any()]
+        if not chosen:
+            return BlockPrediction(
+                probability=np.full(both[:, *crop].shape, NODATA, dtype=np.uint8),
+                windows_computed=0,
+                windows_skipped=len(origins),
+                disagreement=np.zeros(DISAGREEMENT_BINS, dtype=np.int64),
+            )
+        with torch.inference_mode(), self._reproducible():
+            pixels, usable = self._on_device(_bits(images)), self._on_device(valid)
+            blend = Blend(pairs=len(both), height=valid.shape[1], width=valid.shape[2], taper=self._on_device(taper))
+            done = 0
+            while done < len(chosen):
+                batch = self._batch
+                windows = chosen[done : done + batch]
+                try:
+                    probabilities = self._window_probabilities(
+                        pixels, usable, windows, size=size, batch=batch, earlier=earlier, later=later
+                    )
+                except torch.OutOfMemoryError as error:
+                    # not with fewer windows: the bits of this block, and of those to come, would be others
+                    raise torch.OutOfMemoryError(
+                        f"{error}; a batch of {batch} windows no longer fits beside what else is on {self._device}: "
+                        f"free it and go on, or begin anew with a smaller --batch"
+                    ) from error
+                for (y, x), probability in zip(windows, probabilities, strict=False):
+                    blend.add(probability, y=y, x=x)
+                done += len(windows)
+            in_crop = usable[:, *crop]
+            stored, disagreement = blend.result(in_crop[earlier] & in_crop[later], crop)
+        return BlockPrediction(
+            probability=stored.numpy(),
+            windows_computed=len(chosen),
+            windows_skipped=len(origins) - len(chosen),
+            disagreement=disagreement.numpy(),
+        )
+
+    def _window_probabilities(
+        self,
+        pixels: Tensor,
+        usable: Tensor,
+        windows: Sequence[tuple[int, int]],
+        *,
+        size: int,
+        batch: int,
+        earlier: list[int],
+        later: list[int],
+    ) -> Tensor:
+        """(batch, P, size, size) float32; the last window stands in for those that a full batch lacks."""
+        padded = [*windows, *[windows[-1]] * (batch - len(windows))]
+        values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
+        known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
+        fine = self._distances(values, known, earlier, later)
+        return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
+
+    def _distances(self, values: Tensor, known: Tensor, earlier: list[int], later: list[int]) -> Tensor:
+        """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · P, s, s) distances, float32."""
+        values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
+        inputs = values.float().sub_(self._mean).div_(self._std)
+        if not known.all():
+            inputs.masked_fill_(~known, 0.0)
+        # date by date: memory does not grow with the series, and a GPU's bits do not depend on its other dates
+        dates = [self._network.embed(date) for date in inputs.unbind(1)]
+        pairs = zip(earlier, later, strict=True)
+        distances = torch.stack([self._network.compare(dates[first], dates[second]) for first, second in pairs], dim=1)
+        return upsample(
+            distances.flatten(0, 1), height=values.shape[-2], width=values.shape[-1], stride=self._stride
+        )  # (B · P, s, s)
+
+    def distances(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Distances of single windows, each by itself: what a tile-wise evaluation scores.
+
+        Args:
+            images: (B, T, C, s, s) in the bundle's data type.
+            valid: (B, T, s, s), True = valid.
+
+        Returns:
+            (B, T − 1, s, s) float32 in [0, 2], at invalid pixels too.
+
+        Raises:
+            PredictorError: other bands or another data type than the bundle.
+        """
+        self._check(images[0])
+        earlier, later = _earlier_and_later(None, dates=images.shape[1])
+        with torch.inference_mode(), self._reproducible():
+            parts = [
+                self._distances(
+                    self._on_device(_bits(images[first : first + self._batch])),
+                    self._on_device(valid[first : first + self._batch, :, None]),
+                    earlier,
+                    later,
+                )
+                for first in range(0, len(images), self._batch)
+            ]
+            found = torch.cat(parts).clamp(0, 2).cpu().numpy()
+        return found.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
+
+    def _check(self, images: NDArray[Any]) -> None:
+        dates, bands = images.shape[:2]
+        if dates < 2:
+            raise PredictorError(f"change needs two dates or more, not {dates}")
+        if bands != len(self._bundle.bands) or images.dtype != self._bundle.dtype:
+            taken = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
+            raise PredictorError(f"the bundle takes {taken}, not {bands} of {images.dtype}")
+
+    def _fitting(
+        self, network: InferenceNetwork, batch: int | None, *, side: int, dates: int, pairs: int, spare: int
+    ) -> int:
+        wanted, bands = batch or _BATCH_CUDA, len(self._bundle.bands)
+        try:
+            with self._reproducible():
+                found = network.largest_batch(wanted, bands=bands, side=side, dates=dates, pairs=pairs, spare=spare)
+        except torch.OutOfMemoryError as error:
+            raise PredictorError(
+                f"not one window of {side} px of {dates} dates fits onto {network.device} beside a block: it takes a "
+                f"device with more memory or, for a new run, a smaller --window or --block ({error})"
+            ) from error
+        if batch is not None and found < batch:
+            raise PredictorError(f"a batch of {batch} windows does not fit onto {network.device}, {found} do")
+        if found < wanted:
+            _log.warning("%d windows at a time fit onto %s, not %d", found, network.device, wanted)
+        return found
+
+    @contextmanager
+    def _reproducible(self) -> Iterator[None]:
+        """float32 is float32 on a GPU, and equal shapes take equal kernels."""
+        if not self._on_gpu:
+            yield
+            return
+        with _ON_A_GPU, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        # torch does not take read-only arrays; nothing is written to this one.
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._on_gpu else tensor
+
+    def _per_band(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self._device).reshape(-1, 1, 1)
+
+
+def _earlier_and_later(pairs: Sequence[tuple[int, int]] | None, *, dates: int) -> tuple[list[int], list[int]]:
+    chosen = [(index, index + 1) for index in range(dates - 1)] if pairs is None else list(pairs)
+    if not chosen or not all(0 <= earlier < later < dates for earlier, later in chosen):
+        raise PredictorError(f"pairs {chosen} must each be of an earlier and a later one of {dates} dates")
+    return [earlier for earlier, _ in chosen], [later for _, later in chosen]
+
+
+def _bits(images: NDArray[Any]) -> NDArray[Any]:
+    """uint16 as the int16 of the same bits: torch copies and slices few unsigned types."""
+    return images.view(np.int16) if images.dtype == np.uint16 else images

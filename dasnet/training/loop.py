@@ -1,0 +1,350 @@
+"""Training: one rank's loop over epochs, exact to resume.
+
+Everything random is a function of the recipe's seed and the step, and the whole state is in the checkpoint; so a run
+that was killed at any moment and resumed has, on a CPU, the bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dasnet.errors import NonFiniteLossError, TrainingError
+from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.methods import build_network
+from dasnet.training.checkpoints import Progress, TrainingFiles
+from dasnet.training.losses import IGNORED
+from dasnet.training.parallel import Ranks, made_parallel
+from dasnet.training.recipes import Recipe, TrainingData
+from dasnet.training.samples import Batch, Order, SampleSource, prefetched
+from dasnet.training.validation import validation_sweep
+
+_CHECKPOINT_EVERY_S = 120.0
+
+
+class Pairs(nn.Module):
+    """What is trained: images of both dates in, what the loss is taken of out, in one forward pass."""
+
+    def __init__(self, model: ChangeNetwork) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(2b, C, s, s) normalised, to the network's outputs for b pairs."""
+        return tuple(self.model.outputs(images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """One rank's part of a training run.
+
+    Attributes:
+        directory: for checkpoints and history; all ranks see the same one.
+        changed: training samples with a changed pixel.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: torch's own on a CPU; the bits depend on their number.
+        loader_threads: that read and augment.
+        initial: state dict of the whole network or of a part of it to start from; None = from scratch.
+        on_epoch: called on the first rank after validation with the validated network, the normalisation of a batch,
+            the best threshold of the distance and the device.
+    """
+
+    recipe: Recipe
+    data: TrainingData
+    source: SampleSource
+    changed: NDArray[np.int64]
+    directory: Path
+    ranks: Ranks
+    device: str = "cpu"
+    threads: int = 1
+    loader_threads: int = 1
+    initial: dict[str, Tensor] | None = None
+    on_epoch: Callable[[nn.Module, Callable[[Batch], Tensor], float, torch.device], None] | None = None
+
+    def run(self, *, stop_after: int | None = None) -> Progress:
+        """Train from the last checkpoint, or from the start, to the end.
+
+        Args:
+            stop_after: steps of this call after which to stop without a word; for tests.
+
+        Raises:
+            NonFiniteLossError: naming epoch, step and samples.
+            TrainingError: a checkpoint of another recipe or dataset.
+        """
+        torch.set_num_threads(self.threads)
+        deterministic_before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(torch.device(self.device).type == "cpu")
+        try:
+            return _Trainer(self).train(stop_after)
+        finally:
+            torch.use_deterministic_algorithms(deterministic_before)
+
+
+def rising_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """An exponential average of weights that forgets the first of them soon: decay is (1 + n) / (10 + n) after n steps
+    until it reaches `decay`. Without that, a training of 75 steps at 0.99 would be judged by half of its random start.
+    """
+
+    def update(averaged: Any, current: Any, steps: Tensor | int) -> None:
+        n = int(steps)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, steps)
+
+    return update
+
+
+class _Trainer:
+    def __init__(self, run: TrainingRun) -> None:
+        self.run, self.recipe, self.ranks = run, run.recipe, run.ranks
+        self.device = torch.device(run.device)
+        on_gpu = self.device.type == "cuda"
+        torch.manual_seed(self.recipe.seed)
+        model = build_network(self.recipe.architecture(len(run.data.bands)))
+        if run.initial is not None:
+            model.load_state_dict(run.initial, strict=False)  # fits: backbone_weights has looked at every key
+        self.dropouts = made_parallel(model, dropout=self.recipe.dropout, ranks=self.ranks, on_gpu=on_gpu)
+        model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if on_gpu and self.ranks.world > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = model
+        self.pairs: nn.Module = Pairs(model)
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=rising_average(self.recipe.ema), use_buffers=True)
+            if self.recipe.ema
+            else None
+        )
+        if self.recipe.compile:
+            self.pairs.compile()
+        if self.ranks.world > 1:
+            self.pairs = DistributedDataParallel(
+                self.pairs,
+                device_ids=[self.device] if on_gpu else None,
+                broadcast_buffers=False,
+                # a branch without λ has no gradient
+                find_unused_parameters=not all(self.recipe.supervision) or model.leaves_weights_alone,
+            )
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.weight_decay, fused=on_gpu or None
+        )
+        self.loss = self.recipe.loss_of(run.data.frequency)
+        self.mean = torch.tensor([mean for _, mean, _ in run.data.bands], device=self.device)[:, None, None]
+        self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]
+        self.order = Order(recipe=self.recipe, samples=run.source.indices("train"), changed=run.changed)
+        self.steps = self.order.steps * self.recipe.epochs
+        self.files = TrainingFiles(run.directory, identity=self._identity())
+        self.progress = Progress()
+        self.saved = time.monotonic()
+        self.micro = self.recipe.batch // self.recipe.accumulate
+        if self.micro % self.ranks.world:
+            raise TrainingError(
+                f"a batch of {self.recipe.batch} in {self.recipe.accumulate} passes cannot be spread evenly over "
+                f"{self.ranks.world} ranks"
+            )
+
+    def train(self, stop_after: int | None) -> Progress:
+        self._resume()
+        taken = 0
+        while self.progress.epoch < self.recipe.epochs and not self.progress.stopped:
+            self.pairs.train()
+            waited = computed = 0.0
+            losses: list[float] = []
+            mark = time.perf_counter()
+            for passes in self._epoch_batches():
+                ready = time.perf_counter()
+                waited += ready - mark
+                losses.append(self._step(passes))
+                self.progress.step += 1
+                taken += 1
+                mark = time.perf_counter()
+                computed += mark - ready
+                if self.progress.step < self.order.steps and time.monotonic() - self.saved > _CHECKPOINT_EVERY_S:
+                    self._save()
+                if stop_after is not None and taken >= stop_after:
+                    return self.progress
+            self._end_epoch(losses, waited=waited, computed=computed)
+        return self.progress
+
+    def _epoch_batches(self) -> Iterator[list[Batch]]:
+        """What is left of the epoch: for each step its passes, this rank's part of them."""
+        order = self.order.of_epoch(self.progress.epoch)
+        part = self.ranks.part(self.micro)
+        work = []
+        for step in range(self.progress.step, self.order.steps):
+            for first in range(0, self.recipe.batch, self.micro):
+                places = range(first, first + self.micro)[part]
+                work.append(
+                    (
+                        [int(order[step, place]) for place in places],
+                        [self.order.seed(self.progress.epoch, step, place) for place in places],
+                    )
+                )
+        batches = prefetched(
+            self.run.source, work, augmentation=self.recipe.augmentation, threads=self.run.loader_threads
+        )
+        while passes := [batch for _, batch in zip(range(self.recipe.accumulate), batches, strict=False)]:
+            yield passes
+
+    def _step(self, passes: Sequence[Batch]) -> float:
+        """One optimizer step over the passes of a global batch; returns its loss."""
+        number = self.progress.epoch * self.order.steps + self.progress.step
+        labelled = torch.tensor(sum(int((batch.labels != IGNORED).sum()) for batch in passes), device=self.device)
+        pixels = self.ranks.sum(labelled)
+        self.model.begin_step(number, self.steps)
+        parts = torch.zeros(len(self.model.parts), device=self.device)
+        for index, batch in enumerate(passes):
+            for dropout in self.dropouts:
+                dropout.seed = (self.recipe.seed * self.steps + number) * self.recipe.accumulate + index
+                dropout.pairs = len(batch.labels)
+            last = index == len(passes) - 1
+            with self._gradients_shared(last):
+                loss = self._parts(batch.to(self.device), pixels)
+                parts += loss.detach()
+                # DDP takes the mean over ranks; each has its part of the sum
+                (loss.sum() * self.ranks.world).backward()
+        parts = self.ranks.sum(parts)
+        total = float(parts.sum())
+        if not math.isfinite(total):
+            raise self._non_finite(f"the loss is {total}", passes)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf)
+        if not bool(torch.isfinite(norm)):
+            raise self._non_finite(f"the gradient's norm is {float(norm)}", passes)
+        rate = self.recipe.rate_at(number, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        self._log(
+            kind="step",
+            epoch=self.progress.epoch,
+            step=number,
+            loss=total,
+            **{name: float(part) for name, part in zip(self.model.parts, parts, strict=True)},
+            rate=rate,
+            gradient=float(norm),
+        )
+        return total
+
+    def _parts(self, batch: Batch, pixels: Tensor) -> Tensor:
+        """The parts of the loss of one pass, one for each of the network's outputs."""
+        with self._precision():
+            outputs = self.pairs(self._normalised(batch))
+        return self.loss.parts([output.float() for output in outputs], batch.labels, pixels=pixels)
+
+    def _normalised(self, batch: Batch) -> Tensor:
+        images = (batch.images - self.mean) / self.std
+        return images.masked_fill(~batch.valid, 0.0).contiguous(memory_format=torch.channels_last)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        if self.recipe.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _gradients_shared(self, last: bool) -> AbstractContextManager[None]:
+        if isinstance(self.pairs, DistributedDataParallel) and not last:
+            return self.pairs.no_sync()
+        return nullcontext()
+
+    def _end_epoch(self, losses: Sequence[float], *, waited: float, computed: float) -> None:
+        trained = self.averaged.module if self.averaged is not None else self.model
+        sweep = validation_sweep(
+            trained,
+            self.run.source,
+            self.run.source.indices("val"),
+            normalise=self._normalised,
+            ranks=self.ranks,
+            device=self.device,
+            threads=self.run.loader_threads,
+            batch=max(self.micro // self.ranks.world, 1),
+        )
+        cut, found = sweep.best()
+        epoch = self.progress.epoch
+        better = found.f1 > self.progress.best_f1 and self.model.prepared
+        if better:
+            self.progress.best_f1, self.progress.best_epoch = found.f1, epoch
+            if self.ranks.leads:
+                self.files.save_best({"model": trained.state_dict(), "epoch": epoch, "f1": found.f1})
+        if self.run.on_epoch is not None and self.ranks.leads:
+            self.run.on_epoch(trained, self._normalised, cut, self.device)
+        attention = {
+            name: float(value)
+            for name, value in trained.state_dict().items()
+            if name in ("head.sa.gamma", "head.sc.gamma")
+        }
+        self._log(
+            kind="epoch",
+            epoch=epoch,
+            prepared=self.model.prepared,
+            loss=float(np.mean(losses)) if losses else None,
+            threshold=cut,
+            precision=found.precision,
+            recall=found.recall,
+            f1=found.f1,
+            accuracy=found.accuracy,
+            eta=attention.get("head.sa.gamma"),
+            gamma=attention.get("head.sc.gamma"),
+            rate=self.recipe.rate_at((epoch + 1) * self.order.steps - 1, self.steps),
+            device_share=computed / max(computed + waited, 1e-9),
+            pairs_per_s=len(losses) * self.recipe.batch / max(computed + waited, 1e-9),
+        )
+        self.progress.epoch, self.progress.step = epoch + 1, 0
+        waiting = epoch - self.progress.best_epoch
+        if self.recipe.patience and self.model.prepared and waiting >= self.recipe.patience:
+            self.progress.stopped = f"validation F1 has not risen for {waiting} epochs"
+        self._save()
+
+    def _non_finite(self, what: str, passes: Sequence[Batch]) -> NonFiniteLossError:
+        samples = [index for batch in passes for index in batch.indices]
+        return NonFiniteLossError(
+            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}, samples "
+            f"{', '.join(map(str, samples))}: training stopped before its weights were touched. Lower the rate or set "
+            "clip; the last checkpoint is kept"
+        )
+
+    def _identity(self) -> str:
+        return json.dumps(
+            {"recipe": self.recipe.identity(), "dataset": self.run.data.digest, "ranks": self.ranks.world},
+            sort_keys=True,
+        )
+
+    def _save(self) -> None:
+        if self.ranks.leads:
+            self.files.save(
+                {
+                    "model": self.model.state_dict(),
+                    "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+                    "optimizer": self.optimizer.state_dict(),
+                },
+                self.progress,
+            )
+        self.saved = time.monotonic()
+
+    def _resume(self) -> None:
+        found = self.files.load()
+        if found is not None:
+            state, self.progress = found
+            self.model.load_state_dict(state["model"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.ranks.wait()
+        if self.ranks.leads:
+            self.files.cut_history()
+        self.ranks.wait()
+
+    def _log(self, **facts: Any) -> None:
+        if self.ranks.leads:
+            self.files.log(facts)

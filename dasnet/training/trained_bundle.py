@@ -1,0 +1,103 @@
+"""From the best weights of a training run to a bundle: rounded as it ships, calibrated and cut on validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dasnet.errors import TrainingError
+from dasnet.evaluation import Reliability, calibrated, reliability
+from dasnet.metrics import Confusion, ThresholdSweep
+from dasnet.prediction.bundle import Band, Bundle, build_model, save_bundle
+from dasnet.prediction.calibration import Calibration
+from dasnet.training.checkpoints import BEST
+from dasnet.training.loop import TrainingRun
+from dasnet.training.parallel import Ranks
+from dasnet.training.samples import Batch
+from dasnet.training.validation import validation_sweep
+
+_INSIDE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedBundle:
+    """A bundle without card, and what validation said of it.
+
+    Attributes:
+        validation: confusion at the chosen threshold.
+        before, after: reliability of half the distance, which is what an uncalibrated distance in [0, 2] can be read
+            as, and of the calibrated probability; both on validation.
+        epoch: of the weights, from 0.
+    """
+
+    bundle: Bundle
+    validation: Confusion
+    before: Reliability
+    after: Reliability
+    epoch: int
+
+
+def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
+    """Write the best weights of a finished run as a bundle, with calibration and threshold fitted on validation.
+
+    What is calibrated is what ships: the weights as the file rounds them.
+
+    Raises:
+        TrainingError: on validation a larger distance does not mean a more probable change.
+    """
+    torch.set_num_threads(run.threads)
+    best = torch.load(run.directory / BEST, map_location="cpu", weights_only=True)
+    draft = Bundle(
+        state=best["model"],
+        architecture=run.recipe.architecture(len(run.data.bands)),
+        bands=tuple(Band(name=name, mean=mean, std=std) for name, mean, std in run.data.bands),
+        dtype=run.data.dtype,
+        threshold=0.5,
+        calibration=Calibration(slope=1.0, intercept=-1.0),
+        window=run.data.window,
+        resolution=run.data.resolution,
+    )
+    rounded = save_bundle(path, draft)
+    sweep = sweep_of(rounded, run, "val")
+    cut, chosen = sweep.best()
+    try:
+        calibration = Calibration.fit(sweep.centres, changed=sweep.changed, unchanged=sweep.unchanged)
+    except ValueError as error:
+        raise TrainingError(
+            f"after {int(best['epoch']) + 1} epochs the network has learned nothing that validation shows (highest F1 "
+            f"{chosen.f1:.3f}): {error}. Train longer, or at another rate"
+        ) from error
+    threshold = float(calibration.probability(torch.tensor(cut, dtype=torch.float64)))
+    bundle = replace(rounded, threshold=min(max(threshold, _INSIDE), 1 - _INSIDE), calibration=calibration)
+    return TrainedBundle(
+        bundle=save_bundle(path, bundle),
+        validation=chosen,
+        before=reliability(sweep.centres / 2, sweep),
+        after=reliability(calibrated(calibration, sweep), sweep),
+        epoch=int(best["epoch"]),
+    )
+
+
+def sweep_of(bundle: Bundle, run: TrainingRun, split: str) -> ThresholdSweep:
+    """Distances of a split by a bundle's float32 network."""
+    device = torch.device(run.device)
+    model = build_model(bundle).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = torch.tensor([band.mean for band in bundle.bands], device=device)[:, None, None]
+    std = torch.tensor([band.std for band in bundle.bands], device=device)[:, None, None]
+
+    def normalise(batch: Batch) -> Tensor:
+        return ((batch.images - mean) / std).masked_fill(~batch.valid, 0.0)
+
+    return validation_sweep(
+        model,
+        run.source,
+        run.source.indices(split),
+        normalise=normalise,
+        ranks=Ranks(),
+        device=device,
+        threads=run.loader_threads,
+        batch=run.recipe.batch,
+    )

@@ -1,0 +1,99 @@
+"""Where an archive keeps what: images once, pairs by version, products by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from flows.archive.job import ArchiveJob, DatedImage, Pair, read_name
+from flows.inference.lost_images import StoredImage
+from flows.run.directory import RunDirectory, require_alike
+from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
+from storage.stores.run_store import RunStore
+from tiling.grid import Cell
+
+
+class ArchiveDirectory:
+    """``DIR/images/`` and its ledger, and ``DIR/versions/VERSION/`` with pairs, cells and products."""
+
+    def __init__(self, job: ArchiveJob) -> None:
+        self.job = job
+        self.root = RunDirectory(job.request.output)
+        self.version = RunDirectory(job.request.output / "versions" / job.version)
+
+    def image_store(self, image: DatedImage) -> RunStore:
+        """Where a date's pixels are."""
+        return RunStore(self.root.path / "images" / f"{image.name}.zarr")
+
+    def pair_store(self, pair: Pair) -> RunStore:
+        """Where a pair's probabilities are."""
+        return RunStore(self.version.path / "pairs" / f"{pair.name}.zarr")
+
+    def cell(self, cell: Cell) -> RunDirectory:
+        """A cell's ledger, and the folders of its pairs."""
+        return RunDirectory(self.version.path / "cells" / cell.name)
+
+    def products(self, cell: Cell, pair: Pair) -> RunDirectory:
+        """Of one pair in one cell."""
+        return RunDirectory(self.cell(cell).path / pair.name)
+
+    def view(self, cell: Cell, pair: Pair) -> PairView:
+        """A pair's images and probabilities in one cell, as if they were a run's."""
+        return PairView(
+            probability=self.pair_store(pair),
+            images=(self.image_store(pair.earlier), self.image_store(pair.later)),
+            rows=cell.box.rows,
+            cols=cell.box.cols,
+        )
+
+    def stored_images(self, images: Iterable[DatedImage], blocks: Iterable[int]) -> Iterator[StoredImage]:
+        """Some blocks of some dates, as the ledger of ingest calls them."""
+        wanted = [self.job.blocks[index] for index in blocks]
+        return (
+            StoredImage(
+                name=read_name(image, block.name),
+                store=self.image_store(image),
+                time=0,
+                box=block.box,
+            )
+            for image in images
+            for block in wanted
+        )
+
+    @property
+    def executions(self) -> dict[str, dict[str, Any]]:
+        """By pair: the arithmetic that all of its blocks are computed with."""
+        described = self.version.describe() or {}
+        # of a version that was begun when all of its pairs had to have one
+        one = {pair.name: described["execution"] for pair in self.job.pairs if "execution" in described}
+        return {**one, **described.get("executions", {})}
+
+    def require_execution(
+        self, pairs: Collection[str], execution: Mapping[str, Any], *, fresh: set[str]
+    ) -> Mapping[str, Any]:
+        """Note the arithmetic that fresh pairs are begun with; refuse to go on otherwise with others.
+
+        Args:
+            fresh: pairs without a finished block; those that are noted are taken out, being begun now.
+
+        Returns:
+            `execution`, which a worker that joins later must have as well.
+
+        Raises:
+            DifferentRunError: naming a pair and what changed.
+        """
+        known = self.executions
+        begun = fresh & set(pairs)
+        for name in set(pairs) - begun:
+            require_alike(name, known.get(name, {}), execution)
+        self.version.update(executions={**known, **{name: dict(execution) for name in begun}})
+        fresh -= begun
+        return execution
+
+    @property
+    def images(self) -> ImagesByDate:
+        return ImagesByDate(stores={image.name: self.image_store(image) for image in self.job.images})
+
+    @property
+    def probabilities(self) -> ProbabilitiesByPair:
+        return ProbabilitiesByPair(stores={pair.name: self.pair_store(pair) for pair in self.job.pairs})

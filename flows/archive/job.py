@@ -1,0 +1,249 @@
+"""From a request over an archive to a job: its dates, one grid, the pairs, the cells, and what of it is still to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+from odc.geo.geobox import GeoBox
+
+from dasnet.prediction.bundle import Bundle, load_bundle
+from flows.archive.grid import asked_grid, first_grid, not_covered, outline, recorded_grid
+from flows.archive.request import ReprocessRequest
+from flows.cluster.connect import require_cluster
+from flows.detect.job import compare_resolution, plan_of, require_dtype
+from flows.inference.untrained_model import require_a_bundle
+from flows.run.directory import RunDirectory
+from storage.archives.listing import DatedFiles, archive_name, read_archive
+from storage.errors import InputError
+from storage.imagery.bands import select_bands
+from storage.imagery.digests import DigestCache, MosaicDigest
+from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution
+from storage.imagery.mosaics import Mosaic
+from storage.imagery.rasters import GridReader
+from tiling.grid import BlockGrid, Cell, WindowLattice, cells_of
+from tiling.pairing import PairingError, pairs_of
+from tiling.plan import Plan
+
+PAIRS_AT_ONCE = 16
+"""Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
+share a date, which costs one embedding in seventeen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatedImage:
+    """One date of the archive.
+
+    Attributes:
+        name: of its store: the day, and a key of its bytes and of how they are read. Another version of a file has
+            another name.
+    """
+
+    name: str
+    files: DatedFiles
+    reader: GridReader
+    digest: MosaicDigest
+
+    @property
+    def day(self) -> date:
+        return self.files.day
+
+
+def read_name(image: DatedImage, block: str) -> str:
+    """Name of an image's block in the ingest ledger."""
+    return f"{image.name}/{block}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two dates that are compared; `name` tells both days and which versions of them.
+
+    Attributes:
+        told: the date that the pair tells of: the later one, but for a pair with a later baseline the earlier one.
+    """
+
+    earlier: DatedImage
+    later: DatedImage
+    told: DatedImage
+
+    @property
+    def images(self) -> tuple[DatedImage, DatedImage]:
+        """Both, the earlier one first."""
+        return self.earlier, self.later
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.earlier.day}_{self.later.day}-{_short([self.earlier.name, self.later.name], 8)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveJob:
+    """An archive whose dates have been found and fit together.
+
+    Attributes:
+        images: one a date, ascending, each in a pair.
+        pairs: what is compared, ascending by the date that each tells of.
+        left_out: days without a pixel on the grid or a partner, and why.
+        resampled: names of the images that do not lie on the grid's pixels.
+        cache: digests of the inputs, to be kept when the directory is this archive's.
+    """
+
+    request: ReprocessRequest
+    bundle: Bundle
+    grid: GeoBox
+    images: tuple[DatedImage, ...]
+    pairs: tuple[Pair, ...]
+    left_out: Mapping[date, str]
+    resampled: frozenset[str]
+    plan: Plan
+    warnings: tuple[str, ...]
+    cache: DigestCache
+
+    @property
+    def blocks(self) -> BlockGrid:
+        return self.plan.blocks
+
+    @property
+    def lattice(self) -> WindowLattice:
+        return self.plan.lattice
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        return cells_of(self.blocks, self._blocks_a_cell)
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What a probability depends on beside two images, the grid and the bundle."""
+        return {
+            "window": self.lattice.window,
+            "overlap": self.lattice.overlap,
+            "precision": self.request.precision,
+        }
+
+    @cached_property
+    def version_identity(self) -> dict[str, Any]:
+        return {
+            "kind": "archive version",
+            "bundle": {"name": Path(self.request.bundle).stem, "sha256": self.bundle.digest},
+            "parameters": self.parameters,
+        }
+
+    @cached_property
+    def version(self) -> str:
+        """The bundle's name, and a key of the bundle and of the parameters."""
+        facts = {"bundle": self.bundle.digest, "parameters": self.parameters}
+        return f"{Path(self.request.bundle).stem}-{_short(facts, 8)}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an archive directory is bound to; the dates are not, they come and go."""
+        return {
+            "kind": "archive",
+            "asked": asked_grid(self.request),
+            "block": self.request.block,
+            "cell": self._blocks_a_cell * self.request.block,
+        }
+
+    @property
+    def _blocks_a_cell(self) -> int:
+        """Along one side."""
+        return max(1, self.request.cell // self.request.block)
+
+
+def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
+    """Read the archive, open headers, find or recall the grid, digest what is new, count the cost.
+
+    Raises:
+        InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
+    """
+    require_cluster(request.cluster)
+    require_a_bundle(request.bundle, flow="reprocess")
+    bundle = load_bundle(request.bundle)
+    where = outline(request)
+    found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=where)
+    opened = [(files, files.open()) for files in found]
+    root = RunDirectory(request.output)
+    grid = recorded_grid(root, request) or first_grid(opened, request)
+    here = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
+    left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
+    wanted = [band.name for band in bundle.bands]
+    cache = DigestCache(root.path / "digests.json")
+    for _, mosaic in here:
+        require_dtype(mosaic, bundle, request.bundle)
+        require_similar_resolution(mosaic, grid)
+    images = tuple(
+        _image(files, mosaic, grid, select_bands(mosaic, wanted, request.bands), request, cache)
+        for files, mosaic in here
+    )
+    try:
+        pairs = tuple(
+            Pair(earlier=images[pair.earlier], later=images[pair.later], told=images[pair.told])
+            for pair in pairs_of([image.day for image in images], request.pairing)
+        )
+    except PairingError as error:
+        hints = []
+        if left_out:
+            days = ", ".join(map(str, left_out))
+            another = "choose another with --bbox or --region, or begin with another date by --start"
+            hints.append(f"left out: {days} (no pixel on the grid: {another})")
+        if where is not None:
+            hints.append("items that do not touch the region do not count")
+        raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
+    compared = {image.name for pair in pairs for image in pair.images}
+    left_out |= {
+        image.day: f"in no pair by the rule {request.pairing}" for image in images if image.name not in compared
+    }
+    images = tuple(image for image in images if image.name in compared)
+    warnings: list[str] = [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
+    warnings += not_covered(grid, request)
+    compare_resolution(grid, bundle, warnings)
+    # pairs of the same season share no date with their neighbours
+    together = 2 * PAIRS_AT_ONCE if request.pairing == "same-season" else PAIRS_AT_ONCE + 1
+    plan = replace(plan_of(request, bundle, grid, dates=len(images)), dates_at_once=min(len(images), together))
+    job = ArchiveJob(
+        request=request,
+        bundle=bundle,
+        grid=grid,
+        images=images,
+        pairs=pairs,
+        left_out=left_out,
+        resampled=frozenset(image.name for image in images if needs_resampling(image.reader.mosaic, grid)),
+        plan=plan,
+        warnings=tuple(warnings),
+        cache=cache,
+    )
+    # the disk is another matter: what is there already needs no place
+    plan.require(free_disk=None, memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None)
+    root.refuse_another(job.identity)
+    return job
+
+
+def _image(
+    files: DatedFiles,
+    mosaic: Mosaic,
+    grid: GeoBox,
+    bands: tuple[int, ...],
+    request: ReprocessRequest,
+    cache: DigestCache,
+) -> DatedImage:
+    digest = cache.digest(mosaic)
+    facts = {"sha256": digest.sha256, "bands": list(bands), "resampling": request.resampling}
+    return DatedImage(
+        name=f"{files.day}-{_short(facts, 12)}",
+        files=files,
+        reader=GridReader(
+            mosaic=mosaic, grid=grid, bands=bands, resampling=request.resampling, region=request.grid.region
+        ),
+        digest=digest,
+    )
+
+
+def _short(facts: object, digits: int) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:digits]

@@ -1,0 +1,341 @@
+"""What is still to do of an archive, and why: read from its ledgers, told before anything is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+
+from flows.archive.directory import ArchiveDirectory
+from flows.archive.job import PAIRS_AT_ONCE, ArchiveJob, DatedImage, Pair, read_name
+from flows.run.quantities import volume
+from storage.places.publish import free_bytes
+from tiling.grid import Cell
+from tiling.ledger import Entry, Ledger
+from tiling.plan import RefusedPlanError
+from tiling.worker import SeriesTask
+
+PAIRS = "pairs"
+"""Fact of a task that failed: names of the pairs that it was to compute."""
+
+_BYTES_OF_A_RESULT = 3
+"""Of a pixel of a pair: in the store, in the COG and in its draft."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellWork:
+    """What is still to be computed in a cell.
+
+    Attributes:
+        to_read: (date, block index) of images that are not ingested yet or have been set back, halo included.
+        tasks: by name; each a block with the pairs that are missing of it.
+        quarantined: names of tasks that failed before and are not taken up again.
+    """
+
+    to_read: tuple[tuple[DatedImage, int], ...]
+    tasks: Mapping[str, SeriesTask]
+    quarantined: frozenset[str]
+
+    @property
+    def to_compute(self) -> list[SeriesTask]:
+        return [task for name, task in self.tasks.items() if name not in self.quarantined]
+
+    @property
+    def embeddings(self) -> int:
+        """Blocks embedded, counted by date."""
+        return sum(len(task.dates) for task in self.to_compute)
+
+
+def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger) -> CellWork:
+    """What the ledgers leave to do in a cell."""
+    digests = finished_pairs(inferred)
+    compared = {image.name: image for image in job.images}
+    # the cell's own blocks were read before their pairs were computed, unless they have been set back since
+    needed = {(name, index): image for index in cell.blocks for name, image in compared.items()}
+    failed_together = {} if job.request.retry_failed else _failed_together(inferred)
+    tasks: dict[str, SeriesTask] = {}
+    for index in cell.blocks:
+        block = job.blocks[index]
+        known = digests.get(block.name, {})
+        missing = {pair.name: pair for pair in job.pairs if pair.name not in known}
+        if not missing:
+            continue
+        halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
+        for image in (image for pair in missing.values() for image in pair.images):
+            needed |= dict.fromkeys(((image.name, other) for other in halo), image)
+        for names in failed_together.get(block.name, ()):
+            if names <= missing.keys():  # a new date neither takes them up again nor shares their fate
+                tasks |= _tasks(index, block.name, [missing.pop(pair.name) for pair in job.pairs if pair.name in names])
+        unread = {
+            name
+            for name, image in compared.items()
+            if any(ingested.state(read_name(image, job.blocks[other].name)) == "failed" for other in halo)
+        }
+        for is_lacking in (False, True):  # those of a date that could not be read are tasks of their own
+            group = [p for p in missing.values() if any(image.name in unread for image in p.images) is is_lacking]
+            tasks |= _tasks(index, block.name, group)
+    to_read = [
+        (image, index)
+        for (_, index), image in needed.items()
+        if ingested.state(read_name(image, job.blocks[index].name)) != "done"
+    ]
+    again = job.request.retry_failed
+    return CellWork(
+        to_read=tuple(to_read),
+        tasks=tasks,
+        quarantined=frozenset(name for name in tasks if not again and inferred.state(name) == "failed"),
+    )
+
+
+def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
+    """Block → the pairs of each of its tasks that failed."""
+    found: dict[str, list[set[str]]] = defaultdict(list)
+    for entry in ledger.entries("failed"):
+        found[entry.block.partition("/")[0]].append(set(entry.facts.get(PAIRS, ())))
+    return {block: [names for names in tasks if names] for block, tasks in found.items()}
+
+
+def _tasks(index: int, block: str, pairs: Sequence[Pair]) -> dict[str, SeriesTask]:
+    """By name: tasks of at most so many pairs of one block."""
+    parts = [_task(index, pairs[first : first + PAIRS_AT_ONCE]) for first in range(0, len(pairs), PAIRS_AT_ONCE)]
+    return {f"{block}/{_short(task.names)}": task for task in parts}
+
+
+def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
+    images = sorted({image.name for pair in pairs for image in pair.images})
+    return SeriesTask(
+        block=index,
+        dates=tuple(images),
+        pairs=tuple((images.index(pair.earlier.name), images.index(pair.later.name), pair.name) for pair in pairs),
+    )
+
+
+def finished_pairs(ledger: Ledger) -> dict[str, dict[str, str]]:
+    """Block → pair → digest of what is finished of a cell."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in ledger.entries("done"):
+        found[entry.block.partition("/")[0]] |= entry.facts["digests"]
+    return found
+
+
+def set_back_pairs(ledger: Ledger, pairs: Collection[str], *, blocks: Collection[str] | None, reason: str) -> None:
+    """Let blocks of some pairs count as not computed; of other pairs that the same task computed they stay.
+
+    Args:
+        ledger: of the stage infer of a cell.
+        blocks: None = all that are finished.
+    """
+    entries = []
+    for entry in ledger.entries("done"):
+        digests = entry.facts["digests"]
+        kept = {pair: digest for pair, digest in digests.items() if pair not in pairs}
+        if len(kept) < len(digests) and (blocks is None or entry.block.partition("/")[0] in blocks):
+            facts = {**entry.facts, "digests": kept} if kept else {"reason": reason}
+            entries.append(Entry(block=entry.block, state="done" if kept else "pending", facts=facts))
+    if entries:
+        ledger.append(entries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveWork:
+    """What is to be done of an archive, cell by cell.
+
+    Attributes:
+        unreadable: (name of the image, block index) that could not be read before and are not taken up again.
+    """
+
+    job: ArchiveJob
+    cells: Mapping[str, CellWork]
+    unreadable: frozenset[tuple[str, int]]
+
+    @cached_property
+    def reads(self) -> Counter[str]:
+        """Blocks to be read, by image; a block in the halo of several cells is read once."""
+        wanted = {(image.name, index) for work in self.cells.values() for image, index in work.to_read}
+        return Counter(name for name, _ in wanted - self.unreadable)
+
+    @cached_property
+    def computes(self) -> Counter[str]:
+        """Blocks to be computed, by pair."""
+        tasks = (task for work in self.cells.values() for task in work.to_compute)
+        return Counter(name for task in tasks for name in task.names)
+
+    @cached_property
+    def begun(self) -> frozenset[str]:
+        """Pairs with blocks to be computed that have finished ones already."""
+        return frozenset(self.computes) - self.fresh
+
+    @cached_property
+    def fresh(self) -> frozenset[str]:
+        """Pairs without a finished block."""
+        missing = Counter(name for work in self.cells.values() for task in work.tasks.values() for name in task.names)
+        return frozenset(name for name, count in missing.items() if count == len(self.job.blocks))
+
+    @cached_property
+    def quarantined(self) -> Counter[str]:
+        """Blocks that failed before and are left out, by pair."""
+        return Counter(
+            name
+            for work in self.cells.values()
+            for quarantined in work.quarantined
+            for name in work.tasks[quarantined].names
+        )
+
+    @property
+    def embeddings(self) -> int:
+        """Blocks embedded, counted by date."""
+        return sum(work.embeddings for work in self.cells.values())
+
+    @property
+    def _bytes_in(self) -> int:
+        pixels = self.job.blocks.size**2
+        return self.reads.total() * pixels * (len(self.job.bundle.bands) * self.job.plan.itemsize + 1)
+
+    @property
+    def _bytes_out(self) -> int:
+        return self.computes.total() * self.job.blocks.size**2
+
+    def require_disk(self) -> None:
+        """Refuse what does not fit on the disk; raises RefusedPlanError with both numbers."""
+        output = self.job.request.output.resolve()
+        free = free_bytes(output)
+        # blocks at the edge of the region are smaller than this takes them for
+        needed = min(self._bytes_in, self.job.plan.bytes_in) + _BYTES_OF_A_RESULT * min(
+            self._bytes_out, len(self.job.pairs) * self.job.plan.pixels
+        )
+        if needed > free:
+            raise RefusedPlanError(
+                f"{output} may need another {needed / 1e9:.1f} GB ({self.reads.total():,} blocks of imagery, "
+                f"{self.computes.total():,} of probability), but only {free / 1e9:.1f} GB are free there: choose "
+                "another --output, a smaller region, fewer dates or a coarser resolution"
+            )
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan as (what, how much) lines for a person."""
+        job, grid = self.job, self.job.grid
+        lines = [
+            ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
+            *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
+            *(("no more", f"{day}: read before, not among the dates now; it is kept") for day in self._gone()),
+            ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
+            (
+                "grid",
+                f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
+            ),
+            (
+                "resampled",
+                ", ".join(str(image.day) for image in job.images if image.name in job.resampled)
+                or "nothing, the grids agree",
+            ),
+            (
+                "cells",
+                f"{len(job.cells):,} of at most {max(cell.box.width for cell in job.cells):,} px, "
+                f"{_blocks(len(job.blocks))} in all",
+            ),
+            ("version", f"{job.version}: {self._why_version()}"),
+            *(("read", f"{image.day}: {self._why_read(image)}") for image in job.images),
+            *(("compare", f"{pair.earlier.day} → {pair.later.day}: {self._why_computed(pair)}") for pair in job.pairs),
+            (
+                "reads",
+                f"{_blocks(self.reads.total())} of imagery, at most {volume(self._bytes_in)} uncompressed",
+            ),
+            (
+                "computes",
+                f"{_blocks(self.computes.total())} of probability, at most {volume(self._bytes_out)} "
+                f"uncompressed; {_blocks(self.embeddings)} embedded, of all dates together",
+            ),
+        ]
+        seconds = self.expected_seconds
+        if seconds is not None:
+            lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
+        elif job.request.cluster.kind != "local":
+            lines.append(("time", "not known before it runs: nothing is measured on the cluster's devices"))
+        return lines
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """Of the infer stages; None without a calibration."""
+        plan = self.job.plan
+        if plan.seconds_per_window is None:
+            return None
+        windows = plan.windows_computed / len(plan.blocks)
+        return windows * self.embeddings * plan.seconds_per_window / (plan.workers * plan.lanes)
+
+    @cached_property
+    def _directory(self) -> ArchiveDirectory:
+        return ArchiveDirectory(self.job)
+
+    def _names(self, folder: str, start: str) -> list[str]:
+        """Stores that there are, of the version or of the images."""
+        place = self._directory.root.path if folder == "images" else self._directory.version.path
+        return sorted(store.stem for store in (place / folder).glob(f"{start}*.zarr"))
+
+    def _gone(self) -> list[str]:
+        """Days that an earlier run has read and that the archive, or the request, has no more."""
+        return sorted({name[:10] for name in self._names("images", "")} - {str(image.day) for image in self.job.images})
+
+    def _why_version(self) -> str:
+        if self._directory.version.describe() is not None:
+            return "there already"
+        others = sorted(path.name for path in self._directory.version.path.parent.glob("*"))
+        return f"new, of another bundle or other parameters than {', '.join(others)}" if others else "new"
+
+    def _why_read(self, image: DatedImage) -> str:
+        wanted = self.reads[image.name]
+        if not wanted:
+            return "there already"
+        others = [name for name in self._names("images", f"{image.day}-") if name != image.name]
+        if self._directory.image_store(image).path.exists():
+            why = f"of {len(self.job.blocks):,}, the others were read before"
+        elif others:
+            why = "its files changed, or how they are read (bands, resampling)"
+        else:
+            why = "new"
+        return f"{_blocks(wanted)}, {why}"
+
+    def _why_computed(self, pair: Pair) -> str:
+        wanted, quarantined = self.computes[pair.name], self.quarantined[pair.name]
+        left_out = f"{_blocks(quarantined)} quarantined, left out without --retry-failed" if quarantined else ""
+        if not wanted:
+            return left_out or "there already"
+        if self._directory.version.describe() is None:
+            why = "the version is new"
+        elif self._directory.pair_store(pair).path.exists():
+            why = f"of {len(self.job.blocks):,}, the others are finished"
+        elif self._names("pairs", f"{pair.earlier.day}_{pair.later.day}-"):
+            why = "an image of it changed"
+        else:
+            why = "a new pair"
+        return "; ".join(filter(None, (f"{_blocks(wanted)}, {why}", left_out)))
+
+
+def work_of(job: ArchiveJob) -> ArchiveWork:
+    """What the ledgers leave to do; reads them, changes nothing."""
+    directory = ArchiveDirectory(job)
+    ingested = directory.root.ledger("ingest")
+    cells = {
+        cell.name: cell_work(job, cell, ingested=ingested, inferred=directory.cell(cell).ledger("infer"))
+        for cell in job.cells
+    }
+    return ArchiveWork(
+        job=job,
+        cells=cells,
+        unreadable=frozenset(
+            (image.name, index)
+            for work in cells.values()
+            for image, index in work.to_read
+            if not job.request.retry_failed and ingested.state(read_name(image, job.blocks[index].name)) == "failed"
+        ),
+    )
+
+
+def _blocks(count: int) -> str:
+    return f"{count:,} block" + ("" if count == 1 else "s")
+
+
+def _short(names: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(names), sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,338 @@
+"""What a comparison is asked for, and what must be trained for it: variants of methods, each with a few seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from dasnet.baselines.methods import UNTRAINED
+from dasnet.networks.dasnet import BackboneName
+from dasnet.networks.methods import PEERS
+from dasnet.training.augment import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
+from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
+from flows.run.fields import ClusterConfig, Frozen, LocalDirectory
+from flows.training.request import TrainRequest
+
+TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins"]
+
+_DASNET: dict[str, dict[str, Any]] = {
+    "dasnet": {},
+    "siam-conv": {"attention": "none"},
+    "dasnet-resnet50": {"backbone": "resnet50", "head_channels": 512},  # a quarter of the features', as in the paper
+    "dasnet-vgg16": {"backbone": "vgg16", "head_channels": 128},
+    "dasnet-mobilenet": {"backbone": "mobilenet_v3"},
+    "dasnet-decoder": {"decoder": "full"},
+}
+CHOICES = (*_DASNET, *PEERS, *UNTRAINED)
+"""Names of all that can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        name: of the row.
+        method: a network's name, or that of a method without training.
+        changes: of the recipe, what makes the variant.
+    """
+
+    name: str
+    method: str
+    changes: Mapping[str, Any]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has weights."""
+        return self.method not in UNTRAINED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the paper, for other data.
+
+    Attributes:
+        title: what it shows; `paper`: which of the paper's it repeats.
+    """
+
+    title: str
+    paper: str
+    variants: tuple[Variant, ...]
+
+
+def _all_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """All of them, the later over the earlier; strengths of augmentation one by one."""
+    both = {name: value for one in changes for name, value in one.items()}
+    strengths = [one["augmentation"] for one in changes if isinstance(one.get("augmentation"), dict)]
+    if strengths and isinstance(both["augmentation"], dict):
+        both["augmentation"] = {name: value for one in strengths for name, value in one.items()}
+    return both
+
+
+def _variants(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
+    return tuple(Variant(name=name, method="dasnet", changes=changes) for name, changes in rows.items())
+
+
+_CONTRASTIVE: dict[str, Any] = {"loss": "contrastive", "distance": "l2"}
+_COSINE: dict[str, Any] = {"loss": "wdmc", "distance": "cosine", "class_weights": "normalised"}
+_WDMC: dict[str, Any] = {"loss": "wdmc", "distance": "l2", "class_weights": "normalised"}
+_AIDS: dict[str, dict[str, Any]] = {
+    "pseudo-changes": {"augmentation": {name: getattr(PSEUDO_CHANGES, name) for name in PSEUDO_CHANGE_FIELDS}},
+    "averaged weights": {"ema": 0.99},
+    "balanced samples": {"balance": 0.7},
+}
+_WITHOUT: dict[str, dict[str, Any]] = {
+    "pseudo-changes": {"augmentation": dict.fromkeys(PSEUDO_CHANGE_FIELDS, 0.0)},
+    "averaged weights": {"ema": 0.0},
+    "balanced samples": {"balance": 0.0},
+}
+_MARGINS_UNCHANGED, _MARGINS_CHANGED = (0.1, 0.3, 0.5), (1.4, 1.8, 2.2)
+
+ABLATIONS: dict[TableName, Table] = {
+    "losses": Table(
+        title="Losses and distances; WDMC weighs classes by 1/P, scaled to add up to 2",
+        paper="Table III",
+        variants=_variants(
+            {
+                f"{name}, {what}": {**attention, **changes}
+                for name, attention in (("Siam-Conv", {"attention": "none"}), ("DASNet", {"attention": "both"}))
+                for what, changes in (
+                    ("contrastive, L2", _CONTRASTIVE),
+                    ("WDMC, cosine", _COSINE),
+                    ("WDMC, L2", _WDMC),
+                )
+            }
+            | {
+                "DASNet, double margin without class weights, L2": {
+                    **_WDMC,
+                    "attention": "both",
+                    "class_weights": "none",
+                }
+            }
+        ),
+    ),
+    "attention": Table(
+        title="Attention",
+        paper="Table IV",
+        variants=_variants({name: {"attention": name} for name in ("none", "spatial", "channel", "both")}),
+    ),
+    "lambda": Table(
+        title="Weights λ of the spatial, the channel and the fused distance",
+        paper="Table II",
+        variants=_variants(
+            {
+                ", ".join(f"{weight:g}" for weight in weights): {"supervision": weights}
+                for weights in ((0.0, 0.0, 1.0), (0.25, 0.25, 0.5), (1.0, 1.0, 1.0))
+            }
+        ),
+    ),
+    "decoder": Table(
+        title="Resolution that a decoder brings the embedding to, and distance",
+        paper="not in the paper",
+        variants=_variants(
+            {
+                f"{decoder}, {name}": {"decoder": decoder, "distance": distance}
+                for decoder in ("none", "half", "full")
+                for name, distance in (("L2", "l2"), ("cosine", "cosine"))
+            }
+        ),
+    ),
+    "training": Table(
+        title="Training with pseudo-changes, averaged weights, and samples with a change drawn more often",
+        paper="not in the paper",
+        variants=_variants(
+            {"all three": _all_of(*_AIDS.values())}
+            | {f"without {name}": _all_of(*({**_AIDS, name: _WITHOUT[name]}).values()) for name in _AIDS}
+            | {"none": _all_of(*_WITHOUT.values())}
+        ),
+    ),
+    "margins": Table(
+        title="Margins m1 of unchanged and m2 of changed pixels",
+        paper="Figure 7",
+        variants=_variants(
+            {
+                f"m1 {low:g}, m2 {high:g}": {"margin_unchanged": low, "margin_changed": high}
+                for low in _MARGINS_UNCHANGED
+                for high in _MARGINS_CHANGED
+            }
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training of a comparison; tables that hold the same recipe share it.
+
+    Attributes:
+        request: of the flow `train`.
+    """
+
+    request: TrainRequest
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """With all changes."""
+        return self.request.effective
+
+    @property
+    def key(self) -> str:
+        """Name of its directory."""
+        return self.request.output.name
+
+
+class CompareRequest(Frozen):
+    """A dataset in; tables, curves and pictures of methods on it out."""
+
+    dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
+    output: Annotated[
+        LocalDirectory,
+        Field(description="Directory of the comparison: new, or of the same dataset; it keeps its trainings."),
+    ]
+    methods: Annotated[tuple[str, ...], Field(min_length=1, description=f"Which methods: {', '.join(CHOICES)}.")] = (
+        "dasnet",
+        "siam-conv",
+        *PEERS,
+        *UNTRAINED,
+    )
+    tables: Annotated[
+        tuple[TableName, ...],
+        Field(
+            min_length=1,
+            description="methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
+            "training, margins (Figure 7).",
+        ),
+    ] = ("methods",)
+    seeds: Annotated[int, Field(ge=1, le=100, description="Trainings of each, from seed 0 on.")] = 3
+    recipe: Annotated[RecipeName, Field(description="Of DASNet and its variants; every other method has its own.")] = (
+        "cpu_small"
+    )
+    changes: Annotated[
+        dict[str, Any],
+        Field(description="Settings that differ from the recipes, for all methods; or by method: {dasnet: {…}}."),
+    ] = Field(default_factory=dict)
+    backbone_weights: Annotated[
+        dict[BackboneName, Path],
+        Field(description="Weights that DASNet's backbones start from, by the backbone's name; others: random ones."),
+    ] = Field(default_factory=dict)
+    robustness: Annotated[
+        bool, Field(description="Also F1 against the strength of pseudo-changes, of each row of the first table.")
+    ] = False
+    peak: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Highest value of the images, for robustness; 0: the recipes', or their type's, of float32 1.",
+        ),
+    ] = 0.0
+    cluster: Annotated[
+        ClusterConfig,
+        Field(description="Each worker trains one network at a time."),
+    ] = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> CompareRequest:
+        for name in self.methods:
+            if name not in CHOICES:
+                raise ValueError(f"no method is called {name!r}: there are {', '.join(CHOICES)}")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"each method once, not {', '.join(self.methods)}")
+        if "methods" not in self.tables and self.methods != type(self).model_fields["methods"].default:
+            raise ValueError(
+                f"the table methods, whose rows {', '.join(self.methods)} would be, is not asked for, but "
+                f"{', '.join(self.tables)}: add it to the tables, or leave methods out"
+            )
+        if RECIPES[self.recipe]().method != "dasnet":
+            raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
+        trainings = [one for variant in self.variants for one in self.trainings(variant)]  # refuses what does not fit
+        backbones = {one.recipe.backbone for one in trainings if one.recipe.method == "dasnet"}
+        if idle := set(self.backbone_weights) - backbones:
+            raise ValueError(
+                f"weights are given for {', '.join(sorted(idle))}, but no network of this comparison has that backbone"
+            )
+        return self
+
+    @cached_property
+    def contents(self) -> dict[TableName, Table]:
+        """The tables that were asked for, in order."""
+        found: dict[TableName, Table] = {}
+        for name in self.tables:
+            if name == "methods":
+                variants = tuple(
+                    Variant(
+                        name=method, method="dasnet" if method in _DASNET else method, changes=_DASNET.get(method, {})
+                    )
+                    for method in self.methods
+                )
+                found[name] = Table(title="Methods", paper="Tables V and VI", variants=variants)
+            else:
+                found[name] = ABLATIONS[name]
+        return found
+
+    @property
+    def variants(self) -> list[Variant]:
+        """All rows of all tables."""
+        return [variant for table in self.contents.values() for variant in table.variants]
+
+    @cached_property
+    def _weights(self) -> dict[str, str]:
+        """SHA-256 of the files that backbones start from."""
+        try:
+            return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.backbone_weights.items()}
+        except OSError as error:
+            raise ValueError(f"weights of a backbone cannot be read: {error}") from error
+
+    def trainings(self, variant: Variant) -> list[Training]:
+        """Its trainings, one a seed; none for a method without training.
+
+        Raises:
+            ValueError: settings that do not fit the method, or a backbone's weights that cannot be read.
+        """
+        if not variant.is_trained:
+            return []
+        recipe = self.recipe if variant.method == "dasnet" else recipe_of_method(variant.method)
+        changes = _all_of(self._settings(variant.method), variant.changes)
+        if "seed" in changes:
+            raise ValueError("a comparison has seeds 0, 1, …: leave seed out, and say how many by --seeds")
+        trainings = []
+        for seed in range(self.seeds):
+            request = {
+                "dataset": self.dataset,
+                "recipe": recipe,
+                "changes": {**changes, "seed": seed},
+                "figures": False,
+            }
+            try:
+                drafted = TrainRequest.model_validate({**request, "output": self.output})
+            except ValidationError as error:
+                wrong = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+                raise ValueError(
+                    f"{variant.name}: {wrong}. A setting of one method alone is written with its name, for example "
+                    f"--set {variant.method}.epochs=5"
+                ) from error
+            facts = drafted.effective.identity()
+            update: dict[str, Any] = {}
+            if variant.method == "dasnet" and (backbone := drafted.effective.backbone) in self.backbone_weights:
+                facts["backbone_weights"] = self._weights[backbone]
+                update["backbone_weights"] = self.backbone_weights[backbone]
+            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+            key = f"{variant.method}-seed{seed}-{digest[:10]}"
+            update["output"] = self.output / "trainings" / key
+            trainings.append(Training(request=drafted.model_copy(update=update)))
+        return trainings
+
+    def _settings(self, method: str) -> dict[str, Any]:
+        """Those for all methods, and over them those for this one."""
+        scopes = ("dasnet", *PEERS)
+        common = {name: value for name, value in self.changes.items() if name not in scopes}
+        own = self.changes.get(method, {})
+        if not isinstance(own, dict):
+            raise ValueError(f"settings of {method} are given by name, as {method}.epochs=5, not as {own!r}")
+        return _all_of(common, own)

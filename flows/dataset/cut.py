@@ -1,0 +1,164 @@
+"""prepare-dataset, cut: where the windows of every scene lie, and their samples, read and written shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from flows.cluster.stage import run_stage
+from flows.dataset.directory import PICTURE_PX, DatasetDirectory, SceneShelf, opening_of, raise_failed
+from flows.dataset.request import PrepareRequest
+from flows.dataset.survey import Survey
+from flows.run.reporting import current_reporter
+from storage.datasets.cut import Cutout, cut_samples
+from storage.datasets.scenes import SceneFiles, open_scene
+from storage.datasets.store import SPLITS, DatasetStore, create_dataset
+from storage.errors import InputError
+from storage.imagery.grids import grid_facts, metres_a_pixel
+from tiling.zones import Zone, cells, columns, dealt, whole, windows_of
+
+_HEADERS_OPENED = 1000
+_FEW_PLACES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutTool:
+    """On a worker: cuts the samples of one shard and writes it."""
+
+    store: DatasetStore
+    shelf: SceneShelf
+    coding: Literal["0/1", "0/255"]
+    max_nodata: float
+
+    def __call__(self, item: tuple[int, tuple[Cutout, ...]]) -> Mapping[str, Any]:
+        first, cutouts = item
+        scenes = {index: self.shelf[index] for index in {cutout.scene for cutout in cutouts}}
+        digest, facts = cut_samples(
+            self.store, scenes, cutouts, first=first, coding=self.coding, max_nodata=self.max_nodata
+        )
+        return {"digest": digest, "samples": [fact.to_json() for fact in facts]}
+
+
+def make_cut_tool(
+    store: DatasetStore,
+    files: list[SceneFiles],
+    opening: Mapping[str, Any],
+    coding: Literal["0/1", "0/255"],
+    max_nodata: float,
+) -> CutTool:
+    return CutTool(store=store, shelf=SceneShelf(files, opening), coding=coding, max_nodata=max_nodata)
+
+
+def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tuple[int, int]]) -> list[Cutout]:
+    """Every window of every scene, with its split.
+
+    Raises:
+        InputError: too few scenes or cells to split them so.
+    """
+    strides = dict.fromkeys(SPLITS, request.window) | {"train": request.stride or request.window}
+    shares = dict(zip(SPLITS, request.shares, strict=True))
+    kind = request.split
+    if kind == "auto":
+        if all(scene.split is not None for scene in scenes):
+            kind = "published"
+        else:
+            few = len({scene.place or scene.name for scene in scenes}) < _FEW_PLACES
+            kind = "blocks" if few or max(h * w for h, w in shapes) > PICTURE_PX else "pictures"
+    try:
+        named: dict[str, str] = {}
+        if kind == "pictures":
+            places = list(dict.fromkeys(scene.place or scene.name for scene in scenes))
+            area = dict.fromkeys(places, 0)
+            for scene, (height, width) in zip(scenes, shapes, strict=True):
+                area[scene.place or scene.name] += height * width
+            named = dict(zip(places, dealt(list(area.values()), seed=request.seed, shares=shares), strict=True))
+        cutouts = []
+        for index, (scene, (height, width)) in enumerate(zip(scenes, shapes, strict=True)):
+            zones: list[Zone]
+            if kind == "published":
+                zones = whole(height, width, scene.split or "train")
+            elif kind == "pictures":
+                zones = whole(height, width, named[scene.place or scene.name])
+            elif request.columns is not None:
+                zones = columns(height, width, first=request.columns[0], second=request.columns[1])
+            else:
+                zones = cells(height, width, side=request.cell * request.window, seed=request.seed, shares=shares)
+            cutouts += [
+                Cutout(
+                    scene=index,
+                    row=found.window.y0,
+                    col=found.window.x0,
+                    height=found.inside.height,
+                    width=found.inside.width,
+                    split=found.split,
+                )
+                for zone in zones
+                for found in windows_of(zone, window=request.window, stride=strides[zone.split])
+            ]
+    except ValueError as error:
+        raise InputError(f"split {kind!r}: {error}") from error
+    return cutouts
+
+
+def cut(
+    request: PrepareRequest,
+    scenes: list[SceneFiles],
+    found: Survey,
+    cutouts: list[Cutout],
+    directory: DatasetDirectory,
+    cluster: Any,
+) -> None:
+    """Read and write every shard of samples."""
+    store, ledger = directory.partial, directory.ledger("cut")
+    if not store.exists():
+        create_dataset(
+            store,
+            sources=[scenes[cutout.scene].name for cutout in cutouts],
+            rows=[cutout.row for cutout in cutouts],
+            cols=[cutout.col for cutout in cutouts],
+            window=request.window,
+            bands=request.band_names or found.bands,
+            dtype=found.dtype,
+            shard=request.shard,
+            attrs=_georeferencing(request, scenes, found),
+        )
+    shards = [(first, tuple(cutouts[first : first + request.shard])) for first in range(0, len(cutouts), request.shard)]
+    if request.retry_failed:
+        ledger.forget_failed("--retry-failed")
+    result = run_stage(
+        "cut",
+        cluster=cluster,
+        make_tool=lambda layout: partial(
+            make_cut_tool, DatasetStore(store), scenes, opening_of(request), found.coding, request.max_nodata
+        ),
+        items=((f"{first:08d}", (first, part)) for first, part in shards),
+        total=len(shards),
+        ledger=ledger,
+        in_flight=request.cluster.in_flight,
+        retries=request.retries,
+        reporter=current_reporter(),
+    )
+    directory.add_seconds("cut", result.seconds)
+    rate = f", {result.computed * request.shard / result.seconds:.0f} samples/s" if result.computed else ""
+    current_reporter().end(f"{len(cutouts):,} windows of {request.window} px{rate}")
+    raise_failed(result, directory)
+
+
+def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], found: Survey) -> dict[str, Any]:
+    """Grid of each scene that has one, so that a sample's place on Earth can be told, and the size of its pixels."""
+    grids, sizes = {}, []
+    for scene, (height, width) in zip(scenes, found.shapes, strict=True):
+        if height * width <= PICTURE_PX and len(scenes) > _HEADERS_OPENED:
+            continue
+        grid = open_scene(scene, **opening_of(request)).grid
+        if grid.crs is None:
+            continue
+        grids[scene.name] = {**grid_facts(grid), "shape": [height, width]}
+        if grid.crs.geographic or grid.crs.projected:
+            sizes.append(metres_a_pixel(grid))
+    resolution = float(f"{np.median(sizes):.3g}") if sizes else request.resolution
+    return {"scenes": grids, "resolution": resolution}

@@ -1,0 +1,166 @@
+"""What a person should see of a dataset before training on it: counts, pictures, and what looks wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
+from storage.datasets.cut import SampleFacts, near_duplicates
+from storage.datasets.store import SPLITS, DatasetStore
+from storage.pages.contact_sheet import Panel, contact_sheet
+from storage.pages.page import Page, Section, write_page
+from storage.places.publish import publish
+
+_PANELS = 24
+_LISTED = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary:
+    """What came of preparing a dataset.
+
+    Attributes:
+        counts: samples and labelled pixels of each split.
+        left_out: samples with too much nodata.
+        suspicious: (what, samples it was seen in, an example) for each suspicion.
+        window: side of a sample, pixels.
+    """
+
+    store: Path
+    report: Path
+    contact_sheet: Path
+    counts: Mapping[str, tuple[int, ClassFrequency]]
+    left_out: int
+    suspicious: Sequence[tuple[str, int, str]]
+    window: int
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        lines = [
+            (name, f"{samples:,} samples, {found.share_changed:.2%} of the pixels changed")
+            for name, (samples, found) in self.counts.items()
+        ]
+        lines.append(("left out", f"{self.left_out:,} windows with too much nodata"))
+        lines += [
+            ("suspicious", f"{count:,} {what}, for example {example}") for what, count, example in self.suspicious
+        ]
+        return [*lines, ("dataset", str(self.store)), ("report", str(self.report))]
+
+
+def write_dataset_report(
+    folder: Path,
+    store: DatasetStore,
+    facts: Sequence[SampleFacts],
+    *,
+    counts: Mapping[str, tuple[int, ClassFrequency]],
+    names: Sequence[str],
+) -> DatasetSummary:
+    """Write ``contact_sheet.png`` and ``report.html`` into `folder`.
+
+    Args:
+        facts: of every sample of the store.
+        counts: samples and pixels of each split.
+        names: of the scenes.
+    """
+    suspicious = find_suspicious(store, facts)
+    sheet = folder / "contact_sheet.png"
+    with publish(sheet) as draft:
+        draft.write_bytes(contact_sheet(_chosen(store, facts), bands=store.bands))
+    left_out = sum(not fact.kept for fact in facts)
+    kept = len(facts) - left_out
+    total = sum((found for _, found in counts.values()), ClassFrequency(changed=0, unchanged=0))
+    summary = DatasetSummary(
+        store=store.path,
+        report=folder / "report.html",
+        contact_sheet=sheet,
+        counts=counts,
+        left_out=left_out,
+        suspicious=[(what, len(found), found[0]) for what, found in suspicious.items() if found],
+        window=store.window,
+    )
+    sections = [
+        Section(
+            heading="Labelled pixels by class (Table I)",
+            header=TABLE_HEADER,
+            rows=table_one(counts),
+        ),
+        Section(heading="Samples", pictures=[(sheet.read_bytes(), "Before, after and label: yellow = changed")]),
+    ]
+    sections += [
+        Section(
+            heading=f"Suspicious: {what} ({len(found):,})",
+            header=("sample",),
+            rows=[[name] for name in found[:_LISTED]] + ([["…"]] if len(found) > _LISTED else []),
+        )
+        for what, found in suspicious.items()
+        if found
+    ]
+    write_page(
+        summary.report,
+        Page(
+            title=folder.resolve().name,
+            subtitle=f"{len(names):,} scenes; bands {', '.join(store.bands)}, {store.dtype}; SHA-256 {store.digest}",
+            cards=[
+                ("samples", f"{kept:,}", f"of {store.window} × {store.window} px"),
+                ("changed", f"{total.share_changed:.2%}", "of the labelled pixels"),
+                ("left out", f"{left_out:,}", "windows with too much nodata"),
+                ("suspicious", f"{sum(len(found) for found in suspicious.values()):,}", "see below"),
+            ],
+            warnings=[f"{len(found):,} {what}" for what, found in suspicious.items() if found],
+            sections=sections,
+        ),
+    )
+    return summary
+
+
+def find_suspicious(store: DatasetStore, facts: Sequence[SampleFacts]) -> dict[str, list[str]]:
+    """Samples that look wrong, by what is wrong with them."""
+    names, positions = store.sources, store.positions()
+
+    def name(index: int) -> str:
+        return f"{names[index]} at row {positions[index][0]}, column {positions[index][1]}"
+
+    kept = [index for index, fact in enumerate(facts) if fact.kept]
+    twins = near_duplicates([fact.hashes for fact in facts], store.splits.tolist())
+    return {
+        "samples all of whose labelled pixels are changed": [
+            name(i) for i in kept if facts[i].changed and not facts[i].unchanged
+        ],
+        "samples whose two dates are the same picture": [name(i) for i in kept if facts[i].same],
+        "near-duplicates across splits": [
+            f"{SPLITS[store.splits[one]]}: {name(one)} and {SPLITS[store.splits[other]]}: {name(other)}"
+            for one, other in twins
+        ],
+    }
+
+
+def _chosen(store: DatasetStore, facts: Sequence[SampleFacts]) -> list[Panel]:
+    """Samples of all splits, most of them with a change in them."""
+    order = random.Random(0)
+    panels = []
+    for number, split in enumerate(SPLITS):
+        kept = np.flatnonzero(store.splits == number).tolist()
+        changed = [i for i in kept if facts[i].changed]
+        still = [i for i in kept if not facts[i].changed]
+        wanted = _PANELS // 2 if split == "train" else _PANELS // 4
+        order.shuffle(changed)
+        order.shuffle(still)
+        share = max(wanted - 2, 1)
+        for index in (changed[:share] + still)[:wanted] or kept[:wanted]:
+            samples = store.read([index])
+            panels.append(
+                Panel(
+                    before=samples.before[0],
+                    after=samples.after[0],
+                    valid=samples.valid[0],
+                    label=samples.label[0],
+                    caption=f"{split}: {store.sources[index]}, row {store.positions()[index][0]}, "
+                    f"column {store.positions()[index][1]}, {facts[index].changed / store.window**2:.1%} changed",
+                )
+            )
+    return panels

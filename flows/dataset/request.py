@@ -1,0 +1,104 @@
+"""What a user asks of the dataset flows, checked alike for the command line and the Prefect form."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from flows.run.fields import ClusterConfig, Frozen, LocalDirectory, MosaicSpec
+
+
+class PrepareRequest(Frozen):
+    """Labelled imagery in, one dataset store out."""
+
+    source: Annotated[
+        Path | None,
+        Field(
+            description="Folder of a dataset (train/val/test with A, B, label; A/B/label with list/*.txt; OSCD) or a "
+            ".csv table of scenes; empty for one pair of mosaics, given below."
+        ),
+    ] = None
+    before: Annotated[MosaicSpec | None, Field(description="Mosaic of the first date.")] = None
+    after: Annotated[MosaicSpec | None, Field(description="Mosaic of the second date.")] = None
+    label: Annotated[Path | None, Field(description="What changed: a raster or polygons.")] = None
+    label_before: Annotated[Path | None, Field(description="Or a mask of the first date …")] = None
+    label_after: Annotated[Path | None, Field(description="… and one of the second: changed is what differs.")] = None
+    output: Annotated[
+        LocalDirectory, Field(description="Dataset directory: new, or of the same dataset, which then goes on.")
+    ]
+    window: Annotated[int, Field(ge=32, le=2048, multiple_of=8, description="Side of a sample, in pixels.")] = 256
+    stride: Annotated[
+        int | None,
+        Field(
+            ge=8,
+            description="Pixels from one training window to the next; empty: they do not overlap. Those of validation "
+            "and test never do: a pixel counts once.",
+        ),
+    ] = None
+    bands: Annotated[list[int] | None, Field(description="Band numbers (from 1) to keep; empty: all.")] = None
+    band_names: Annotated[
+        list[str] | None, Field(description="Names of the bands kept, for example red, green, blue; empty: the files'.")
+    ] = None
+    resolution: Annotated[
+        float | None, Field(gt=0, description="Ground size of a pixel in metres, where the files do not tell.")
+    ] = None
+    grid_resolution: Annotated[
+        float | None,
+        Field(gt=0, description="Resample mosaics to this pixel size (units of their CRS); empty: the first date's."),
+    ] = None
+    split: Annotated[
+        str,
+        Field(
+            description="`published`; `blocks`: cells of several windows, dealt out at random; `pictures`: whole "
+            "scenes, dealt out at random; `columns:0.6,0.7`: three strips from left to right; `auto`: published where "
+            "it is, else pictures, or blocks where scenes are large or few.",
+            pattern=r"^(auto|published|blocks|pictures|columns:0?\.\d+,0?\.\d+)$",
+        ),
+    ] = "auto"
+    shares: Annotated[
+        tuple[float, float, float], Field(description="Train, val and test, in any unit, where they are dealt out.")
+    ] = (8.0, 1.0, 1.0)
+    cell: Annotated[int, Field(ge=1, description="Side of a cell of the split `blocks`, in windows.")] = 4
+    seed: Annotated[int, Field(ge=0, description="Of the split.")] = 0
+    max_nodata: Annotated[
+        float, Field(ge=0, lt=1, description="Samples with a larger share of unknown pixels are left out.")
+    ] = 0.5
+    shard: Annotated[int, Field(ge=1, le=4096, description="Samples in one shard: one task, one file.")] = 64
+    retries: Annotated[int, Field(ge=0, le=10, description="Further attempts at a shard that failed.")] = 2
+    retry_failed: Annotated[bool, Field(description="Take up the shards that an earlier run quarantined.")] = False
+    cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("shares")
+    @classmethod
+    def _shares(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(shares) < 0 or shares[0] <= 0:
+            raise ValueError(f"shares {shares} must not be negative, and training needs one")
+        return shares
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PrepareRequest:
+        mosaics = [name for name in ("before", "after") if getattr(self, name) is not None]
+        labels = [name for name in ("label", "label_before", "label_after") if getattr(self, name) is not None]
+        if self.source is not None and (mosaics or labels):
+            raise ValueError(f"give a folder or table ({self.source}), or a pair of mosaics, not both")
+        if self.source is None and (len(mosaics) < 2 or not labels):
+            raise ValueError("a pair of mosaics needs before, after, and label (or label_before and label_after)")
+        if self.stride is not None and self.stride > self.window:
+            raise ValueError(f"stride {self.stride} px leaves gaps between windows of {self.window} px")
+        return self
+
+    @property
+    def columns(self) -> tuple[float, float] | None:
+        """The two shares of the split `columns`."""
+        found = re.fullmatch(r"columns:([\d.]+),([\d.]+)", self.split)
+        return (float(found[1]), float(found[2])) if found else None
+
+
+class WeightsRequest(Frozen):
+    """Class frequencies and weights of a dataset."""
+
+    dataset: Annotated[Path, Field(description="Dataset directory.")]
+    cluster: ClusterConfig = ClusterConfig()

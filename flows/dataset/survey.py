@@ -1,0 +1,172 @@
+"""prepare-dataset, survey: every scene is opened and its label read: what they share, and how change is coded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.cluster.stage import run_stage
+from flows.dataset.directory import PICTURE_PX, DatasetDirectory, SceneShelf, opening_of, raise_failed
+from flows.dataset.request import PrepareRequest
+from flows.run.reporting import current_reporter
+from storage.datasets.label_values import coding_of, common_coding
+from storage.datasets.scenes import Scene, SceneFiles, open_scene
+from storage.errors import InputError
+from tiling.ledger import Ledger
+
+_SURVEYED_PX = 8 * 2**20
+"""Pixels of labels in one item of the survey: small scenes together, a large one in strips. Counting their values takes
+some twenty bytes of memory a pixel."""
+_LISTED = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """An item of the survey: rows of one large scene, or several small scenes as a whole (`rows` is None then)."""
+
+    scenes: tuple[int, ...]
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyTool:
+    """On a worker: opens scenes, counts the values of their labels. What is wrong with one is a fact, not a failure."""
+
+    shelf: SceneShelf
+
+    def __call__(self, item: Strip) -> Mapping[str, Any]:
+        found = {}
+        for index in item.scenes:
+            try:
+                scene = self.shelf[index]
+                rows = slice(*item.rows) if item.rows else slice(0, scene.height)
+                histograms = scene.label_histograms(rows=rows, cols=slice(0, scene.width))
+                found[str(index)] = {"histograms": histograms, **describe_scene(scene)}
+            except InputError as error:
+                found[str(index)] = {"error": str(error)}
+        return {"scenes": found}
+
+
+def describe_scene(scene: Scene) -> dict[str, Any]:
+    """What scenes of one dataset must agree in, and the shape; JSON values."""
+    return {"shape": [scene.height, scene.width], "bands": list(scene.bands), "dtype": scene.dtype}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the survey found: shape of each scene in their order, what all share, the coding of their labels."""
+
+    shapes: list[tuple[int, int]]
+    bands: tuple[str, ...]
+    dtype: str
+    coding: Literal["0/1", "0/255"]
+
+
+def make_survey_tool(files: list[SceneFiles], opening: Mapping[str, Any]) -> SurveyTool:
+    return SurveyTool(shelf=SceneShelf(files, opening))
+
+
+def survey(
+    request: PrepareRequest,
+    scenes: list[SceneFiles],
+    directory: DatasetDirectory,
+    cluster: Any,
+) -> Survey:
+    """Open every scene, read every label, find out how they code change.
+
+    Raises:
+        InputError: listing every scene that cannot be used.
+    """
+    ledger = directory.ledger("survey")
+    items = list(_strips(scenes, opening_of(request)))
+    result = run_stage(
+        "survey",
+        cluster=cluster,
+        make_tool=lambda layout: partial(make_survey_tool, scenes, opening_of(request)),
+        items=((f"s{number:06d}", strip) for number, strip in enumerate(items)),
+        total=len(items),
+        ledger=ledger,
+        in_flight=request.cluster.in_flight,
+        retries=request.retries,
+        reporter=current_reporter(),
+    )
+    raise_failed(result, directory)
+    found = _judge(request, scenes, ledger)
+    current_reporter().end(
+        f"{len(scenes):,} scenes of {', '.join(found.bands)} ({found.dtype}), labels coded {found.coding}"
+    )
+    return found
+
+
+def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) -> Survey:
+    facts: dict[int, dict[str, Any]] = {}
+    counts: dict[str, dict[float, int]] = {}
+    errors: dict[int, str] = {}
+    for entry in ledger.entries("done"):
+        for key, found in entry.facts["scenes"].items():
+            index = int(key)
+            if "error" in found:
+                errors[index] = found["error"]
+                continue
+            facts[index] = found
+            for path, histogram in found["histograms"].items():
+                total = counts.setdefault(path, {})
+                for value, count in histogram.items():
+                    total[float(value)] = total.get(float(value), 0) + count
+    problems = [errors[index] for index in sorted(errors)]
+    reference = facts[min(facts)] if facts else {}
+    for index in sorted(facts):
+        here, there = ((f"{len(f['bands'])} bands of {f['dtype']}") for f in (facts[index], reference))
+        if here != there:
+            problems.append(f"{scenes[index].name} has {here}, {scenes[min(facts)].name} has {there}")
+    codings = {}
+    for path, histogram in counts.items():
+        try:
+            codings[path] = coding_of(path, histogram)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        more = f"\n  … and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise InputError(
+            problems[0]
+            if len(problems) == 1
+            else f"{len(problems)} scenes cannot be used:\n  " + "\n  ".join(problems[:_LISTED]) + more
+        )
+    if request.band_names is not None and len(request.band_names) != len(reference["bands"]):
+        raise InputError(
+            f"--band-names gives {len(request.band_names)} names ({', '.join(request.band_names)}) to "
+            f"{len(reference['bands'])} bands"
+        )
+    drawn = [scene for scene in scenes if scene.label is not None and scene.label not in counts]
+    coding = "0/1" if drawn and not codings else common_coding(codings)
+    return Survey(
+        shapes=[(facts[i]["shape"][0], facts[i]["shape"][1]) for i in range(len(scenes))],
+        bands=tuple(reference["bands"]),
+        dtype=reference["dtype"],
+        coding=coding,
+    )
+
+
+def _strips(scenes: list[SceneFiles], opening: Mapping[str, Any]) -> Iterator[Strip]:
+    """Scenes in groups of some million pixels; one that is larger alone, row by row of strips.
+
+    The size of a scene is known from its file's alone: opening tens of thousands of headers is the workers' part.
+    """
+    group: list[int] = []
+    for index, scene in enumerate(scenes):
+        path = Path(scene.before) if isinstance(scene.before, str) else None
+        if path is not None and path.is_file() and path.stat().st_size <= PICTURE_PX * 3 and len(scenes) > 1:
+            group.append(index)
+            if len(group) == 64:
+                yield Strip(scenes=tuple(group))
+                group = []
+            continue
+        opened = open_scene(scene, **opening)
+        rows = max(_SURVEYED_PX // opened.width // 256 * 256, 256)
+        for top in range(0, opened.height, rows):
+            yield Strip(scenes=(index,), rows=(top, min(top + rows, opened.height)))
+    if group:
+        yield Strip(scenes=tuple(group))

@@ -1,0 +1,273 @@
+"""From a request to a job: headers are read, everything that can be refused is refused, the cost is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+from odc.geo.geobox import GeoBox
+
+from dasnet.prediction.bundle import Bundle, load_bundle
+from flows.cluster.connect import planned_layout, require_cluster
+from flows.inference.untrained_model import UntrainedModel, choose_untrained, is_untrained
+from flows.run.fields import DetectRequest, InferenceRequest
+from flows.run.quantities import volume
+from storage.errors import InputError
+from storage.imagery.bands import select_bands
+from storage.imagery.grids import common_grid, grid_facts, metres_a_pixel, needs_resampling
+from storage.imagery.mosaics import Mosaic, open_mosaic
+from storage.imagery.rasters import GridReader
+from storage.imagery.sources import naive_utc
+from storage.places.bucket import ObjectPath
+from storage.places.publish import free_bytes, require_free_space, scratch_of
+from tiling.grid import BlockGrid, WindowLattice
+from tiling.plan import Plan
+
+# Ground resolutions this far from the bundle's are worth a word: the network has never seen objects of that size.
+_RESOLUTION_TOLERANCE = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A request whose inputs have been found and fit together.
+
+    Attributes:
+        mosaics: one for each date, in time order.
+        readers: the same, on `grid`, with the bundle's bands.
+        bundle: or a method without training in its place.
+        times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
+        plan: geometry and cost.
+        warnings: what the user should know before the run.
+    """
+
+    request: DetectRequest
+    mosaics: tuple[Mosaic, ...]
+    readers: tuple[GridReader, ...]
+    bundle: Bundle | UntrainedModel
+    grid: GeoBox
+    times: tuple[datetime, ...]
+    dates_known: bool
+    plan: Plan
+    warnings: tuple[str, ...]
+
+    @property
+    def blocks(self) -> BlockGrid:
+        return self.plan.blocks
+
+    @property
+    def lattice(self) -> WindowLattice:
+        return self.plan.lattice
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What the probability depends on beside inputs, grid and bundle; a method's own parameters too."""
+        method = self.bundle if isinstance(self.bundle, UntrainedModel) else None
+        return {
+            "bands": [list(reader.bands) for reader in self.readers],
+            "resampling": self.request.resampling,
+            "block": self.blocks.size,
+            "window": self.lattice.window,
+            "overlap": self.lattice.overlap,
+            "precision": self.request.precision if method is None else "float64",
+            "dates": [time.isoformat() for time in self.times],
+            **({} if method is None else {"method": method.identity}),
+        }
+
+    def identity(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides the result.
+
+        Args:
+            digests: SHA-256 of each mosaic, by its label.
+        """
+        return {
+            "inputs": [{"mosaic": m.label, "sha256": digests[m.label]} for m in self.mosaics],
+            "grid": {
+                **grid_facts(self.grid),
+                "region": None if self.request.grid.region is None else self.request.grid.region.read_text(),
+            },
+            "bundle": {"name": self.request.bundle, "sha256": self.bundle.digest},
+            "parameters": self.parameters,
+        }
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan as (what, how much) lines for a person."""
+        plan, grid = self.plan, self.grid
+        resampled = [m.label for m in self.mosaics if needs_resampling(m, grid)]
+        lines = [
+            (
+                "before",
+                f"{self.mosaics[0].label} ({self.times[0]:%Y-%m-%d})" if self.dates_known else self.mosaics[0].label,
+            ),
+            (
+                "after",
+                f"{self.mosaics[-1].label} ({self.times[-1]:%Y-%m-%d})" if self.dates_known else self.mosaics[-1].label,
+            ),
+            (
+                "grid",
+                f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
+            ),
+            ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
+            (
+                "method" if isinstance(self.bundle, UntrainedModel) else "bundle",
+                f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}",
+            ),
+            ("blocks", f"{len(plan.blocks):,} of {plan.blocks.size} px"),
+            (
+                "windows",
+                f"{plan.windows_computed:,} of {plan.lattice.window} px, neighbours share {plan.lattice.overlap} px",
+            ),
+            ("reads", f"{volume(plan.bytes_in)} of imagery and masks, uncompressed"),
+            ("writes", f"{volume(plan.bytes_out)} of probability; at most {volume(plan.disk_bytes)} on disk"),
+            (
+                "workers",
+                f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each"
+                + (", or more if more workers join" if self.request.cluster.is_running else ""),
+            ),
+        ]
+        seconds = plan.expected_seconds
+        if seconds is not None:
+            lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
+        elif self.request.cluster.kind != "local":
+            lines.append(("time", "not known before it runs: nothing is measured on the cluster's devices"))
+        return lines
+
+
+def resolve(request: DetectRequest) -> Job:
+    """Open headers, find the common grid, match bands with the bundle, count the cost.
+
+    Raises:
+        InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
+    """
+    require_cluster(request.cluster)
+    warnings: list[str] = []
+    bundle: Bundle | UntrainedModel
+    if is_untrained(request.bundle):
+        mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+        bundle, bands = choose_untrained(request, mosaics, warnings)
+    else:
+        bundle = load_bundle(request.bundle)
+        mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+        bands = _bands_for(bundle, request, mosaics)
+    asked = request.grid
+    grid = common_grid(mosaics, crs=asked.crs, resolution=asked.resolution, bbox=asked.bbox, region=asked.region)
+    readers = tuple(
+        GridReader(mosaic=mosaic, grid=grid, bands=chosen, resampling=request.resampling, region=asked.region)
+        for mosaic, chosen in zip(mosaics, bands, strict=True)
+    )
+    times, dates_known = _times(request, mosaics, warnings)
+    compare_resolution(grid, bundle, warnings)
+    plan = plan_of(request, bundle, grid, dates=2)
+    if isinstance(request.output, ObjectPath):
+        # products are drafted here before they are uploaded, the COG twice
+        require_free_space(scratch_of(request.output), 2 * plan.bytes_out)
+    plan.require(
+        free_disk=None if isinstance(request.output, ObjectPath) else _room(request.output.resolve()),
+        memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
+    )
+    return Job(
+        request=request,
+        mosaics=mosaics,
+        readers=readers,
+        bundle=bundle,
+        grid=grid,
+        times=times,
+        dates_known=dates_known,
+        plan=plan,
+        warnings=tuple(warnings),
+    )
+
+
+def _bands_for(bundle: Bundle, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
+    if request.threshold is not None:
+        raise InputError(
+            f"--threshold {request.threshold} is for a method without training: {request.bundle} has its own, "
+            f"{bundle.threshold:.4g}, from its validation"
+        )
+    for mosaic in mosaics:
+        require_dtype(mosaic, bundle, request.bundle)
+    if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
+        raise InputError(
+            f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
+            f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
+            f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
+        )
+    wanted = [band.name for band in bundle.bands]
+    return [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
+
+
+def _room(output: Path) -> int:
+    """Bytes that a run may take there: free ones, and those it has already."""
+    already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
+    return free_bytes(output) + already
+
+
+def _times(
+    request: DetectRequest, mosaics: tuple[Mosaic, ...], warnings: list[str]
+) -> tuple[tuple[datetime, ...], bool]:
+    asked = (request.before_date, request.after_date)
+    found = [given or mosaic.date for given, mosaic in zip(asked, mosaics, strict=True)]
+    known = [naive_utc(time) for time in found if time is not None]
+    if len(known) < len(found):
+        missing = ", ".join(m.label for m, time in zip(mosaics, found, strict=True) if time is None)
+        warnings.append(
+            f"no date is known of {missing}: give --before-date and --after-date to have it in the products"
+        )
+        return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
+    if known[0] >= known[-1]:
+        if None not in asked:
+            raise InputError(
+                f"--before-date {known[0]:%Y-%m-%d} must be earlier than --after-date {known[-1]:%Y-%m-%d}"
+            )
+        warnings.append(
+            f"by its name or header {mosaics[0].label} ({known[0]:%Y-%m-%d}) is not older than {mosaics[-1].label} "
+            f"({known[-1]:%Y-%m-%d}): give --before-date and --after-date to set this right"
+        )
+        return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
+    return tuple(known), True
+
+
+def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
+    """Refuse a mosaic of another type than the bundle's; raises InputError."""
+    if mosaic.dtype != bundle.dtype:
+        raise InputError(
+            f"{mosaic.label} holds {mosaic.dtype}, but bundle {name} takes {bundle.dtype}: "
+            f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
+        )
+
+
+def compare_resolution(grid: GeoBox, bundle: Bundle | UntrainedModel, warnings: list[str]) -> None:
+    """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
+    if bundle.resolution is None:
+        return
+    metres = metres_a_pixel(grid)
+    ratio = metres / bundle.resolution
+    if not 1 / _RESOLUTION_TOLERANCE <= ratio <= _RESOLUTION_TOLERANCE:
+        warnings.append(
+            f"the grid's pixels are about {metres:.3g} m, the bundle was trained at {bundle.resolution:g} m: "
+            "expect worse results, or give --resolution"
+        )
+
+
+def plan_of(request: InferenceRequest, bundle: Bundle | UntrainedModel, grid: GeoBox, *, dates: int) -> Plan:
+    """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
+    window = request.window or bundle.window
+    usual = bundle.overlap if isinstance(bundle, UntrainedModel) else window // 4
+    overlap = usual if request.overlap is None else request.overlap
+    if overlap >= window:
+        raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
+    layout = planned_layout(request.cluster)
+    return Plan(
+        blocks=BlockGrid(height=grid.height, width=grid.width, size=request.block),
+        lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
+        dates=dates,
+        bands=len(bundle.bands),
+        itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
+        workers=layout.workers,
+        lanes=layout.lanes,
+        model_bytes=bundle.lane_bytes if isinstance(bundle, UntrainedModel) else 0,
+    )

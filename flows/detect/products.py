@@ -1,0 +1,276 @@
+"""The last two stages of a run: the mosaic, and what a person opens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from dasnet.networks.methods import title_of
+from flows.detect.job import Job
+from flows.detect.statistics_progress import read_progress
+from flows.inference.lost_images import looking_at, stored_images
+from flows.inference.product_ledger import BlockStatistics, BlockVerifier, ProductLedger
+from flows.inference.untrained_model import UntrainedModel
+from flows.run import artifacts
+from flows.run.directory import RunDirectory
+from flows.run.reporting import current_reporter
+from flows.run.versions import versions
+from storage.pages.page import area_words
+from storage.pages.quicklook import Quicklooks, make_quicklooks, write_quicklook
+from storage.pages.run_report import ReportData, disagreement_summary, write_report
+from storage.places.bucket import Location
+from storage.products.cog import write_cog
+from storage.products.polygons import write_changes
+from storage.products.stac import ItemAsset, write_item
+from storage.stores.run_store import NODATA, RunStore, changed_level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What came of a run.
+
+    Attributes:
+        products: path of each product.
+        polygons, changed_m2: changed areas and their ground area.
+        changed_share, nodata_share: of the valid pixels, and of all pixels.
+        disagreement: mean and 95th percentile of the standard deviation between overlapping windows.
+    """
+
+    products: dict[str, Location]
+    polygons: int
+    changed_m2: float
+    changed_share: float
+    nodata_share: float
+    disagreement: tuple[float, float]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        return [
+            (
+                "changed",
+                f"{area_words(self.changed_m2)} in {self.polygons:,} places, {self.changed_share:.2%} of what is valid",
+            ),
+            ("nodata", f"{self.nodata_share:.2%}"),
+            *((name, str(path)) for name, path in self.products.items()),
+        ]
+
+
+def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
+    """Make what is not there yet, verify every block on the way, show it in the UI."""
+    reporter = current_reporter()
+    products, store = ProductLedger(directory), RunStore(directory.store)
+    reporter.begin("mosaic", 1, unit="file")
+    mosaic = _make_mosaic(job, directory, products, store)
+    reporter.end(f"{mosaic['valid_pixels']:,} valid pixels, SHA-256 {mosaic['pixels_sha256'][:12]}…")
+    reporter.begin("products", 4, unit="files")
+    summary = _make_rest(job, directory, products, store, mosaic)
+    reporter.end(", ".join(path.name for path in summary.products.values()))
+    directory.update(state="finished")
+    return summary
+
+
+@task(name="mosaic", task_run_name="mosaic", cache_policy=NO_CACHE, persist_result=False)
+def _make_mosaic(
+    job: Job, directory: RunDirectory[Location], products: ProductLedger[Location], store: RunStore[Location]
+) -> dict[str, Any]:
+    verifier = BlockVerifier(job, directory.ledger("infer"))
+
+    def make(path: Location) -> dict[str, Any]:
+        result = write_cog(store, path, check=verifier, conclude=verifier.conclude)
+        return {**asdict(result), "valid_pixels": result.valid_pixels}
+
+    return products.make("probability", make, parameters={})
+
+
+@task(name="products", task_run_name="products", cache_policy=NO_CACHE, persist_result=False)
+def _make_rest(
+    job: Job,
+    directory: RunDirectory[Location],
+    products: ProductLedger[Location],
+    store: RunStore[Location],
+    mosaic: dict[str, Any],
+) -> Summary:
+    threshold, min_area = job.bundle.threshold, job.request.min_area
+    parameters = {"threshold": threshold, "min_area": min_area, "mosaic": mosaic["pixels_sha256"]}
+
+    def changes(path: Location) -> dict[str, Any]:
+        return asdict(write_changes(store, path, threshold=threshold, min_area_m2=min_area))
+
+    polygons = products.make("changes", changes, parameters=parameters)
+    captions = (_dated(job, 0), _dated(job, 1), "change probability")
+
+    def looks() -> Quicklooks:
+        with looking_at(stored_images(store, job.blocks), ingested=partial(directory.ledger, "ingest")):
+            return make_quicklooks(store, threshold=threshold)
+
+    def quicklook(path: Location) -> dict[str, Any]:
+        write_quicklook(path, looks(), captions=captions)
+        return {}
+
+    products.make("quicklook", quicklook, parameters=parameters)
+    statistics = BlockStatistics.of(directory.ledger("infer"))
+    histogram = np.array(mosaic["histogram"])
+    valid = int(histogram[:NODATA].sum())
+    changed = int(histogram[changed_level(threshold) : NODATA].sum())
+    summary = Summary(
+        products={name: products.path(name) for name in ("probability", "changes", "quicklook", "report", "item")},
+        polygons=polygons["count"],
+        changed_m2=polygons["area_m2"],
+        changed_share=changed / max(valid, 1),
+        nodata_share=1 - valid / job.plan.pixels,
+        disagreement=disagreement_summary(statistics.disagreement),
+    )
+
+    def report(path: Location) -> dict[str, Any]:
+        write_report(path, _report_data(job, directory, looks(), summary, statistics, mosaic))
+        return {}
+
+    products.make("report", report, parameters=parameters)
+
+    def item(path: Location) -> dict[str, Any]:
+        _write_item(path, job, directory, products)
+        return {}
+
+    made = {name: products.digest(name) for name in ("probability", "changes", "quicklook", "report")}
+    products.make("item", item, parameters={**parameters, "assets": made})
+    artifacts.show_quicklook(products.path("quicklook"))
+    artifacts.show_products(
+        [(name, path, products.digest(name)) for name, path in summary.products.items()],
+        f"{area_words(summary.changed_m2)} changed in {summary.polygons:,} places; {summary.nodata_share:.2%} nodata.",
+    )
+    return summary
+
+
+def _dated(job: Job, date: int) -> str:
+    name = Path(job.mosaics[date].label.rstrip("/")).name
+    return f"{name}, {job.times[date]:%Y-%m-%d}" if job.dates_known else name
+
+
+def _report_data(
+    job: Job,
+    directory: RunDirectory[Location],
+    looks: Any,
+    summary: Summary,
+    statistics: BlockStatistics,
+    mosaic: dict[str, Any],
+) -> ReportData:
+    described = directory.describe() or {}
+    seconds = described.get("seconds", {})
+    rate = job.plan.pixels / seconds["infer"] / 1e6 if seconds.get("infer") else 0.0
+    key = described["key"]
+    total = max(sum(statistics.seconds.values()), 1e-9)
+    return ReportData(
+        title=f"Change from {_dated(job, 0)} to {_dated(job, 1)}",
+        subtitle=f"Run {key[:12]}, {job.grid.width:,} × {job.grid.height:,} px in {job.grid.crs}, "
+        f"{_kind(job)} {job.request.bundle}",
+        looks=looks,
+        before_label=_dated(job, 0),
+        after_label=_dated(job, 1),
+        cards=[
+            ("Changed area", area_words(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
+            ("Places", f"{summary.polygons:,}", f"polygons at a probability of {job.bundle.threshold:.3f} or more"),
+            ("Nodata", f"{summary.nodata_share:.2%}", "of all pixels, where an input has none"),
+            _how_sure(job, directory, summary),
+            ("Blocks", f"{len(job.blocks):,}", f"{statistics.skipped_blocks:,} of them without a valid pixel"),
+            ("Infer", f"{rate:.2f} Mpx/s", f"{statistics.windows:,} windows of {job.lattice.window} px"),
+        ],
+        warnings=job.warnings,
+        tables={
+            "Inputs": [
+                (path, f"SHA-256 {digest}") for files in described["files"].values() for path, digest in files.items()
+            ],
+            "Time": [
+                *((stage, f"{taken:,.1f} s") for stage, taken in seconds.items()),
+                *(
+                    (f"infer: {what}", f"{taken / total:.1%} of the workers' time")
+                    for what, taken in statistics.seconds.items()
+                ),
+            ],
+            "Parameters": [(name, str(value)) for name, value in job.parameters.items()],
+            **({"Statistics": _statistics(directory)} if isinstance(job.bundle, UntrainedModel) else {}),
+            "Arithmetic": [(name, str(value)) for name, value in described.get("execution", {}).items()],
+            _kind(job).capitalize(): [
+                ("name", job.request.bundle),
+                ("SHA-256", job.bundle.digest),
+                ("threshold", f"{job.bundle.threshold:.4f}"),
+                ("bands", ", ".join(band.name for band in job.bundle.bands)),
+            ],
+            "Versions": list(versions().items()),
+        },
+        histogram=mosaic["histogram"],
+        threshold=job.bundle.threshold,
+        card=job.bundle.card,
+    )
+
+
+def _kind(job: Job) -> str:
+    return "method" if isinstance(job.bundle, UntrainedModel) else "bundle"
+
+
+def _how_sure(job: Job, directory: RunDirectory[Location], summary: Summary) -> tuple[str, str, str]:
+    if isinstance(job.bundle, UntrainedModel):
+        figure, _, origin = read_progress(directory).threshold.partition(", ")
+        return "Threshold", figure, origin
+    mean, high = summary.disagreement
+    return "Windows disagree by", f"{mean:.3f}", f"standard deviation where they overlap; 95 % below {high:.3f}"
+
+
+def _statistics(directory: RunDirectory[Location]) -> list[tuple[str, str]]:
+    known = read_progress(directory)
+    return [
+        *((f"pass {number}", note) for number, note in enumerate(known.state.notes, start=1)),
+        ("threshold of the statistic", known.threshold),
+    ]
+
+
+def _write_item(path: Location, job: Job, directory: RunDirectory[Location], products: ProductLedger[Location]) -> None:
+    described = directory.describe() or {}
+
+    def asset(key: str, media_type: str, title: str, role: str) -> ItemAsset:
+        return ItemAsset(
+            key=key,
+            path=products.path(key),
+            sha256=products.digest(key),
+            media_type=media_type,
+            title=title,
+            roles=[role],
+        )
+
+    write_item(
+        path,
+        item_id=f"change-{described['key'][:16]}",
+        grid=job.grid,
+        start=job.times[0],
+        end=job.times[-1],
+        assets=[
+            asset("probability", pystac.MediaType.COG, "Change probability", "data"),
+            asset("changes", "application/vnd.apache.parquet", "Changed areas", "data"),
+            asset("quicklook", pystac.MediaType.PNG, "Before, after and change probability", "thumbnail"),
+            asset("report", pystac.MediaType.HTML, "Report", "overview"),
+        ],
+        provenance={
+            "run_key": described["key"],
+            "inputs": described["files"],
+            "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
+            "threshold": job.bundle.threshold,
+            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, UntrainedModel) else {}),
+            "parameters": job.parameters,
+            "execution": described.get("execution", {}),
+            "dates_known": job.dates_known,
+        },
+        software=versions(),
+        made_by=_made_by(job),
+    )
+
+
+def _made_by(job: Job) -> str:
+    if isinstance(job.bundle, UntrainedModel):
+        return f"{job.request.bundle}: {job.bundle.method.source}"
+    return title_of(job.bundle.architecture)

@@ -1,0 +1,68 @@
+"""What a run directory tells of the statistics of a method without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dasnet.baselines.untrained import State
+from flows.run.directory import RunDirectory
+from storage.errors import InputError
+from storage.places.bucket import Location
+from storage.places.publish import write_json_atomically
+from tiling.grid import BlockGrid
+
+SHEET = 512
+"""Side in pixels of a sheet, the unit of statistics; never that of blocks, so that no sum depends on ``--block``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the statistics are.
+
+    Attributes:
+        state: after the passes that are done.
+        threshold: of the statistic, for a person; empty until the last pass is done.
+    """
+
+    state: State
+    threshold: str
+
+
+def sheets_of(*, height: int, width: int) -> BlockGrid:
+    """The sheets of a grid of so many pixels."""
+    return BlockGrid(height=height, width=width, size=SHEET)
+
+
+def pass_name(number: int) -> str:
+    """Of the `number`-th pass, from 1; also of its ledger."""
+    return f"statistics-{number}"
+
+
+def read_progress(directory: RunDirectory[Location]) -> Progress:
+    """How far the statistics of a run are.
+
+    Raises:
+        InputError: the file that tells is damaged.
+    """
+    path = _path(directory)
+    if not path.exists():
+        return Progress(state=State(), threshold="")
+    try:
+        stored = json.loads(path.read_text())
+        return Progress(state=State.from_dict(stored["state"]), threshold=str(stored["threshold"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error!r}): delete it, the statistics are then made anew") from error
+
+
+def write_progress(directory: RunDirectory[Location], known: Progress, method: Mapping[str, Any]) -> None:
+    """Record what is known after a pass; `method`: what was fitted, for a reader of the file."""
+    write_json_atomically(
+        _path(directory), {"method": dict(method), "threshold": known.threshold, "state": known.state.to_dict()}
+    )
+
+
+def _path(directory: RunDirectory[Location]) -> Location:
+    return directory.path / "statistics.json"

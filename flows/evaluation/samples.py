@@ -1,0 +1,237 @@
+"""Scores of a bundle on a split: samples through the cluster, totals here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dasnet.evaluation import (
+    ChangeVectors,
+    Curves,
+    Interval,
+    Reliability,
+    bootstrap,
+    calibrated,
+    curves,
+    reliability,
+)
+from dasnet.metrics import Confusion, ThresholdSweep
+from dasnet.prediction.bundle import Bundle, load_bundle, portable_name
+from dasnet.prediction.network import Precision
+from dasnet.prediction.predictor import DasnetPredictor
+from flows.cluster.stage import ConnectCluster, run_stage
+from flows.failures import FailedBlocksError
+from flows.run.directory import RunDirectory
+from flows.run.fields import ClusterConfig
+from flows.run.reporting import current_reporter
+from storage.datasets.store import DatasetStore
+from storage.errors import InputError
+from storage.imagery.bands import matching_bands
+
+BINS = 4096
+"""Of distances over [0, 2]."""
+
+_CHUNK = 32
+_ENOUGH_SCENES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a bundle reaches on a split.
+
+    Attributes:
+        confusion: totals at the bundle's frozen threshold.
+        intervals: each score with its 95 % interval, by the bootstrap over images.
+        images: what the bootstrap draws: "scenes", or "samples" where there are few scenes.
+        highest: distance and confusion of the highest F1 that any threshold reaches on this very split; the way the
+            DASNet authors report theirs.
+        no_change, change_vectors: the peers: nothing is called changed; change vectors cut by Otsu.
+        per_sample: confusion of each sample; `indices`: which ones.
+    """
+
+    confusion: Confusion
+    intervals: Mapping[str, Interval]
+    images: str
+    highest: tuple[float, Confusion]
+    curves: Curves
+    reliability: Reliability
+    no_change: Confusion
+    change_vectors: Confusion
+    per_sample: Sequence[Confusion]
+    indices: NDArray[np.int64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        return {
+            **{name: found.value for name, found in self.intervals.items()},
+            **asdict(self.confusion),
+            "intervals_95": {name: [found.low, found.high] for name, found in self.intervals.items()},
+            "bootstrap_over": self.images,
+            "highest_f1_of_any_threshold": self.highest[1].f1,
+            "highest_f1_at_distance": self.highest[0],
+            "roc_area": self.curves.roc_area,
+            "average_precision": self.curves.average_precision,
+            "calibration_error": self.reliability.error,
+            "f1_no_change": self.no_change.f1,
+            "f1_change_vectors_otsu": self.change_vectors.f1,
+            "samples": len(self.per_sample),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringTool:
+    """On a worker: distances of some samples, counted against their labels."""
+
+    store: DatasetStore
+    predictor: DasnetPredictor
+    cut: float
+    vectors: ChangeVectors
+
+    def __call__(self, indices: tuple[int, ...]) -> Mapping[str, Any]:
+        samples = self.store.read(indices)
+        images = np.stack([samples.before, samples.after], axis=1)
+        distances = self.predictor.distances(images, samples.valid)[:, 0]
+        sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
+        sweep.add(distances.clip(0, 2), samples.label)
+        peers = sum(
+            self.vectors.count(before, after, label)
+            for before, after, label in zip(samples.before, samples.after, samples.label, strict=True)
+        )
+        return {
+            "distances": _sparse(np.stack([sweep.unchanged, sweep.changed])),
+            "vectors": _sparse(np.asarray(peers)),
+            "samples": [
+                [c.tp, c.fp, c.fn, c.tn]
+                for distance, label in zip(distances, samples.label, strict=True)
+                for c in [Confusion.count(distance >= self.cut, label)]
+            ],
+        }
+
+
+def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: Precision) -> ScoringTool:
+    """Runs once on each worker: loads the model there."""
+    torch.set_num_threads(1)
+    loaded = load_bundle(bundle)
+    return ScoringTool(
+        store=store,
+        predictor=DasnetPredictor(loaded, device=device, precision=precision),
+        cut=loaded.calibration.distance(loaded.threshold),
+        vectors=ChangeVectors([band.std for band in loaded.bands]),
+    )
+
+
+def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
+    """The dataset with the bands that a bundle takes, in its order: by name, as `detect` finds them.
+
+    Raises:
+        InputError: a dataset of another type, or without these bands.
+    """
+    if bundle.dtype != store.dtype:
+        raise InputError(f"bundle {name} takes {bundle.dtype}, {store.path} has {store.dtype}")
+    numbers = matching_bands(
+        store.bands,
+        [band.name for band in bundle.bands],
+        has=str(store.path),
+        needs=f"bundle {name}",
+        otherwise="prepare a dataset with these bands, by --bands and --band-names",
+    )
+    return store.with_bands(numbers)
+
+
+def score(
+    bundle: str,
+    store: DatasetStore,
+    split: str,
+    *,
+    directory: RunDirectory,
+    cluster: ConnectCluster,
+    config: ClusterConfig,
+    precision: Precision = "float32",
+) -> Score:
+    """Score a split over the cluster; what an interrupted run has scored is kept in the directory's ledger.
+
+    Raises:
+        InputError: a bundle for other bands, or a split without samples or of one class.
+        FailedBlocksError: samples that could not be read.
+    """
+    loaded = load_bundle(bundle)
+    store = fitted(store, loaded, name=bundle)
+    indices = store.indices(split)
+    if lacking := store.lacks(split):
+        raise InputError(f"{store.path}, split {split}: not one {lacking} pixel, so there is nothing to score")
+    chunks = [tuple(int(i) for i in indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
+    ledger = directory.ledger(f"score-{split}")
+    ledger.forget_failed("run again")
+    result = run_stage(
+        f"score {split}",
+        cluster=cluster,
+        make_tool=lambda layout: partial(
+            make_scoring_tool,
+            store,
+            portable_name(bundle),
+            "cuda" if config.kind == "cuda" else "auto",
+            precision,
+        ),
+        items=((f"{n:06d}", chunk) for n, chunk in enumerate(chunks)),
+        total=len(chunks),
+        ledger=ledger,
+        in_flight=config.in_flight,
+        retries=2,
+        reporter=current_reporter(),
+    )
+    if result.failed:
+        raise FailedBlocksError(result.failed, total=len(chunks), directory=directory.path, again="again")
+    found = _totals([ledger.entry(f"{n:06d}").facts for n in range(len(chunks))], loaded, store, indices)
+    current_reporter().end(
+        f"{len(indices):,} samples, F1 {found.confusion.f1:.3f} (change vectors {found.change_vectors.f1:.3f})"
+    )
+    return found
+
+
+def _totals(
+    facts: Sequence[Mapping[str, Any]], bundle: Bundle, store: DatasetStore, indices: NDArray[np.int64]
+) -> Score:
+    distances = sum((_dense(fact["distances"], BINS) for fact in facts), np.zeros((2, BINS), dtype=np.int64))
+    vectors = sum(
+        (_dense(fact["vectors"], ChangeVectors.BINS) for fact in facts),
+        np.zeros((2, ChangeVectors.BINS), dtype=np.int64),
+    )
+    per_sample = [Confusion(tp=tp, fp=fp, fn=fn, tn=tn) for fact in facts for tp, fp, fn, tn in fact["samples"]]
+    sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
+    sweep.add_counts(unchanged=distances[0], changed=distances[1])
+    total = sum(per_sample, Confusion())
+    scenes: dict[str, Confusion] = {}
+    for index, confusion in zip(indices, per_sample, strict=True):
+        scenes[store.sources[index]] = scenes.get(store.sources[index], Confusion()) + confusion
+    images = "scenes" if len(scenes) >= _ENOUGH_SCENES else "samples"
+    return Score(
+        confusion=total,
+        intervals=bootstrap(list(scenes.values()) if images == "scenes" else per_sample),
+        images=images,
+        highest=sweep.best(),
+        curves=curves(sweep),
+        reliability=reliability(calibrated(bundle.calibration, sweep), sweep),
+        no_change=Confusion(fn=total.tp + total.fn, tn=total.tn + total.fp),
+        change_vectors=ChangeVectors.at_otsu(vectors),
+        per_sample=per_sample,
+        indices=indices,
+    )
+
+
+def _sparse(counts: NDArray[np.int64]) -> list[list[list[int]]]:
+    """(2, bins) as [bin, count] pairs of each row."""
+    return [[[int(bin), int(row[bin])] for bin in np.flatnonzero(row)] for row in counts]
+
+
+def _dense(sparse: Sequence[Sequence[Sequence[int]]], bins: int) -> NDArray[np.int64]:
+    counts = np.zeros((2, bins), dtype=np.int64)
+    for row, pairs in zip(counts, sparse, strict=True):
+        for bin, count in pairs:
+            row[bin] = count
+    return counts

@@ -1,0 +1,150 @@
+"""A method without training in the place of a bundle: it takes whatever bands and values both mosaics have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dasnet.baselines.detector import THRESHOLD
+from dasnet.baselines.methods import UNTRAINED, untrained_named
+from dasnet.baselines.statistics import Names
+from dasnet.baselines.untrained import UntrainedMethod
+from flows.detect.statistics_progress import SHEET
+from flows.run.fields import DetectRequest
+from storage.errors import InputError
+from storage.imagery.bands import common_bands
+from storage.imagery.mosaics import Mosaic
+
+_WINDOW = 64
+"""Blocks are multiples of it, so that nothing is read twice for a method that looks at single pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntrainedBand:
+    """A band that is compared, as the first mosaic calls it."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntrainedModel:
+    """What a job asks of a bundle, for a method without training.
+
+    Attributes:
+        names: mosaics and bands, for messages.
+        threshold: of the probability.
+    """
+
+    method: UntrainedMethod
+    names: Names
+    bands: tuple[UntrainedBand, ...]
+    dtype: str
+    threshold: float = THRESHOLD
+    resolution: float | None = None
+    window: int = _WINDOW
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that windows share, so that every pixel of a block is read with its halo."""
+        return 4 * self.method.halo
+
+    @property
+    def lane_bytes(self) -> int:
+        """Of one sheet while it is counted: both dates' values as float64, centred and weighted."""
+        return 4 * SHEET * SHEET * 2 * len(self.bands) * 8
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the numbers depend on beside the pixels; JSON."""
+        method = self.method
+        return {"name": method.name, "version": method.version, "sheet": SHEET, **method.parameters}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of :attr:`identity`, as hex."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def card(self) -> str:
+        """For a person."""
+        return untrained_card(self.method)
+
+
+def untrained_card(method: UntrainedMethod) -> str:
+    """What a method is, for a person."""
+    lines = [f"  {name}: {value}" for name, value in {"version": method.version, **method.parameters}.items()]
+    return "\n".join(
+        [
+            f"{method.name}, a method without training: {method.source}.",
+            "",
+            "Its statistics are those of all pixels that are valid in both mosaics. The probability p is a scale, no",
+            "calibration: p / (1 − p) is the statistic divided by the method's own threshold, which so lies at 0.5.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def is_untrained(bundle: str) -> bool:
+    """Whether a request's bundle is the name of a method without training."""
+    return bundle in UNTRAINED
+
+
+def require_a_bundle(bundle: str, *, flow: str) -> None:
+    """Refuse a method without training where only bundles work; raises InputError."""
+    if is_untrained(bundle):
+        raise InputError(
+            f"{bundle} is a method without training: its statistics are those of one pair of mosaics, so it works with "
+            f"`dasnet detect`; {flow} needs a bundle"
+        )
+
+
+def choose_untrained(
+    request: DetectRequest, mosaics: Sequence[Mosaic], warnings: list[str]
+) -> tuple[UntrainedModel, list[tuple[int, ...]]]:
+    """The method of a request, and the bands (from 1) of either mosaic.
+
+    Raises:
+        InputError: mosaics of different types, no common bands, or an option that says nothing to a method.
+        PredictorError: a threshold that the method cannot take.
+    """
+    unknown = {
+        "--window": request.window,
+        "--overlap": request.overlap,
+        "--batch": request.batch,
+        "--compile": request.compile or None,
+        "--precision": None if request.precision == "auto" else request.precision,
+    }
+    given = [f"{option} {value}" for option, value in unknown.items() if value is not None]
+    if given:
+        raise InputError(f"{request.bundle} has no network, so {', '.join(given)} means nothing to it: leave it out")
+    method = untrained_named(request.bundle, threshold=request.threshold)
+    before, after = mosaics
+    if before.dtype != after.dtype:
+        raise InputError(
+            f"{before.label} holds {before.dtype}, but {after.label} holds {after.dtype}: rescale one of them"
+        )
+    chosen = common_bands(before, after, request.bands)
+    left_out = [
+        f"{mosaic.bands[number - 1]} of {mosaic.label}"
+        for mosaic, numbers in zip(mosaics, chosen, strict=True)
+        for number in range(1, len(mosaic.bands) + 1)
+        if request.bands is None and number not in numbers
+    ]
+    if left_out:
+        warnings.append(f"bands that only one date has are left out: {', '.join(left_out)}")
+    bands_before, bands_after = (
+        tuple(mosaic.bands[number - 1] for number in numbers) for mosaic, numbers in zip(mosaics, chosen, strict=True)
+    )
+    unique = bands_before if len(set(bands_before)) == len(bands_before) else [f"band{n}" for n in chosen[0]]
+    model = UntrainedModel(
+        method=method,
+        names=Names(before=before.label, after=after.label, bands_before=bands_before, bands_after=bands_after),
+        bands=tuple(UntrainedBand(name=name) for name in unique),
+        dtype=before.dtype,
+    )
+    return model, list(chosen)

@@ -1,0 +1,190 @@
+"""A run directory: whose it is, which run it holds, and how far that run has come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Generic, cast
+
+from storage.errors import InputError
+from storage.places.bucket import ObjectPath, P
+from storage.places.locks import Lease, folder_lock
+from storage.places.publish import write_json_atomically
+from storage.places.segmented_log import SegmentedLog
+from tiling.ledger import Ledger
+
+FORMAT = 1
+
+
+class DifferentRunError(InputError):
+    """The directory holds another run; the message lists what changed."""
+
+
+def run_key(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that the result depends on."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class RunDirectory(Generic[P]):
+    """``DIR/run.json`` (what the run is), ``DIR/run.zarr``, ``DIR/ledger/`` and the products.
+
+    It lies on a disk or in a bucket.
+    """
+
+    def __init__(self, path: P) -> None:
+        self.path: P = path
+        self._lease: Lease | None = None
+        self.description = self.at("run.json")
+        self.store = self.at("run.zarr")
+        self.ledger_directory = self.at("ledger")
+        self.logs = self.at("logs")
+
+    def at(self, name: str) -> P:
+        """The file or folder of that name in this directory."""
+        return cast(P, self.path / name)
+
+    def ledger(self, stage: str) -> Ledger:
+        """The ledger of a stage; in a bucket it is a log of numbered objects below ``ledger/STAGE/``."""
+        if isinstance(self.ledger_directory, ObjectPath):
+            return Ledger.kept_in(SegmentedLog(self.ledger_directory / stage))
+        return Ledger(self.ledger_directory, stage)
+
+    @property
+    def products_ledger(self) -> P:
+        return self.at("ledger/products.json")
+
+    def describe(self) -> dict[str, Any] | None:
+        """What ``run.json`` says, or None where there is no run.
+
+        Raises:
+            InputError: the file is not one of ours, or of a format this version does not know.
+        """
+        if not self.description.exists():
+            return None
+        try:
+            content = json.loads(self.description.read_text())
+            found = content["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.description} is not a run of this program ({error!r})") from error
+        if found != FORMAT:
+            raise InputError(f"{self.description} has format {found}; this version reads format {FORMAT}")
+        return dict(content)
+
+    def update(self, **facts: Any) -> None:
+        """Merge `facts` into ``run.json``."""
+        self.require_lock()
+        write_json_atomically(self.description, {**(self.describe() or {}), **facts})
+
+    @contextmanager
+    def locked(self, *, on_wait: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+        """Claim the directory for this process; `storage.places.locks` says what that means where.
+
+        Args:
+            on_wait: told if it takes a while until it is clear whether another process is alive.
+
+        Raises:
+            InputError: not ours, not writable, or another process is at work in it.
+        """
+        if not isinstance(self.path, ObjectPath):
+            with folder_lock(self.path):
+                yield
+            return
+        with Lease(self.path, on_wait=on_wait) as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    def require_lock(self) -> None:
+        """Raise TakenOverError if another process has taken over a directory that this one had claimed."""
+        if self._lease is not None:
+            self._lease.require()
+
+    def adopt(self, identity: Mapping[str, Any], **facts: Any) -> str:
+        """Make this the directory of the run that `identity` describes, or go on with it; returns the run key.
+
+        Raises:
+            DifferentRunError: it holds a run of another identity.
+        """
+        key = run_key(identity)
+        self.refuse_another(identity)
+        if not self.description.exists():
+            write_json_atomically(
+                self.description,
+                {
+                    "format": FORMAT,
+                    "key": key,
+                    "identity": dict(identity),
+                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                    **facts,
+                },
+            )
+        return key
+
+    def refuse_another(self, identity: Mapping[str, Any]) -> None:
+        """Raises DifferentRunError if the directory holds a run of another identity; changes nothing."""
+        present = self.describe()
+        if present is not None and present["key"] != run_key(identity):
+            changes = differences(present["identity"], identity)
+            raise DifferentRunError(
+                f"{self.path} holds another run and is left as it is. What changed:\n"
+                + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
+                + "\nChoose another --output, or delete that directory."
+            )
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the time that a stage has taken over all the processes that worked on this run."""
+        taken = dict((self.describe() or {}).get("seconds", {}))
+        self.update(seconds={**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)})
+
+    def require_execution(self, execution: Mapping[str, Any], *, of: str = "execution") -> Mapping[str, Any]:
+        """Refuse to go on with other arithmetic than the run began with: its bytes would not be the same.
+
+        Args:
+            of: what computes so, a name in ``run.json``; the workers.
+
+        Returns:
+            `execution`, which a worker that joins later must have as well.
+
+        Raises:
+            DifferentRunError: naming what changed.
+        """
+        before = (self.describe() or {}).get(of)
+        if before is None:
+            self.update(**{of: dict(execution)})
+        else:
+            require_alike(self.path, before, execution)
+        return execution
+
+
+def require_alike(what: object, before: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
+    """Refuse to finish `what` with other arithmetic than it was begun with; raises DifferentRunError with both."""
+    if changes := differences(before, execution):
+        raise DifferentRunError(
+            f"{what} was begun with other arithmetic; finishing it so would mix two results:\n"
+            + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
+            + "\nFinish it as it began, or choose another --output."
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {
+            key: leaf
+            for name, inner in value.items()
+            for key, leaf in _flat(inner, f"{prefix}.{name}".strip(".")).items()
+        }
+    return {prefix: value}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Leaves of two nested mappings that differ: (dotted name, old value, new value)."""
+    before, after = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
+    return [
+        (name, before.get(name, "not set"), after.get(name, "not set"))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]

@@ -1,0 +1,174 @@
+"""An embedded Prefect server for a command that runs where no server is configured.
+
+Prefect can start a temporary server by itself, but that one writes tracebacks to the user's terminal as it shuts down
+and serves no UI. This one writes to a log file, serves the UI, and dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flows.run.errors import PrefectServerError
+
+# What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
+# task runs and events, which are services as well.
+_IDLE_SERVICES = (
+    "CANCELLATION_CLEANUP",
+    "CLEANUP_RECONCILER",
+    "FOREMAN",
+    "LATE_RUNS",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "SCHEDULER",
+    "TRIGGERS",
+)
+
+
+def configured_api_url() -> str | None:
+    """Address of the Prefect API that the user's environment or profile names, if any."""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+def require_api(address: str) -> None:
+    """Whether the configured server answers and takes our login, before anything is written.
+
+    Raises:
+        PrefectServerError: it does not.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+        if error is None:
+            try:
+                client.hello()
+            except PrefectHTTPStatusError as refusal:
+                raise PrefectServerError(
+                    f"the Prefect server at {address} refuses us ({refusal.response.status_code}): "
+                    "set PREFECT_API_AUTH_STRING to its login, user:password"
+                ) from refusal
+    if error is not None:
+        raise PrefectServerError(
+            f"no Prefect server answers at {address} ({error}): "
+            "start it, or unset PREFECT_API_URL to use an embedded one"
+        )
+
+
+def server_log() -> Path:
+    """Where an embedded server writes what it has to say."""
+    from prefect.settings import PREFECT_HOME
+
+    return Path(PREFECT_HOME.value()) / "dasnet-embedded-server.log"
+
+
+def flush_logs() -> None:
+    """Hand over what Prefect still holds for its API, so that it does not try after the server has gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    # in a thread of its own: where an event loop runs (a notebook), Prefect would hand back a coroutine and not wait
+    with ThreadPoolExecutor(1) as outside_any_loop:
+        for worker in (APILogWorker, EventsWorker):
+            outside_any_loop.submit(worker.drain_all, timeout=10).result()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """For a child process, before it runs: end when the parent ends."""
+    # Linux only: a SIGKILL of the command must not leave its server behind
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "WARNING") -> Iterator[str]:
+    """Run a Prefect server on a free loopback port and make it this process's API; yields the UI's address.
+
+    Its database is Prefect's own (``PREFECT_HOME``), so runs of one user are found again by `dasnet server`, and so it
+    asks for the same login: others on this machine reach loopback too.
+
+    Args:
+        log: file that takes what the server prints.
+        patience_s: seconds until it must answer.
+        log_level: what of it; INFO has a line for every request.
+
+    Raises:
+        PrefectServerError: it ended or did not answer in time.
+        SecretError: the login cannot be used.
+    """
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from flows.service.standing import login
+
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    secret = login(None)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "PREFECT_UI_API_URL": f"{address}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
+        "DO_NOT_TRACK": "1",
+    }
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", log_level]
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the command, which needs the server to say how it ended
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        )
+    try:
+        await_health(process, f"{address}/api/health", log, patience_s)
+        with temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: secret}):
+            yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
+    """Return when a server answers.
+
+    Raises:
+        PrefectServerError: its process ended, or it did not answer in time.
+    """
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise PrefectServerError(f"the Prefect server ended with code {process.returncode}: see {log}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.2)
+    raise PrefectServerError(f"the Prefect server did not answer within {patience_s:.0f} s: see {log}")

@@ -1,0 +1,58 @@
+"""Secrets come from the environment or from a file that only its owner can read; never from a command line."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from flows.run.errors import SecretError
+
+
+def read_secret(path: Path) -> str:
+    """The one line of a file of mode 600.
+
+    Raises:
+        SecretError: not there, readable by others, empty, or of several lines.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text().strip()
+    except OSError as error:
+        raise SecretError(f"{path} cannot be read: {error.strerror}") from error
+    if mode & 0o077:
+        raise SecretError(f"{path} has mode {mode:03o}, others can read it: chmod 600 {path}")
+    if not text or "\n" in text:
+        raise SecretError(f"{path} must hold one line, not {len(text.splitlines())}")
+    return text
+
+
+def login_from(path: Path) -> str:
+    """``user:password`` of a file.
+
+    Raises:
+        SecretError: as :func:`read_secret`, or it is not of that form.
+    """
+    return require_login(read_secret(path), path)
+
+
+def require_login(text: str, where: object) -> str:
+    """Refuse what is not ``user:password``; the message never holds the value.
+
+    Raises:
+        SecretError: no user, no password, or no colon between them.
+    """
+    user, separator, password = text.partition(":")
+    if not (user and separator and password):
+        raise SecretError(f"{where} must hold user:password")
+    return text
+
+
+def make_login(path: Path) -> str:
+    """A new ``admin:…`` in a new file of mode 600; 160 random bits."""
+    login = f"admin:{secrets.token_urlsafe(20)}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(login + "\n")
+    return login

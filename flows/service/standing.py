@@ -1,0 +1,265 @@
+"""`dasnet server`: Prefect's server and a worker for this machine, until Ctrl-C.
+
+Both write to log files: what Prefect prints as it shuts down is nothing a user should see after runs that went well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flows.run.errors import PrefectServerError
+from flows.run.heartbeats import HEARTBEAT_S
+from flows.service.embedded import await_health, die_with_parent
+from flows.service.login import login_from, make_login, require_login
+
+POOL = "dasnet"
+
+LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
+_STOPPING_S = 75.0
+"""For the worker: it gives a run 30 s to end and then ends it."""
+
+_RESTART_S = 10.0
+
+# what a worker and its runs must not inherit: they speak to the API, never to the database
+_SERVER_ONLY = ("PREFECT_SERVER_", "PREFECT_API_DATABASE_", "PREFECT_UI_", "PGPASSWORD", "PGPASSFILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Where the server listens and what it keeps.
+
+    Attributes:
+        host: address to bind; loopback unless told.
+        database: SQLAlchemy URL without a password; None = SQLite in ``PREFECT_HOME``, or the environment's.
+        auth_file: file of mode 600 with ``user:password``; None = the environment, or one made in ``PREFECT_HOME``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 4200
+    database: str | None = None
+    auth_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.database is None:
+            return
+        parts = urlsplit(self.database)
+        if parts.password is not None:
+            raise PrefectServerError(
+                "--database must not hold a password, which every user of this machine could see: "
+                "put it into ~/.pgpass (mode 600) or PGPASSWORD"
+            )
+        if parts.scheme not in ("postgresql+asyncpg", "sqlite+aiosqlite"):
+            raise PrefectServerError(
+                f"--database takes postgresql+asyncpg://… or sqlite+aiosqlite://…, not {parts.scheme or self.database}"
+            )
+
+    @property
+    def address(self) -> str:
+        """Of the UI, as this machine reaches it."""
+        host = self.host
+        with contextlib.suppress(ValueError):
+            found = ipaddress.ip_address(host)
+            if found.is_unspecified:
+                host = "127.0.0.1" if found.version == 4 else "::1"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def home() -> Path:
+    """Prefect's folder of this user: database, logs, login."""
+    from prefect.settings import PREFECT_HOME
+
+    return Path(PREFECT_HOME.value())
+
+
+def login_file() -> Path:
+    """Where `dasnet server` keeps the login it made, and the other commands of this user find it."""
+    return home() / "dasnet-login"
+
+
+def login_place() -> str:
+    """Where :func:`login` finds it without a file of its own, for a person."""
+    return "the environment" if LOGIN in os.environ else str(login_file())
+
+
+def login(auth_file: Path | None) -> str:
+    """``user:password`` of the file, the environment, or the file that `dasnet server` made or now makes.
+
+    Raises:
+        SecretError: badly formed, or others can read it.
+    """
+    if auth_file is not None:
+        return login_from(auth_file)
+    if found := os.environ.get(LOGIN):
+        return require_login(found, LOGIN)
+    return login_from(login_file()) if login_file().exists() else make_login(login_file())
+
+
+def is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def server_environment(options: ServerOptions, secret: str) -> dict[str, str]:
+    """Environment of the server process: whatever is secret is here, and nowhere else."""
+    environment = {
+        # a busy machine answers PostgreSQL's clients late; Prefect gives up after 10 s and 5 s
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
+        "PREFECT_UI_URL": options.address,  # of the links in notifications: the environment's where that is a proxy's
+        **os.environ,
+        LOGIN: secret,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": options.address,
+        "PREFECT_SERVER_UI_API_URL": "/api",  # wherever the browser found the UI, tunnels and proxies included
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # automations of this server speak to it through its own API
+        "PREFECT_API_AUTH_STRING": secret,
+    }
+    if options.database is not None:
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = options.database
+    environment.pop("PREFECT_API_URL", None)
+    return environment
+
+
+def worker_environment(address: str, secret: str) -> dict[str, str]:
+    """Environment of the worker and its runs."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SERVER_ONLY)}
+    return {
+        **inherited,
+        "PREFECT_API_URL": f"{address}/api",
+        "PREFECT_API_AUTH_STRING": secret,
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that answers."""
+
+    address: str
+    server: subprocess.Popen[bytes]
+    server_log: Path
+    secret: str
+
+
+@contextlib.contextmanager
+def running_server(options: ServerOptions, *, patience_s: float = 300.0) -> Iterator[Running]:
+    """Start the server; yields when it answers, ends it at the end.
+
+    Raises:
+        PrefectServerError: the port is taken, the database cannot be reached, or it did not answer in time.
+    """
+    _require_free_port(options)
+    secret = login(options.auth_file)
+    log = home() / "dasnet-server.log"
+    command = ["server", "start", "--host", options.host, "--port", str(options.port), "--log-level", "WARNING"]
+    process = _start(command, environment=server_environment(options, secret), log=log)
+    try:
+        await_health(process, f"{options.address}/api/health", log, patience_s)
+        yield Running(address=options.address, server=process, server_log=log, secret=secret)
+    finally:
+        _end(process, patience_s=15.0)
+
+
+def _require_free_port(options: ServerOptions) -> None:
+    # whoever has the port would answer in place of our server
+    try:
+        family, kind, *_, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise PrefectServerError(
+            f"cannot listen at {options.host} port {options.port} ({error.strerror}): "
+            "is another `dasnet server` running? Choose another --port"
+        ) from error
+
+
+class Worker:
+    """A process worker of the pool `dasnet`, started again when it dies.
+
+    How many runs it has at a time, the queues of the pool say: a limit of its own (`--limit`) ends a worker that is
+    given a run again before it has put away the last attempt.
+    """
+
+    def __init__(self, running: Running) -> None:
+        self.log = home() / "dasnet-worker.log"
+        self._environment = worker_environment(running.address, running.secret)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it; what it still runs is stopped and told to the server."""
+        if self._process is not None:
+            _end(self._process, patience_s=_STOPPING_S)
+
+    def start(self) -> None:
+        command = ["worker", "start", "--pool", POOL, "--type", "process"]
+        self._process = _start(command, environment=self._environment, log=self.log)
+
+    @property
+    def ended(self) -> int | None:
+        """Its exit code, where it has ended."""
+        return None if self._process is None else self._process.poll()
+
+
+def serve_until_stopped(running: Running, worker: Worker, *, warn: Callable[[str], None]) -> None:
+    """Return at Ctrl-C or SIGTERM; start the worker again when it ends.
+
+    Raises:
+        PrefectServerError: the server ended by itself.
+    """
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not stopped.wait(0.5):
+            if (code := running.server.poll()) is not None:
+                raise PrefectServerError(f"the Prefect server ended with code {code}: see {running.server_log}")
+            if worker.ended is not None:
+                warn(f"the worker ended with code {worker.ended} and is started again: see {worker.log}")
+                if not stopped.wait(_RESTART_S):
+                    worker.start()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(command: list[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", "--no-prompt", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C is for `dasnet server`, which ends the worker first, then the server
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _end(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,102 @@
+"""The card of a trained bundle: what it was trained on, how well it does, beside what, and what it cannot do."""
+
+from __future__ import annotations
+
+import textwrap
+
+from dasnet.networks.methods import title_of
+from dasnet.networks.peer import PeerArchitecture
+from dasnet.prediction.bundle import Bundle
+from dasnet.training.recipes import Recipe
+from dasnet.training.trained_bundle import TrainedBundle
+from flows.evaluation.report import PEER_HEADER, peer_rows
+from flows.evaluation.samples import Score
+from storage.datasets.store import DatasetStore
+from storage.pages.page import markdown_table
+
+
+def model_card(
+    *,
+    name: str,
+    trained: TrainedBundle,
+    recipe: Recipe,
+    store: DatasetStore,
+    score: Score | None,
+    about: str,
+    epochs: int,
+    weights: str,
+) -> str:
+    """Markdown, wrapped at 120 columns.
+
+    Args:
+        score: on the test split; None = the dataset has none.
+        epochs: trained.
+        weights: what the backbone started from.
+    """
+    bundle = trained.bundle
+    sections = [f"# {name}", _network(bundle, recipe), "## Trained on"]
+    if about:
+        sections.append(about)
+    counts = store.attrs["counts"]
+    sections.append(
+        f"{counts['train']['samples']:,} samples of {store.window} × {store.window} px, "
+        f"{counts['train']['share_changed']:.2%} of their pixels changed; validation {counts['val']['samples']:,}, "
+        f"test {counts['test']['samples']:,} samples. Dataset SHA-256 {store.digest}. Recipe {recipe.name}, weights "
+        f"{weights}: {epochs} epochs of batches of {recipe.batch}, the best at epoch {trained.epoch + 1}; loss "
+        f"{_loss(recipe)}."
+    )
+    sections.append("## Measured")
+    sections.append(
+        f"The threshold, {bundle.threshold:.3f} on the probability, is the one of the highest F1 on validation "
+        f"({trained.validation.f1:.3f}); the calibration was fitted there too (expected calibration error "
+        f"{trained.after.error:.3f}; {trained.before.error:.3f} if half the distance is read as a probability)."
+    )
+    if score is None:
+        sections.append("The dataset has no test split with both classes.")
+    else:
+        sections.append("On the test split, from totals of pixels:")
+        sections.append(markdown_table(PEER_HEADER, peer_rows(score, name)))
+        f1 = score.intervals["f1"]
+        sections.append(
+            f"F1 at the frozen threshold {f1.value:.3f}, 95 % interval {f1.low:.3f} – {f1.high:.3f} by the bootstrap "
+            f"over {score.images}. The highest F1 that any threshold reaches on the test split itself is "
+            f"{score.highest[1].f1:.3f}. IoU {score.confusion.iou:.3f}, kappa {score.confusion.kappa:.3f}, area under "
+            f"the ROC curve {score.curves.roc_area:.3f}, expected calibration error {score.reliability.error:.3f}."
+        )
+    stride = bundle.architecture.stride
+    blind = (
+        f"The network sees positions {stride} px apart: outlines are smooth, and what is narrower than about {stride} "
+        "px can be missed. "
+    )
+    sections += [
+        "## Limits",
+        (blind if stride > 1 else "")
+        + "It knows imagery like that which it was trained on, at that ground resolution.",
+    ]
+    return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in sections) + "\n"
+
+
+def _loss(recipe: Recipe) -> str:
+    margins = {
+        "wdmc": f" with m1 {recipe.margin_unchanged}, m2 {recipe.margin_changed}",
+        "contrastive": f" with the margin {recipe.margin_changed}",
+    }
+    return f"{recipe.loss}{margins.get(recipe.loss, '')}"
+
+
+def _network(bundle: Bundle, recipe: Recipe) -> str:
+    resolution = "unknown ground resolution" if bundle.resolution is None else f"{bundle.resolution:g} m a pixel"
+    return (
+        f"{_described(recipe, bundle)}. Bands: {', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, "
+        f"{resolution}; windows of {bundle.window} px."
+    )
+
+
+def _described(recipe: Recipe, bundle: Bundle) -> str:
+    if isinstance(bundle.architecture, PeerArchitecture):
+        return f"{title_of(bundle.architecture)}, {bundle.architecture.width} channels at full resolution"
+    attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
+        recipe.attention, f"{recipe.attention} attention"
+    )
+    decoder = "" if recipe.decoder == "none" else f"decoded to {recipe.decoder} resolution, "
+    return f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance"

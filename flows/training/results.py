@@ -1,0 +1,153 @@
+"""What comes of a training: its bundle with card, scores and provenance, its report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from dasnet.prediction.bundle import Bundle, save_bundle
+from dasnet.training.checkpoints import HISTORY, Progress
+from dasnet.training.trained_bundle import TrainedBundle
+from flows.evaluation.report import PEER_HEADER, peer_rows
+from flows.evaluation.samples import Score
+from flows.figures.pictures import HEADINGS, figures_of
+from flows.run import artifacts
+from flows.run.reporting import current_reporter
+from flows.run.versions import versions
+from flows.training.card import model_card
+from flows.training.directory import TrainingDirectory
+from flows.training.rank import SAMPLES, training_data
+from flows.training.report import read_history, training_pictures, write_training_report
+from flows.training.request import TrainRequest
+from flows.training.watch import EPOCH_HEADER, epoch_row
+from storage.datasets.store import DatasetStore
+from storage.pages.page import markdown_table
+from storage.places.publish import publish, write_json_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """What came of a training.
+
+    Attributes:
+        epochs: trained; `stopped`: why before the last, or empty.
+        test: scores on the test split; None = the dataset has none.
+    """
+
+    bundle: Path
+    report: Path
+    epochs: int
+    stopped: str
+    validation_f1: float
+    test: Score | None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        lines = [("epochs", f"{self.epochs}{f', stopped: {self.stopped}' if self.stopped else ''}")]
+        lines.append(("validation", f"F1 {self.validation_f1:.3f}"))
+        if self.test is not None:
+            f1 = self.test.intervals["f1"]
+            lines.append(
+                (
+                    "test",
+                    f"F1 {f1.value:.3f} ({f1.low:.3f} – {f1.high:.3f}) at the frozen threshold; "
+                    f"{self.test.highest[1].f1:.3f} at the best one; change vectors {self.test.change_vectors.f1:.3f}",
+                )
+            )
+        return [*lines, ("bundle", str(self.bundle)), ("report", str(self.report))]
+
+
+def finished(
+    request: TrainRequest,
+    store: DatasetStore,
+    directory: TrainingDirectory,
+    ended: Progress,
+    trained: TrainedBundle,
+    test: Score | None,
+    *,
+    backbone_sha256: str | None,
+) -> TrainingSummary:
+    """Write card, metrics and provenance into the bundle; write the report."""
+    recipe, weights = request.effective, request.backbone_weights
+    name = request.name or directory.path.resolve().name
+    provenance = {
+        "made": date.today().isoformat(),
+        "recipe": recipe.settings(),
+        "dataset": {"name": store.path.parent.name, "sha256": store.digest},
+        "class_frequency": training_data(store, recipe).frequency.to_dict(),
+        "backbone_weights": None if weights is None else {"file": weights.name, "sha256": backbone_sha256},
+        "epochs": ended.epoch,
+        "stopped": ended.stopped,
+        "versions": versions(),
+    }
+    metrics: dict[str, Any] = {
+        "validation": trained.validation.scores(),
+        "validation_calibration_error": trained.after.error,
+        "validation_calibration_error_uncalibrated": trained.before.error,
+    }
+    if test is not None:
+        metrics["test"] = test.to_dict()
+    card = model_card(
+        name=name,
+        trained=trained,
+        recipe=recipe,
+        store=store,
+        score=test,
+        about=request.about,
+        epochs=ended.epoch,
+        weights="from scratch" if weights is None else f"of the backbone from {weights.name}",
+    )
+    bundle = save_bundle(directory.bundle, replace(trained.bundle, provenance=provenance, metrics=metrics, card=card))
+    with publish(directory.path / "card.md") as draft:
+        draft.write_text(card)
+    history = read_history(directory.training / HISTORY)
+    with publish(directory.path / "history.json") as draft:
+        draft.write_text(json.dumps(history))
+    pictures = [*training_pictures(history, trained), *_figures(request, bundle, store)]
+    sheet = directory.training / SAMPLES
+    report = write_training_report(
+        directory.path / "report.html",
+        name=name,
+        bundle=bundle,
+        store=store,
+        recipe=recipe,
+        history=history,
+        header=EPOCH_HEADER,
+        rows=[epoch_row(facts) for facts in history if facts["kind"] == "epoch"],
+        pictures=pictures,
+        samples=sheet.read_bytes() if sheet.exists() else None,
+        score=test,
+        card=card,
+    )
+    write_json_atomically(directory.path / "metrics.json", metrics)
+    for key, picture, caption in pictures:
+        artifacts.show_picture(key, picture, caption)
+    if test is not None:
+        artifacts.show_markdown("test", markdown_table(PEER_HEADER, peer_rows(test, name)), "Scores on the test split")
+    artifacts.show_markdown("model-card", card, "Model card")
+    directory.update(state="finished")
+    return TrainingSummary(
+        bundle=directory.bundle,
+        report=report,
+        epochs=ended.epoch,
+        stopped=ended.stopped,
+        validation_f1=trained.validation.f1,
+        test=test,
+    )
+
+
+def _figures(request: TrainRequest, bundle: Bundle, store: DatasetStore) -> list[tuple[str, bytes, str]]:
+    """(name, PNG, caption) of what the network sees on samples it was not trained on; nothing if none has a change."""
+    if not request.figures:
+        return []
+    changed = store.changed("test") if store.lacks("test") is None else store.changed("val")
+    if not len(changed):
+        return []
+    reporter = current_reporter()
+    reporter.begin("figures", len(HEADINGS), unit="figures")
+    made, left_out = figures_of(bundle, store, changed)
+    reporter.end(f"{len(made)} figures{''.join(f'; left out: {reason}' for reason in left_out)}")
+    return [(name, picture, f"{HEADINGS[name]}. {caption}") for name, (picture, caption) in made.items()]

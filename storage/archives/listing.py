@@ -1,0 +1,191 @@
+"""Archives of dated imagery: a STAC catalogue, a table, a folder or a list of rasters, to the files of each date.
+
+Nothing but headers and metadata is read here. What an archive may be:
+
+``catalog.json``, ``collection.json``   a static STAC catalogue with all that hangs below it (file or URL)
+``items.json``                          a STAC item collection (GeoJSON FeatureCollection of items)
+``archive.csv``                         a table with the columns ``date`` and ``path``; rows of one date are one mosaic
+folder, glob or list of rasters         dates from the headers or the names; rasters of one day make one mosaic
+
+Any of them, and the rasters that they name, may lie in a bucket, ``s3://…``.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from urllib.parse import urlparse
+
+from odc.geo.geom import Geometry
+
+from storage.archives.stac import SourceItem, Stack, read_images
+from storage.errors import InputError, ObjectStoreError
+from storage.imagery.mosaics import Mosaic, objects_named, open_mosaic, open_stacks
+from storage.imagery.sources import RASTER_SUFFIXES, date_in_name, is_remote, naive_utc
+from storage.places.bucket import SCHEME, Location, ObjectPath, location
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatedFiles:
+    """All rasters of one day.
+
+    Attributes:
+        day: in UTC.
+        time: naive UTC; the earliest of the day's rasters.
+        stacks: the rasters of each place, in a fixed order; those of one place hold the bands of one image, each with
+            a name for what it holds.
+        items: the STAC items they came from; empty for other archives.
+    """
+
+    day: date
+    time: datetime
+    stacks: tuple[Stack, ...]
+    items: tuple[SourceItem, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(path for stack in self.stacks for _, path in stack)
+
+    def open(self) -> Mosaic:
+        """Open the headers of the day's mosaic; raises InputError as :func:`open_stacks`."""
+        return replace(open_stacks([dict(stack) for stack in self.stacks]), date=self.time)
+
+
+def read_archive(
+    source: str | Path | Sequence[str],
+    *,
+    asset: str | None = None,
+    start: date | None = None,
+    end: date | None = None,
+    outline: Geometry | None = None,
+) -> tuple[DatedFiles, ...]:
+    """The dates of an archive, ascending.
+
+    Args:
+        source: see this module.
+        asset: key of the STAC asset that holds the imagery, or, with commas between them, keys of the assets that hold
+            its bands, each lying on the same grid; None = the only raster asset with the role ``data`` or, failing
+            that, without the role of a thumbnail or an overview.
+        start, end: first and last day wanted, both included.
+        outline: in EPSG:4326; STAC items that do not touch it are left out.
+
+    Raises:
+        InputError: not an archive, a date or an asset that is missing, or no date left; the message names them.
+    """
+    if start is not None and end is not None and start > end:
+        raise InputError(f"the first day wanted, {start}, is after the last one, {end}")
+
+    def is_wanted(day: date) -> bool:
+        return (start is None or day >= start) and (end is None or day <= end)
+
+    try:
+        found = list(_entries(source, asset, outline, is_wanted))
+    except ObjectStoreError as error:
+        raise InputError(str(error)) from error
+    kept = [entry for entry in found if is_wanted(entry.day)]
+    if not kept:
+        span = f", between {start or 'the first'} and {end or 'the last'}" if start or end else ""
+        days = sorted({entry.day for entry in found})
+        has = f"its dates are {', '.join(map(str, days))}" if days else "it holds no imagery there"
+        raise InputError(f"archive {archive_name(source)} has no date left{span}: {has}")
+    return tuple(_by_day(kept))
+
+
+def archive_name(source: str | Path | Sequence[str]) -> str:
+    """How messages name an archive."""
+    return str(source) if isinstance(source, str | Path) else f"of {len(source)} files"
+
+
+def _entries(
+    source: str | Path | Sequence[str], asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
+) -> Iterable[DatedFiles]:
+    """Files of all dates; of dates that are not wanted what is wrong is nobody's trouble."""
+    if not isinstance(source, str | Path):
+        return _from_rasters([str(path) for path in source], "the list", is_wanted)
+    text = str(source)
+    if text.startswith(SCHEME):
+        ObjectPath.parse(text).parent.require_answer()
+    if urlparse(text).path.lower().endswith((".json", ".geojson")):
+        return _from_stac(text, asset, outline, is_wanted)
+    if text.lower().endswith(".csv"):
+        return _from_table(location(text))
+    if text.startswith(SCHEME):
+        return _from_rasters(objects_named(ObjectPath.parse(text)), text, is_wanted)
+    path = Path(text)
+    if path.is_dir():
+        rasters = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
+        return _from_rasters(rasters, f"folder {text}", is_wanted)
+    if glob.has_magic(text):
+        found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
+        return _from_rasters(found, f"pattern {text}", is_wanted)
+    raise InputError(
+        f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
+        + ("" if path.exists() else ": it does not exist")
+    )
+
+
+def _from_rasters(paths: Sequence[str], where: str, is_wanted: Callable[[date], bool]) -> Iterable[DatedFiles]:
+    if not paths:
+        raise InputError(f"{where} holds no raster ({', '.join(RASTER_SUFFIXES)})")
+    for path in paths:
+        try:
+            time = open_mosaic(path).date
+        except InputError:
+            time = date_in_name(path)
+            if time is None or is_wanted(time.date()):
+                raise
+        if time is None:
+            raise InputError(
+                f"{path} tells no date, in its header or its name (…YYYYMMDD…): give a table (.csv) with date and path"
+            )
+        yield DatedFiles(day=time.date(), time=time, stacks=((("", path),),))
+
+
+def _from_table(path: Location) -> Iterable[DatedFiles]:
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+        if not {"date", "path"} <= set(reader.fieldnames or ()):
+            raise InputError(f"table {path} needs the columns date and path; it has {reader.fieldnames}")
+        rows = list(enumerate(reader, start=2))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"table {path} cannot be read: {error}") from error
+    for line, row in rows:
+        given, file_name = (row["date"] or "").strip(), (row["path"] or "").strip()
+        try:
+            time = naive_utc(datetime.fromisoformat(given))
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: {given!r} is no date (YYYY-MM-DD)") from error
+        if not file_name:
+            raise InputError(f"{path}, line {line}: no path")
+        place = file_name if is_remote(file_name) else str(path.parent / file_name)
+        yield DatedFiles(day=time.date(), time=time, stacks=((("", place),),))
+
+
+def _from_stac(
+    href: str, asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
+) -> Iterable[DatedFiles]:
+    for image in read_images(href, outline=outline):
+        time = naive_utc(image.time)
+        stacks = (image.stack(asset),) if is_wanted(time.date()) else ()
+        yield DatedFiles(day=time.date(), time=time, stacks=stacks, items=(image.item,))
+
+
+def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
+    days: dict[date, list[DatedFiles]] = defaultdict(list)
+    for entry in entries:
+        days[entry.day].append(entry)
+    for day, found in sorted(days.items()):
+        ordered = sorted(found, key=lambda entry: entry.stacks)
+        yield DatedFiles(
+            day=day,
+            time=min(entry.time for entry in ordered),
+            stacks=tuple(dict.fromkeys(stack for entry in ordered for stack in entry.stacks)),
+            items=tuple(dict.fromkeys(item for entry in ordered for item in entry.items)),
+        )

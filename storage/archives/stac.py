@@ -1,0 +1,214 @@
+"""Static STAC: what a catalogue, a collection, an item collection or an item names, wherever it lies.
+
+Files are read from disks, over HTTP with an end to waiting, and from buckets. Whatever is wrong with an item is said
+with the item's name and the file that it stands in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pystac
+from odc.geo.geom import Geometry
+from pystac.utils import make_absolute_href
+
+from storage.errors import InputError
+from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
+from storage.places.bucket import SCHEME, ObjectPath, refuse_credentials
+
+_RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
+
+_PATIENCE_S = 60.0
+
+Stack = tuple[tuple[str, str], ...]
+"""(name, path) of the rasters of one place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceItem:
+    """A STAC item that imagery came from: its id, and where it stands (None for an item that has no address)."""
+
+    id: str
+    href: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StacImage:
+    """One item of a catalogue.
+
+    Attributes:
+        content: the item as pystac reads it.
+        time: as the item has it: the beginning of a span, with a zone or without.
+        words: how messages name the item; `base`: what its relative addresses are relative to.
+    """
+
+    content: pystac.Item
+    time: datetime
+    words: str
+    base: str
+
+    @property
+    def item(self) -> SourceItem:
+        return SourceItem(id=self.content.id, href=self.content.get_self_href())
+
+    def stack(self, asset: str | None) -> Stack:
+        """Its imagery; `asset` as of :func:`storage.archives.listing.read_archive`.
+
+        Raises:
+            InputError: no such asset, several where one is wanted, or one that does not exist.
+        """
+        return tuple((key, _path(self, key)) for key in _keys(self, asset))
+
+
+def read_images(href: str, *, outline: Geometry | None) -> Iterator[StacImage]:
+    """All items at and below a STAC file.
+
+    Args:
+        href: a path, a URL, or ``s3://…``.
+        outline: as of :func:`storage.archives.listing.read_archive`.
+
+    Raises:
+        InputError: it or something below it cannot be read, is not STAC, or lacks a date.
+    """
+    for found in _items(href, seen={href}):
+        if outline is None or _touches(found, outline):
+            yield found
+
+
+def _items(href: str, *, seen: set[str]) -> Iterator[StacImage]:
+    content = _read(href)
+    kind = content.get("type")
+    if kind == "FeatureCollection":
+        features = content.get("features")
+        for number, feature in enumerate(features if isinstance(features, list) else [features], start=1):
+            yield _parsed(feature, href, number=number)
+    elif kind == "Feature":
+        yield _parsed(content, href)
+    elif kind in ("Catalog", "Collection"):
+        links = content.get("links")
+        if not isinstance(links, list):
+            raise InputError(f"{href} cannot be read as STAC: a {kind} has a list of links")
+        for link in links:
+            if not isinstance(link, Mapping) or link.get("rel") not in ("item", "child"):
+                continue
+            if not isinstance(link.get("href"), str):
+                raise InputError(f"{href} cannot be read as STAC: a link of it has no href: {json.dumps(link)}")
+            below = make_absolute_href(link["href"], href)
+            if below not in seen:  # a link upwards would lead round and round
+                seen.add(below)
+                yield from _items(below, seen=seen)
+    else:
+        raise InputError(
+            f"{href} cannot be read as STAC: its type is {kind!r}, not that of an item, an item collection, a "
+            "collection or a catalogue"
+        )
+
+
+def _read(href: str) -> Mapping[str, Any]:
+    refuse_credentials(href)
+    try:
+        if href.startswith(SCHEME):
+            text = ObjectPath.parse(href).read_text()
+        elif href.startswith(("http://", "https://")):
+            request = Request(href, headers={"User-Agent": f"pystac/{pystac.__version__}"})
+            with urlopen(request, timeout=_PATIENCE_S) as answer:
+                text = answer.read().decode()
+        else:
+            text = Path(href).read_text(encoding="utf-8")
+        content = json.loads(text)
+    except OSError as error:
+        raise InputError(f"{href} cannot be read as STAC: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{href} cannot be read as STAC: it is no JSON: {error}") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{href} cannot be read as STAC: it holds no JSON object")
+    return content
+
+
+def _parsed(feature: Any, href: str, *, number: int | None = None) -> StacImage:
+    """An item, from what a file has of it; `number`: of the item in a collection of them."""
+    name = feature.get("id") if isinstance(feature, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{href} cannot be read as STAC: item {number or ''} in it has no id".replace("  ", " "))
+    words = f"STAC item {name} in {href}"
+    time = _time(feature.get("properties"), words)
+    for key, described in _mapping(feature.get("assets"), words, "assets").items():
+        address = _mapping(described, words, f"asset {key!r}").get("href")
+        if not isinstance(address, str) or not address.strip():
+            raise InputError(f"{words}: its asset {key!r} has no href")
+    try:
+        item = pystac.Item.from_dict(dict(feature), href=None if number else href)
+    except Exception as error:  # pystac's come in many types
+        raise InputError(f"{words} is no item: {type(error).__name__}: {error}") from error
+    return StacImage(content=item, time=time, words=words, base=item.get_self_href() or href)
+
+
+def _mapping(value: object, words: str, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{words}: its {what} must be a JSON object, not {json.dumps(value)}")
+    return value
+
+
+def _time(properties: object, words: str) -> datetime:
+    known = _mapping(properties, words, "properties")
+    given = known.get("datetime") or known.get("start_datetime")
+    if given is None:
+        raise InputError(f"{words} has no date: neither datetime nor start_datetime")
+    try:
+        return datetime.fromisoformat(given)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{words}: its date {given!r} is none (ISO 8601)") from error
+
+
+def _touches(found: StacImage, outline: Geometry) -> bool:
+    if found.content.geometry is None:
+        return True
+    try:
+        return bool(Geometry(found.content.geometry, "EPSG:4326").intersects(outline))
+    except Exception as error:  # odc-geo's and shapely's come in many types, a RecursionError among them
+        raise InputError(f"{found.words} has a geometry that is none: {type(error).__name__}") from error
+
+
+def _keys(found: StacImage, keys: str | None) -> list[str]:
+    """Of its assets, those that hold the imagery."""
+    assets = found.content.assets
+    if keys is None:
+        rasters = {name: asset for name, asset in assets.items() if _is_raster(asset)}
+        data = {name: asset for name, asset in rasters.items() if "data" in (asset.roles or ())} or rasters
+        if len(data) != 1:
+            raise InputError(
+                f"{found.words} has {len(data)} raster assets ({', '.join(sorted(data)) or 'none'}): "
+                "say with --asset which one holds the imagery, or which ones its bands (--asset red,green,blue)"
+            )
+        return list(data)
+    wanted = [key.strip() for key in keys.split(",")]
+    missing = [key for key in wanted if key not in assets]
+    if missing:
+        raise InputError(
+            f"{found.words} has no asset {', '.join(map(repr, missing))}; it has {', '.join(sorted(assets)) or 'none'}"
+        )
+    return wanted
+
+
+def _path(found: StacImage, key: str) -> str:
+    """Of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
+    path = make_absolute_href(found.content.assets[key].href, found.base).removeprefix("file://")
+    if not is_remote(path):
+        if not Path(path).exists():
+            raise InputError(f"{found.words}: its asset {key!r}, {path}, does not exist")
+        if not (Path(path).is_file() or is_zarr(path)):
+            raise InputError(f"{found.words}: its asset {key!r}, {path}, is a folder, not a raster")
+    return path
+
+
+def _is_raster(asset: pystac.Asset) -> bool:
+    if set(asset.roles or ()) & {"thumbnail", "overview", "metadata"}:
+        return False
+    kind = (asset.media_type or "").lower()
+    return kind.startswith(_RASTER_TYPES) or (not kind and asset.href.lower().endswith(RASTER_SUFFIXES))

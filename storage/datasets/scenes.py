@@ -1,0 +1,344 @@
+"""Scenes with labels, by their headers: two dates and what changed between them, on one grid.
+
+A scene is a small picture of a published dataset or a whole mosaic. Pictures without georeferencing are aligned by
+their pixels; mosaics by their coordinates, the second date resampled onto the first one's grid where it differs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import geopandas
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.features import rasterize
+
+from storage.datasets.label_values import IGNORED, binarise, histogram, one_band
+from storage.errors import InputError
+from storage.imagery.bands import same_bands
+from storage.imagery.grids import common_grid
+from storage.imagery.header_checks import check_header
+from storage.imagery.mosaics import Mosaic, open_mosaic
+from storage.imagery.rasters import GridReader
+from storage.imagery.sources import DRIVERS, Source, absolute, image_bands_of, open_with_allowed_driver
+
+PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
+POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFiles:
+    """What makes a scene: paths alone, nothing opened yet.
+
+    Attributes:
+        name: of the scene, unique in a dataset.
+        before, after: a raster each, or a list of files that make one mosaic.
+        label: raster or polygons of what changed; or
+        label_before, label_after: a mask for each date, where changed is what differs between them.
+        split: train, val or test as published; None = not published.
+        place: scenes of one place, at whatever dates, have one; they are never in two splits.
+    """
+
+    name: str
+    before: str | tuple[str, ...]
+    after: str | tuple[str, ...]
+    label: str | None = None
+    label_before: str | None = None
+    label_after: str | None = None
+    split: str | None = None
+    place: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, which may run in another folder: the same files."""
+        paths = ("before", "after", "label", "label_before", "label_after")
+        return {**self.__dict__, **{name: _absolute(self.__dict__[name]) for name in paths}}
+
+    def __post_init__(self) -> None:
+        masks = (self.label_before is not None, self.label_after is not None)
+        if (self.label is not None) == any(masks) or any(masks) != all(masks):
+            raise InputError(f"scene {self.name} needs one label of its changes, or a mask for each of its two dates")
+
+
+def _absolute(spec: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    if isinstance(spec, tuple):
+        return tuple(map(absolute, spec))
+    return None if spec is None else absolute(spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An opened scene; holds no file open, so it travels to workers.
+
+    Attributes:
+        files: what it was opened from.
+        before, after: readers on `grid`, all bands.
+        labels: one raster, or one of each date; none where polygons say what changed.
+        polygons: of what changed, or None.
+        grid: of all; without a CRS for pictures.
+        bands: names.
+        dtype: of the images.
+    """
+
+    files: SceneFiles
+    before: GridReader
+    after: GridReader
+    labels: tuple[GridReader, ...]
+    polygons: DrawnPolygons | None
+    grid: GeoBox
+    bands: tuple[str, ...]
+    dtype: str
+
+    @property
+    def height(self) -> int:
+        return int(self.grid.height)
+
+    @property
+    def width(self) -> int:
+        return int(self.grid.width)
+
+    @property
+    def mosaics(self) -> tuple[Mosaic, ...]:
+        """All rasters that the scene reads."""
+        return tuple(reader.mosaic for reader in (self.before, self.after, *self.labels))
+
+    def label_histograms(self, *, rows: slice, cols: slice) -> dict[str, dict[float, int]]:
+        """Known pixels by value of each label raster, by its path; nothing for polygons."""
+        found = {}
+        for reader in self.labels:
+            values, known = _raw(reader, rows, cols)
+            found[reader.mosaic.label] = histogram(values[known])
+        return found
+
+    def read_label(self, coding: Literal["0/1", "0/255"], *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
+        if self.polygons is not None:
+            return self.polygons.read(rows=rows, cols=cols)
+        drawn = []
+        known = np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=bool)
+        for reader in self.labels:
+            values, here = _raw(reader, rows, cols)
+            drawn.append(binarise(values, coding))
+            known &= here
+        label = drawn[0] if len(drawn) == 1 else drawn[0] ^ drawn[1]
+        return np.where(known, label, np.uint8(IGNORED))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnPolygons:
+    """Polygons on a grid: 1 inside, 0 outside. Reads its file when first asked, so it travels to workers."""
+
+    path: str
+    grid: GeoBox
+
+    @cached_property
+    def _shapes(self) -> geopandas.GeoDataFrame:
+        return read_polygons(self.path).to_crs(str(self.grid.crs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": absolute(self.path), "grid": self.grid}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def read(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """(h, w) of a range inside the grid."""
+        part = self.grid[rows, cols]
+        hits = self._shapes.iloc[self._shapes.sindex.query(part.extent.geom)]
+        label = np.zeros(part.shape, dtype=np.uint8)
+        if len(hits):
+            rasterize(hits.geometry, out=label, transform=part.affine, default_value=1)
+        return label
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOnGrid:
+    """What changed, on the grid of a run: a raster, whose coding has to be given, or polygons."""
+
+    raster: GridReader | None
+    polygons: DrawnPolygons | None
+    coding: Literal["0/1", "0/255"] = "0/1"
+
+    def coded(self, coding: Literal["0/1", "0/255"]) -> LabelOnGrid:
+        return replace(self, coding=coding)
+
+    def read(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
+        if self.polygons is not None:
+            return self.polygons.read(rows=rows, cols=cols)
+        assert self.raster is not None
+        values, known = _raw(self.raster, rows, cols)
+        return np.where(known, binarise(values, self.coding), np.uint8(IGNORED))
+
+
+def label_on_grid(path: str, grid: GeoBox) -> LabelOnGrid:
+    """Open a label by its header, for a grid that has a CRS; a raster is resampled to the nearest pixel.
+
+    Raises:
+        InputError: unreadable, or without georeferencing.
+    """
+    if path.lower().endswith(POLYGONS):
+        read_polygons(path)
+        return LabelOnGrid(raster=None, polygons=DrawnPolygons(path=path, grid=grid))
+    mosaic = open_mosaic(path)
+    bands = tuple(range(1, len(mosaic.bands) + 1))
+    return LabelOnGrid(raster=GridReader(mosaic=mosaic, grid=grid, bands=bands, resampling="nearest"), polygons=None)
+
+
+def _raw(reader: GridReader, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    image, known = reader.read(rows=rows, cols=cols)
+    return one_band(reader.mosaic.label, image), known
+
+
+def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolution: float | None = None) -> Scene:
+    """Open the headers of a scene and see that they fit together.
+
+    Args:
+        bands: numbers (from 1, without alpha) to keep of both dates, in this order; None = all, those of the second
+            date by the names of the first's where all have one.
+        resolution: of the scene's grid in units of its CRS, onto which everything is resampled; None = the first
+            date's. A network that sees positions eight pixels apart sees finer ones on a finer grid.
+
+    Raises:
+        InputError: an unreadable file, sizes that differ, other bands or other names of bands, no overlap; with paths
+            and values.
+    """
+    before, after = (open_image(spec) for spec in (files.before, files.after))
+    if (before.grid.crs is None) != (after.grid.crs is None):
+        # one of the two lost its georeferencing: pixels are all that is left to align them by
+        before, after = _as_picture(before), _as_picture(after)
+    for what, one, other in (
+        ("bands", len(before.bands), len(after.bands)),
+        ("type", before.dtype, after.dtype),
+    ):
+        if one != other:
+            raise InputError(f"{before.label} has {what} {one}, {after.label} has {other}: the two dates must be alike")
+    if before.grid.crs is None:
+        if resolution is not None:
+            raise InputError(
+                f"{before.label} has no georeferencing: it cannot be brought to a resolution of {resolution}"
+            )
+        _require_size(after, before)
+        grid = before.grid
+    else:
+        grid = common_grid([before, after], resolution=resolution)
+    chosen = tuple(bands or range(1, len(before.bands) + 1))
+    if beyond := [number for number in chosen if not 1 <= number <= len(before.bands)]:
+        raise InputError(f"{before.label} has {len(before.bands)} bands, not {', '.join(map(str, beyond))}")
+    # of pictures, names are made up
+    by_number = bands is not None or before.grid.crs is None
+    others = chosen if by_number else same_bands(before, after, chosen)
+    label_paths = [files.label] if files.label is not None else [files.label_before, files.label_after]
+    labels: list[GridReader] = []
+    polygons = None
+    for path in label_paths:
+        assert path is not None
+        if path.lower().endswith(POLYGONS):
+            if files.label is None:
+                raise InputError(f"scene {files.name}: the masks of two dates are rasters, not polygons ({path})")
+            if grid.crs is None:
+                raise InputError(f"{path} has polygons, but {before.label} has no georeferencing to draw them on")
+            read_polygons(path)
+            polygons = DrawnPolygons(path=path, grid=grid)
+            continue
+        labels.append(_label_reader(open_image(path), grid, before))
+    return Scene(
+        files=files,
+        before=GridReader(mosaic=before, grid=grid, bands=chosen),
+        after=GridReader(mosaic=after, grid=grid, bands=others),
+        labels=tuple(labels),
+        polygons=polygons,
+        grid=grid,
+        bands=tuple(before.bands[number - 1] for number in chosen),
+        dtype=before.dtype,
+    )
+
+
+def open_image(spec: str | Sequence[str]) -> Mosaic:
+    """A mosaic, or a picture without georeferencing: its grid has no CRS then, and pixels as coordinates.
+
+    Raises:
+        InputError: missing, empty, unreadable, or of a type that is no image's.
+    """
+    if not isinstance(spec, str) or "://" in spec or not Path(spec).is_file():
+        return open_mosaic(spec)
+    if not Path(spec).stat().st_size:
+        raise InputError(f"{spec} is empty (0 bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        if Path(spec).suffix.lower() == ".vrt":
+            return open_mosaic(spec)
+        with open_with_allowed_driver(spec, (*PICTURES, *(d for d in DRIVERS if d not in PICTURES))) as dataset:
+            if dataset.crs is not None and not dataset.transform.is_identity:
+                return open_mosaic(spec)
+            check_header(dataset, spec)
+            numbers, dtype = image_bands_of(dataset, spec, what="an image")
+            names = ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band{n}" for n in numbers)
+            grid = GeoBox(dataset.shape, Affine.identity(), None)
+            source = Source(path=spec, grid=grid, files=(spec,), driver=dataset.driver, image_bands=numbers)
+            return Mosaic(label=spec, sources=(source,), grid=grid, bands=names, dtype=dtype, date=None)
+
+
+def read_polygons(path: str) -> geopandas.GeoDataFrame:
+    """Polygons of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
+
+    Raises:
+        InputError: missing, unreadable, no CRS, or no polygon in it.
+    """
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist")
+    try:
+        frame = geopandas.read_parquet(path) if path.lower().endswith(".parquet") else geopandas.read_file(path)
+    except Exception as error:  # each format has errors of its own
+        raise InputError(f"{path} cannot be read as polygons: {error}") from error
+    if not isinstance(frame, geopandas.GeoDataFrame) or frame.crs is None:
+        raise InputError(f"{path} has no coordinate reference system")
+    areal = frame[frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
+    if areal.empty:
+        raise InputError(f"{path} holds no polygon: {len(frame)} features, none of them areal")
+    return areal
+
+
+def _as_picture(mosaic: Mosaic) -> Mosaic:
+    if len(mosaic.sources) != 1:
+        raise InputError(
+            f"{mosaic.label} is made of several files and its partner has no georeferencing to match it by"
+        )
+    return _placed(mosaic, GeoBox(mosaic.grid.shape, Affine.identity(), None))
+
+
+def _placed(mosaic: Mosaic, grid: GeoBox) -> Mosaic:
+    """The same pixels said to lie on another grid of the same shape."""
+    source = mosaic.sources[0]
+    return replace(mosaic, sources=(replace(source, grid=grid),), grid=grid)
+
+
+def _require_size(mosaic: Mosaic, reference: Mosaic) -> None:
+    if mosaic.grid.shape != reference.grid.shape:
+        (height, width), (h, w) = mosaic.grid.shape, reference.grid.shape
+        raise InputError(
+            f"{mosaic.label} has {width} × {height} px, {reference.label} has {w} × {h} px: sizes must agree"
+        )
+
+
+def _label_reader(label: Mosaic, grid: GeoBox, before: Mosaic) -> GridReader:
+    if label.grid.crs is None or grid.crs is None:
+        _require_size(label, before)
+        label = _placed(_as_picture(label), before.grid)
+    else:
+        common_grid([before, label])  # says so if they do not overlap
+    return GridReader(mosaic=label, grid=grid, bands=tuple(range(1, len(label.bands) + 1)), resampling="nearest")
+
+
+def quiet_pictures() -> None:
+    """No warning for every picture that has no georeferencing, in this process."""
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    rasterio.logging.getLogger("rasterio._env").setLevel("ERROR")

@@ -1,0 +1,155 @@
+"""Digests of inputs: what a run was made from, for its key and its provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import fsspec
+
+from storage.errors import InputError, ObjectStoreError
+from storage.imagery.mosaics import Mosaic
+from storage.places.bucket import SCHEME, ObjectPath
+from storage.places.publish import write_json_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class MosaicDigest:
+    """SHA-256 of a mosaic, and of each of its files by path. For a remote file it is that of what its server says."""
+
+    sha256: str
+    files: Mapping[str, str]
+
+
+class DigestCache:
+    """Digests of files that have been read before: a file of the same size and time of modification is not read again.
+
+    An archive of a thousand mosaics is looked at every month, and one of them is new.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`path`: JSON file, written by :meth:`save`."""
+        self._path = path
+        self._known: dict[str, list[object]] = {}
+        if path.exists():
+            with suppress(ValueError):  # a damaged cache costs time, nothing else
+                self._known = dict(json.loads(path.read_text()))
+
+    def digest(self, mosaic: Mosaic) -> MosaicDigest:
+        """As :func:`digest_mosaic`."""
+        return digest_mosaic(mosaic, digest=self._files)
+
+    def _files(self, paths: Sequence[str]) -> dict[str, str]:
+        stamps = {path: _stamp(path) for path in paths}
+        known = {
+            path: str(self._known[path][-1]) for path in paths if self._known.get(path, [None])[:-1] == stamps[path]
+        }
+        read = digest_files([path for path in paths if path not in known])
+        for path, digest in read.items():
+            stamp = stamps[path]
+            # a file that changes while it is read is read again the next time
+            if stamp is not None and _stamp(path) == stamp:
+                self._known[path] = [*stamp, digest]
+        return {path: known.get(path) or read[path] for path in paths}
+
+    def save(self) -> None:
+        """Keep what is known for the next time."""
+        write_json_atomically(self._path, self._known)
+
+
+def _stamp(path: str) -> list[object] | None:
+    """Size, time of modification and inode of a local file; None for others, which are looked at every time."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ino] if stat.S_ISREG(found.st_mode) else None
+
+
+def digest_mosaic(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str, str]] | None = None) -> MosaicDigest:
+    """Read all files of a mosaic, several at a time.
+
+    The digest of a mosaic of one file is that file's; of several that of their names, contents and order.
+
+    Args:
+        digest: gives SHA-256 by path; None = :func:`digest_files`.
+
+    Raises:
+        InputError: a file is gone, or its server does not say which version it has.
+    """
+    paths = sorted({file for source in mosaic.sources for file in source.files})
+    digests = (digest or digest_files)(paths)
+    if len(digests) == 1:
+        return MosaicDigest(sha256=next(iter(digests.values())), files=digests)
+    total = hashlib.sha256()
+    for source in mosaic.sources:  # in their order: which lies on top, and which file of a place holds which band
+        total.update("".join(f"{Path(path).name} {digests[path]}\n" for path in source.files).encode() + b"\n")
+    return MosaicDigest(sha256=total.hexdigest(), files=digests)
+
+
+def digest_files(paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file or folder, several at a time; raises InputError as :func:`digest_mosaic`."""
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(paths, pool.map(_digest, paths), strict=True))
+
+
+def _digest(path: str) -> str:
+    local = Path(path)
+    if local.is_dir():
+        return _digest_folder(local)
+    if local.exists():
+        return _digest_file(path, tuple(_stamp(path) or ()))
+    return hashlib.sha256(_remote_version(path).encode()).hexdigest()
+
+
+@lru_cache(maxsize=10_000)
+def _digest_file(path: str, stamp: tuple[object, ...]) -> str:
+    """One process looks twice at its inputs: before its flow begins, and in it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_folder(folder: Path) -> str:
+    total = hashlib.sha256()
+    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        total.update(f"{file.relative_to(folder)} {_digest(str(file))}\n".encode())
+    return total.hexdigest()
+
+
+def _remote_version(path: str) -> str:
+    """What identifies a version of a remote file without reading it: length, modification time, entity tag."""
+    address = path.removeprefix("/vsicurl/")
+    if address.startswith(SCHEME):
+        return _object_version(ObjectPath.parse(address))
+    try:
+        if address.startswith(("http://", "https://")):
+            with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=30) as answer:
+                facts = {name: answer.headers.get(name) for name in ("Content-Length", "Last-Modified", "ETag")}
+        else:
+            known = fsspec.filesystem(address.partition("://")[0]).info(address)
+            facts = {name: str(known[name]) for name in ("size", "LastModified", "ETag", "mtime") if name in known}
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{path}: its server does not tell its version: {error}") from error
+    return f"{address} {facts}"
+
+
+def _object_version(path: ObjectPath) -> str:
+    """Size and entity tag of an object, or of all in a Zarr group; the same content uploaded again has the same."""
+    try:
+        facts = path.facts()
+        if facts is not None:
+            return f"{facts.size} {facts.tag}"
+        found = [f"{entry.relative_to(path)} {facts.size} {facts.tag}" for entry, facts in path.walk()]
+    except ObjectStoreError as error:
+        raise InputError(str(error)) from error
+    if not found:
+        raise InputError(f"{path} does not exist")
+    return "\n".join(found)

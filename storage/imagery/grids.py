@@ -1,0 +1,222 @@
+"""One grid for all dates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import ceil, floor, isfinite
+from pathlib import Path
+from typing import Any
+
+from affine import Affine
+from odc.geo.crs import CRS, CRSError
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry, line, unary_union
+from odc.geo.overlap import compute_reproject_roi
+from pyproj import Geod
+
+from storage.errors import InputError
+from storage.imagery.mosaics import Mosaic
+
+_LARGEST_RESOLUTION_RATIO = 8.0
+_WHOLE_PIXEL = 1e-3
+"""Pixels by which a shift may miss a whole number and still be one."""
+
+
+def common_grid(
+    mosaics: Sequence[Mosaic],
+    *,
+    crs: str | None = None,
+    resolution: float | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
+    region: Path | None = None,
+    covered_by: Sequence[Mosaic] = (),
+) -> GeoBox:
+    """The grid of the result: the first date's unless asked otherwise.
+
+    Args:
+        crs, resolution: asked for; a new grid is laid over the first date's extent then.
+        bbox: left, bottom, right, top in units of the grid's CRS; grown to whole pixels.
+        region: GeoJSON file in EPSG:4326; the grid is cut to whole pixels around it.
+        covered_by: a bbox or region may reach as far as any of these, and not only as far as the first date.
+
+    Raises:
+        InputError: unknown CRS, no overlap (with both extents), or resolutions too far apart.
+    """
+    first = mosaics[0]
+    grid = _requested_grid(first.grid, crs, resolution)
+    assert grid.crs is not None
+    if bbox is not None or region is not None:
+        grid = _grown(grid, covered_by)
+    covering = "all dates" if covered_by else first.label
+    if bbox is not None:
+        grid = _cut(grid, BoundingBox(*bbox, crs=grid.crs), f"bounding box {bbox}", covering)
+    if region is not None:
+        assert grid.crs is not None
+        outline = region_geometry(region).to_crs(grid.crs)
+        grid = _cut(grid, outline.boundingbox, f"region {region}", covering)
+    for mosaic in mosaics:
+        _require_overlap(mosaic, grid, first)
+        require_similar_resolution(mosaic, grid)
+    return grid
+
+
+def grid_facts(grid: GeoBox) -> dict[str, Any]:
+    """A grid as JSON holds it."""
+    return {"crs": str(grid.crs), "transform": list(grid.affine)[:6], "shape": list(grid.shape)}
+
+
+def grid_of(facts: Mapping[str, Any]) -> GeoBox:
+    """The grid that :func:`grid_facts` described."""
+    return GeoBox(tuple(facts["shape"]), Affine(*facts["transform"]), CRS(facts["crs"]))
+
+
+def metres_a_pixel(grid: GeoBox) -> float:
+    """Metres on the ground along one pixel of the grid from west to east, in its middle, by the ellipsoid.
+
+    So degrees, feet and the stretch of a projection count for what they are there. Without a place on the Earth, the
+    grid's own unit.
+    """
+    across = abs(float(grid.resolution.x))
+    if grid.crs is None or not (grid.crs.geographic or grid.crs.projected):
+        return across
+    x, y = grid.extent.centroid.coords[0]
+    ends = line([(x - across / 2, y), (x + across / 2, y)], crs=grid.crs).to_crs("EPSG:4326")
+    longitudes, latitudes = zip(*ends.coords, strict=True)
+    return float(Geod(ellps="WGS84").line_length(longitudes, latitudes))
+
+
+def region_geometry(path: Path) -> Geometry:
+    """The union of the polygons of a GeoJSON file, in EPSG:4326.
+
+    Raises:
+        InputError: not GeoJSON, or no polygon in it.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"region {path} cannot be read as GeoJSON: {error}") from error
+    if content.get("type") == "FeatureCollection":
+        shapes = [feature.get("geometry") for feature in content.get("features", [])]
+    else:
+        shapes = [content.get("geometry", content)]
+    polygons = [shape for shape in shapes if shape and shape.get("type") in ("Polygon", "MultiPolygon")]
+    if not polygons:
+        raise InputError(f"region {path} holds no polygon")
+    try:
+        outline = unary_union(Geometry(shape, "EPSG:4326") for shape in polygons)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"region {path} holds a polygon that is none: {error}") from error
+    assert outline is not None
+    box = outline.boundingbox
+    if not (box.left >= -180 and box.right <= 180 and box.bottom >= -90 and box.top <= 90):
+        raise InputError(f"region {path} must be in degrees (EPSG:4326); its extent is {tuple(box)}")
+    return outline
+
+
+def needs_resampling(mosaic: Mosaic, grid: GeoBox) -> bool:
+    """False where every source lies on the grid's pixels, shifted by whole pixels at most."""
+    return any(not is_whole_shift(source.grid, grid) for source in mosaic.sources)
+
+
+def is_whole_shift(source: GeoBox, grid: GeoBox) -> bool:
+    """True if the pixels of the two coincide but for a shift by whole pixels."""
+    if source.crs != grid.crs:
+        return False
+    relative = ~grid.affine * source.affine
+    drift = max(abs(relative.a - 1) * source.width, abs(relative.e - 1) * source.height)
+    return bool(
+        drift < _WHOLE_PIXEL
+        and abs(relative.c - round(relative.c)) < _WHOLE_PIXEL
+        and abs(relative.f - round(relative.f)) < _WHOLE_PIXEL
+    )
+
+
+def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) -> GeoBox:
+    if crs is None and resolution is None:
+        return first
+    try:
+        target = CRS(crs) if crs is not None else first.crs
+    except (CRSError, ValueError) as error:
+        raise InputError(f"CRS {crs!r} is not known: {error}") from error
+    assert target is not None
+    extent = first.extent if target == first.crs else first.footprint(target)
+    if target == first.crs and resolution is not None:
+        return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
+    if resolution is None:
+        return first.to_crs(target)
+    return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
+
+
+def _cut(grid: GeoBox, box: BoundingBox, what: str, covering: str) -> GeoBox:
+    to_pixels = ~grid.affine
+    (left, top), (right, bottom) = to_pixels * (box.left, box.top), to_pixels * (box.right, box.bottom)
+    x0, y0 = max(floor(left + _WHOLE_PIXEL), 0), max(floor(top + _WHOLE_PIXEL), 0)
+    x1, y1 = min(ceil(right - _WHOLE_PIXEL), grid.width), min(ceil(bottom - _WHOLE_PIXEL), grid.height)
+    if x0 >= x1 or y0 >= y1:
+        raise InputError(
+            f"{what} lies outside the mosaics: its extent is {_extent(box)}, that of {covering} is "
+            f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
+        )
+    return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
+
+
+@lru_cache(maxsize=4096)
+def _extent_in(grid: GeoBox, crs: CRS) -> BoundingBox:
+    """An archive asks for those of all its dates, once for each date that it tries."""
+    found: BoundingBox = grid.footprint(crs).boundingbox
+    return found
+
+
+def _grown(grid: GeoBox, mosaics: Sequence[Mosaic]) -> GeoBox:
+    """The grid, with as many more pixels on each side as the mosaics reach beyond it."""
+    assert grid.crs is not None
+    x0, y0, x1, y1 = 0, 0, grid.width, grid.height
+    for mosaic in mosaics:
+        extent = _extent_in(mosaic.grid, grid.crs)
+        left, top = ~grid.affine * (extent.left, extent.top)
+        right, bottom = ~grid.affine * (extent.right, extent.bottom)
+        if not all(map(isfinite, (left, top, right, bottom))):
+            continue  # it lies where this CRS ends
+        x0, y0 = min(x0, floor(left + _WHOLE_PIXEL)), min(y0, floor(top + _WHOLE_PIXEL))
+        x1, y1 = max(x1, ceil(right - _WHOLE_PIXEL)), max(y1, ceil(bottom - _WHOLE_PIXEL))
+    return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
+
+
+def overlaps(mosaic: Mosaic, grid: GeoBox) -> bool:
+    """Whether the two share a pixel.
+
+    Raises:
+        InputError: the mosaic's CRS cannot be brought to the grid's.
+    """
+    try:
+        info = compute_reproject_roi(mosaic.grid, grid)
+    except (CRSError, ValueError) as error:
+        raise InputError(f"{mosaic.label} ({mosaic.grid.crs}) cannot be brought to {grid.crs}: {error}") from error
+    return not any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi)
+
+
+def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
+    if not overlaps(mosaic, grid):
+        assert grid.crs is not None
+        theirs = mosaic.grid.footprint(grid.crs).boundingbox
+        raise InputError(
+            f"{mosaic.label} does not overlap the grid of {first.label}: extents {_extent(theirs)} and "
+            f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
+        )
+
+
+def require_similar_resolution(mosaic: Mosaic, grid: GeoBox) -> None:
+    """Refuse a mosaic whose pixels are more than eight times as large or as small as the grid's; raises InputError."""
+    scale = compute_reproject_roi(mosaic.grid, grid).scale
+    if not 1 / _LARGEST_RESOLUTION_RATIO <= scale <= _LARGEST_RESOLUTION_RATIO:
+        raise InputError(
+            f"{mosaic.label} has pixels of {abs(mosaic.grid.resolution.x):g} ({mosaic.grid.crs}), the grid of "
+            f"{abs(grid.resolution.x):g} ({grid.crs}): {max(scale, 1 / scale):.1f} times as large; more than "
+            f"{_LARGEST_RESOLUTION_RATIO:g} times cannot be compared, give --resolution"
+        )
+
+
+def _extent(box: BoundingBox) -> str:
+    return f"x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}"

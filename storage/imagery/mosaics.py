@@ -1,0 +1,215 @@
+"""Mosaics by their headers: what a user names is found, and all sources of one date are put together or refused."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil, floor
+from pathlib import Path
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from storage.errors import InputError, ObjectStoreError
+from storage.imagery.sources import RASTER_SUFFIXES, Header, Source, is_remote, is_zarr, open_source
+from storage.places.bucket import FIRST_CONTACT, SCHEME, ObjectPath, refuse_credentials
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mosaic:
+    """All rasters of one date, by their headers; nothing is held open, so it travels to workers.
+
+    Attributes:
+        label: how messages name it.
+        sources: where they overlap, the first one with a valid pixel wins.
+        grid: covers all sources, on the pixels of the first.
+        bands: names; ``band1`` … where the files say nothing.
+        dtype: uint8, uint16 or float32.
+        date: from the header or the name; None if neither tells.
+    """
+
+    label: str
+    sources: tuple[Source, ...]
+    grid: GeoBox
+    bands: tuple[str, ...]
+    dtype: str
+    date: datetime | None
+
+    @property
+    def bands_are_named(self) -> bool:
+        return not all(re.fullmatch(r"band\d+", name) for name in self.bands)
+
+
+def open_mosaic(spec: str | Path | Sequence[str | Path]) -> Mosaic:
+    """Open the headers of all that makes one mosaic.
+
+    Args:
+        spec: a raster file or GDAL/fsspec URL, a folder of rasters, a glob, a ``.txt`` list of files (one a line,
+            relative to the list), a Zarr group, or a list of files. All of them may lie in a bucket, ``s3://…``.
+
+    Raises:
+        InputError: naming the file and what is wrong with it.
+    """
+    try:
+        label, paths = _expand(spec)
+        return _mosaic(label, [open_source(path) for path in paths])
+    except ObjectStoreError as error:
+        raise InputError(str(error)) from error
+
+
+def open_stacks(stacks: Sequence[Mapping[str, str]]) -> Mosaic:
+    """Open the headers of a mosaic whose bands are rasters of their own, as STAC catalogues have them.
+
+    Args:
+        stacks: each the rasters of one place, by the name of what they hold; one that holds one band gives it that
+            name, unless there is one raster alone.
+
+    Raises:
+        InputError: naming the files: they are not of one grid or type, or cannot be opened.
+    """
+    paths = [path for stack in stacks for path in stack.values()]
+    if len(paths) == len(stacks):
+        return open_mosaic(paths[0] if len(paths) == 1 else paths)
+    return _mosaic(_label(paths), [_stacked(stack) for stack in stacks])
+
+
+def _stacked(stack: Mapping[str, str]) -> Header:
+    found = {name: open_source(path) for name, path in stack.items()}
+    first = next(iter(found.values()))
+    for other in found.values():
+        for what, mine, theirs in (
+            ("grid", _grid_words(first.source.grid), _grid_words(other.source.grid)),
+            ("type", first.dtype, other.dtype),
+        ):
+            if mine != theirs:
+                raise InputError(
+                    f"bands of one image must lie on one grid: {first.source.path} has {what} {mine}, "
+                    f"{other.source.path} has {theirs}"
+                )
+    bands = tuple(name if len(header.bands) == 1 else band for name, header in found.items() for band in header.bands)
+    parts = tuple(header.source for header in found.values())
+    return Header(
+        source=Source(
+            path=first.source.path,
+            grid=first.source.grid,
+            files=tuple(file for part in parts for file in part.files),
+            driver="stack",
+            image_bands=tuple(range(1, len(bands) + 1)),
+            parts=parts,
+        ),
+        bands=bands,
+        dtype=first.dtype,
+        date=first.date,
+    )
+
+
+def _grid_words(grid: GeoBox) -> str:
+    corner = f"{grid.affine.c:.9g}, {grid.affine.f:.9g}"
+    return f"{grid.width} × {grid.height} px of {grid.resolution.x:g} at {corner} in {grid.crs}"
+
+
+def _mosaic(label: str, found: Sequence[Header]) -> Mosaic:
+    first = found[0]
+    for other in found[1:]:
+        # two CRSs make one mosaic, as on the border of two UTM zones: each file is brought to the grid by itself
+        for what, mine, theirs in (
+            ("bands", len(first.bands), len(other.bands)),
+            ("type", first.dtype, other.dtype),
+        ):
+            if mine != theirs:
+                raise InputError(
+                    f"{label}: its files do not make one mosaic: {first.source.path} has {what} {mine}, "
+                    f"{other.source.path} has {theirs}"
+                )
+    return Mosaic(
+        label=label,
+        sources=tuple(header.source for header in found),
+        grid=_union([header.source.grid for header in found]),
+        bands=first.bands,
+        dtype=first.dtype,
+        date=first.date,
+    )
+
+
+def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
+    if not isinstance(spec, str | Path):
+        if not spec:
+            raise InputError("a mosaic needs at least one file, the list is empty")
+        return _label([str(path) for path in spec]), [str(path) for path in spec]
+    text = refuse_credentials(str(spec))
+    if text.startswith(SCHEME):
+        return text, objects_named(ObjectPath.parse(text))
+    if is_remote(text) or is_zarr(text):
+        return text, [text]
+    path = Path(text)
+    if path.is_dir():
+        paths = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
+        if not paths:
+            raise InputError(f"{text} is a folder without rasters ({', '.join(RASTER_SUFFIXES)})")
+        return text, paths
+    if path.suffix.lower() == ".txt" and path.is_file():
+        paths = list(_listed(path.read_text(), path.parent))
+        if not paths:
+            raise InputError(f"{text} lists no file")
+        return text, paths
+    if not path.exists() and glob.has_magic(text):
+        paths = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
+        if not paths:
+            raise InputError(f"no file matches {text}")
+        return text, paths
+    return text, [text]
+
+
+def _label(paths: Sequence[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+
+
+def objects_named(path: ObjectPath) -> list[str]:
+    """Addresses of the rasters that a name in a bucket stands for: an object, a list, a pattern, a prefix.
+
+    Raises:
+        InputError: there are none.
+        ObjectStoreError: the store denies it, or does not answer.
+    """
+    if path.suffix.lower() != ".txt" and path.facts(patience=FIRST_CONTACT) is not None:
+        return [str(path)]
+    path.parent.require_answer()
+    if is_zarr(str(path)):
+        return [str(path)]
+    if path.suffix.lower() == ".txt":
+        return list(_listed(path.read_text(), path.parent))
+    if glob.has_magic(path.key):
+        root = path.parent
+        while glob.has_magic(root.key):
+            root = root.parent
+        paths = [str(found) for found, _ in root.walk() if fnmatch.fnmatchcase(found.key, path.key)]
+        if not paths:
+            raise InputError(f"no object matches {path}")
+        return sorted(paths)
+    paths = sorted(str(found) for found in path.iterdir() if found.suffix.lower() in RASTER_SUFFIXES)
+    if not paths:
+        raise InputError(f"{path} does not exist, and there are no rasters below it ({', '.join(RASTER_SUFFIXES)})")
+    return paths
+
+
+def _listed(text: str, folder: Path | ObjectPath) -> Iterable[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return (line if is_remote(line) else str(folder / line) for line in lines if line and line[0] != "#")
+
+
+def _union(grids: Sequence[GeoBox]) -> GeoBox:
+    """The smallest grid on the first one's pixels that covers all of them."""
+    first = grids[0]
+    if len(grids) == 1:
+        return first
+    assert first.crs is not None
+    to_pixels = ~first.affine
+    boxes = [(g.extent if g.crs == first.crs else g.footprint(first.crs)).boundingbox for g in grids]
+    corners = [to_pixels * (x, y) for box in boxes for x, y in ((box.left, box.top), (box.right, box.bottom))]
+    x0, y0 = floor(min(x for x, _ in corners) + 1e-3), floor(min(y for _, y in corners) + 1e-3)
+    x1, y1 = ceil(max(x for x, _ in corners) - 1e-3), ceil(max(y for _, y in corners) - 1e-3)
+    return GeoBox((y1 - y0, x1 - x0), first.affine * Affine.translation(x0, y0), first.crs)

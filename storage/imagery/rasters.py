@@ -1,0 +1,264 @@
+"""Pixels of a mosaic on the run's grid, window by window."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rioxarray  # noqa: F401  registers the .rio accessor
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+from odc.geo.overlap import compute_reproject_roi
+from rasterio.enums import Resampling
+from rasterio.errors import WarpOperationError
+from rasterio.features import geometry_mask
+from rasterio.warp import reproject
+from rasterio.windows import Window
+
+from storage.errors import ShortReadError
+from storage.imagery.grids import is_whole_shift, region_geometry
+from storage.imagery.mosaics import Mosaic
+from storage.imagery.sources import Source
+from storage.places.bucket import gdal_name, gdal_settings
+from storage.places.zarr_access import open_address
+
+_OPEN_PER_THREAD = 16
+_RESAMPLED_TILE = 512
+"""Pixels of the grid that are resampled at a time, so that a much finer source does not fill the memory."""
+
+_GDAL = {"GDAL_CACHEMAX": 64, "GDAL_NUM_THREADS": "1", "GDAL_TIFF_INTERNAL_MASK": True}
+
+_handles = threading.local()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridReader:
+    """One date's pixels on the grid of the run. Holds no file open, so it travels to workers.
+
+    A source that lies on the grid's pixels is read as it is; another one is resampled, block by block, with the same
+    values whatever the block.
+
+    Attributes:
+        bands: numbers (from 1, without alpha) of the bands to read, in the order wanted.
+        resampling: nearest, bilinear, cubic or average.
+        region: GeoJSON file; pixels whose centre is outside its polygons are invalid.
+    """
+
+    mosaic: Mosaic
+    grid: GeoBox
+    bands: tuple[int, ...]
+    resampling: str = "bilinear"
+    region: Path | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, which may run in another folder: the same region."""
+        return {**self.__dict__, "region": self.region and self.region.absolute()}
+
+    @cached_property
+    def _outline(self) -> Geometry | None:
+        if self.region is None:
+            return None
+        assert self.grid.crs is not None
+        return region_geometry(self.region).to_crs(self.grid.crs)
+
+    def read(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a range inside the grid.
+
+        Returns:
+            image (C, h, w) in the mosaic's type, 0 where invalid; valid (h, w), True = valid. Invalid is what the
+            source says (nodata value, mask band, alpha, NaN), what lies outside of all sources, or of the region.
+
+        Raises:
+            ShortReadError: a source could not deliver pixels that its header promises.
+        """
+        target = self.grid[rows, cols]
+        image = np.zeros((len(self.bands), *target.shape), dtype=self.mosaic.dtype)
+        valid = np.zeros(target.shape, dtype=bool)
+        for source in self.mosaic.sources:
+            if valid.all():
+                break
+            self._add(source, rows, cols, image, valid)
+        if self._outline is not None:
+            valid &= geometry_mask([self._outline.geom], target.shape, target.affine, invert=True)
+        image[:, ~valid] = 0
+        return image, valid
+
+    def _add(self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Fill what is not valid yet from one source."""
+        target = self.grid[rows, cols]
+        if is_whole_shift(source.grid, self.grid):
+            shift = ~target.affine * source.grid.affine
+            y, x = round(shift.f), round(shift.c)
+            into_rows = slice(max(y, 0), min(y + source.grid.height, target.height))
+            into_cols = slice(max(x, 0), min(x + source.grid.width, target.width))
+            if into_rows.start >= into_rows.stop or into_cols.start >= into_cols.stop:
+                return
+            found = read_source(
+                source,
+                self.bands,
+                rows=slice(into_rows.start - y, into_rows.stop - y),
+                cols=slice(into_cols.start - x, into_cols.stop - x),
+            )
+            _fill(image[:, into_rows, into_cols], valid[into_rows, into_cols], *found)
+            return
+        self._add_resampled(source, rows, cols, image, valid)
+
+    def _add_resampled(
+        self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> None:
+        """Resample whole tiles of the grid, always the same ones, so that no rounding depends on how it is cut."""
+        for y in range(rows.start // _RESAMPLED_TILE * _RESAMPLED_TILE, rows.stop, _RESAMPLED_TILE):
+            for x in range(cols.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols.stop, _RESAMPLED_TILE):
+                tile_rows = slice(y, min(y + _RESAMPLED_TILE, self.grid.height))
+                tile_cols = slice(x, min(x + _RESAMPLED_TILE, self.grid.width))
+                found = _resampled(source, self.bands, self.grid, self.grid[tile_rows, tile_cols], self.resampling)
+                if found is None:
+                    continue
+                (of_tile_y, here_y), (of_tile_x, here_x) = _shared(tile_rows, rows), _shared(tile_cols, cols)
+                _fill(
+                    image[:, here_y, here_x],
+                    valid[here_y, here_x],
+                    found[0][:, of_tile_y, of_tile_x],
+                    found[1][of_tile_y, of_tile_x],
+                )
+
+
+def _shared(tile: slice, wanted: slice) -> tuple[slice, slice]:
+    """What two ranges share, counted from the start of each."""
+    start, stop = max(tile.start, wanted.start), min(tile.stop, wanted.stop)
+    return slice(start - tile.start, stop - tile.start), slice(start - wanted.start, stop - wanted.start)
+
+
+def _fill(image: NDArray[Any], valid: NDArray[np.bool_], found: NDArray[Any], found_valid: NDArray[np.bool_]) -> None:
+    new = found_valid & ~valid
+    if new.all():
+        image[...] = found
+        valid[...] = True
+    else:
+        image[:, new] = found[:, new]
+        valid |= new
+
+
+def read_source(
+    source: Source, bands: tuple[int, ...], *, rows: slice, cols: slice
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Pixels of a source on its own grid: image (C, h, w) and valid (h, w).
+
+    Raises:
+        ShortReadError: naming file and window.
+    """
+    if source.parts:
+        return _read_parts(source, bands, rows, cols)
+    try:
+        image, valid = (_read_zarr if source.driver == "Zarr" else _read_raster)(source, bands, rows, cols)
+    except Exception as error:  # GDAL's and the codecs' errors come in many types
+        cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
+        raise ShortReadError(
+            f"{source.path}: rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop} cannot be read: {cause}"
+        ) from error
+    if image.dtype.kind == "f":
+        valid = valid & np.isfinite(image).all(axis=0)
+    return image, valid
+
+
+def _read_parts(
+    source: Source, bands: tuple[int, ...], rows: slice, cols: slice
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Bands from rasters of their own: a pixel is valid if it is in all of them."""
+    places = [(part, number) for part in source.parts for number in range(1, len(part.image_bands) + 1)]
+    found = [
+        read_source(part, (number,), rows=rows, cols=cols) for part, number in (places[band - 1] for band in bands)
+    ]
+    return np.concatenate([image for image, _ in found]), np.logical_and.reduce([valid for _, valid in found])
+
+
+def _read_raster(
+    source: Source, bands: tuple[int, ...], rows: slice, cols: slice
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    window = Window.from_slices(rows, cols)
+    with rasterio.Env(**_GDAL, **gdal_settings()):
+        dataset = _handle(source)
+        image = dataset.read([source.image_bands[band - 1] for band in bands], window=window)
+        flags = dataset.mask_flag_enums[0]
+        if flags == [rasterio.enums.MaskFlags.all_valid]:
+            return image, np.ones(image.shape[1:], dtype=bool)
+        return image, dataset.dataset_mask(window=window) > 0
+
+
+def _read_zarr(
+    source: Source, bands: tuple[int, ...], rows: slice, cols: slice
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    dataset = xr.open_zarr(
+        open_address(source.path), chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False
+    )
+    variable = dataset[source.variable].isel(y=rows, x=cols)
+    pixels = variable.to_numpy()
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    nodata = variable.rio.nodata
+    if nodata is None or np.isnan(nodata):
+        valid = np.ones(pixels.shape[1:], dtype=bool)
+    else:
+        valid = (pixels != nodata).any(axis=0)
+    return np.ascontiguousarray(pixels[[band - 1 for band in bands]]), valid
+
+
+def _handle(source: Source) -> rasterio.DatasetReader:
+    """This thread's own handle on a file: GDAL's are not to be shared between threads."""
+    opened: OrderedDict[str, rasterio.DatasetReader] = _handles.__dict__.setdefault("opened", OrderedDict())
+    path = source.path
+    if path not in opened:
+        opened[path] = rasterio.open(gdal_name(path), driver=source.driver)
+        while len(opened) > _OPEN_PER_THREAD:
+            opened.popitem(last=False)[1].close()
+    opened.move_to_end(path)
+    return opened[path]
+
+
+def _resampled(
+    source: Source, bands: tuple[int, ...], grid: GeoBox, target: GeoBox, resampling: str
+) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+    """A source brought onto `target`, a part of `grid`; None where they do not overlap.
+
+    Validity goes with the pixels as an alpha band: a pixel is valid if the source pixel nearest to it is, and its value
+    is interpolated from valid pixels alone.
+    """
+    # left to itself GDAL derives the size of its kernel from the part it is given
+    scale = compute_reproject_roi(source.grid, grid).scale2
+    padding = 4 * ceil(max(scale.x, scale.y, 1.0))
+    info = compute_reproject_roi(source.grid, target, padding=padding)
+    rows, cols = info.roi_src
+    if rows.start >= rows.stop or cols.start >= cols.stop:
+        return None
+    image, valid = read_source(source, bands, rows=slice(rows.start, rows.stop), cols=slice(cols.start, cols.stop))
+    opaque = np.asarray(255, dtype=image.dtype)
+    pixels = np.concatenate([np.where(valid, image, 0), np.where(valid, opaque, 0)[None]]).astype(image.dtype)
+    result = np.zeros((len(pixels), *target.shape), dtype=image.dtype)
+    origin = source.grid[rows, cols]
+    try:
+        reproject(
+            pixels,
+            result,
+            src_transform=origin.affine,
+            src_crs=str(origin.crs),
+            dst_transform=target.affine,
+            dst_crs=str(target.crs),
+            src_alpha=len(pixels),
+            dst_alpha=len(pixels),
+            resampling=Resampling[resampling],
+            init_dest_nodata=False,
+            XSCALE=1 / scale.x,
+            YSCALE=1 / scale.y,
+            tolerance=0,  # an approximated transformation would depend on how the grid is cut
+        )
+    except WarpOperationError as error:
+        raise ShortReadError(f"{source.path} cannot be brought onto the grid: {error}") from error
+    return result[:-1], result[-1] > 0

@@ -1,0 +1,75 @@
+"""Weights to start from: torchvision's layout is taken, what does not fit is refused with keys and shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dasnet.errors import TrainingError
+from dasnet.networks._torchvision import models
+from dasnet.networks.backbone_weights import load_backbone
+from dasnet.networks.dasnet import Architecture, BackboneName, DASNet
+
+
+@pytest.mark.parametrize("kind", ["whole", "features"])
+def test_torchvisions_vgg16_computes_the_same_in_ours(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    theirs = models.vgg16(weights=None).eval()
+    state = theirs.state_dict() if kind == "whole" else theirs.features.state_dict()
+    torch.save(state, tmp_path / "vgg.pth")
+    found = load_backbone(tmp_path / "vgg.pth", "vgg16", in_bands=3)
+    model = DASNet(Architecture(backbone="vgg16"))
+    missing, unexpected = model.load_state_dict(found, strict=False)
+    assert not unexpected and all(key.startswith("head.") for key in missing)
+    image = torch.rand(1, 3, 32, 32)
+    # up to the first pool both are the same network
+    expected = theirs.features[:4](image)
+    assert torch.allclose(model.backbone.conv1(image), expected, atol=1e-6)
+    assert torch.equal(model.backbone.conv5[4].weight, theirs.features[28].weight)
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v3"])
+def test_other_backbones_take_their_own_keys_and_leave_the_classifier(tmp_path: Path, backbone: BackboneName) -> None:
+    model = DASNet(Architecture(backbone=backbone))
+    state = {f"module.{key}": value for key, value in model.backbone.state_dict().items()}
+    state["module.fc.weight"] = torch.zeros(1000, 2048)
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    found = load_backbone(tmp_path / "w.pth", backbone, in_bands=3)
+    assert set(found) == {f"backbone.{key}" for key in model.backbone.state_dict()}
+
+
+def test_the_imagenet_weights_beside_the_data_fit(shared: Path) -> None:
+    path = shared / "weights/vgg16_imagenet_features.safetensors"
+    found = load_backbone(path, "vgg16", in_bands=3)
+    assert len(found) == 26 and all(value.dtype == torch.float32 for value in found.values())
+
+
+def test_what_does_not_fit_is_refused_with_keys_and_shapes(tmp_path: Path) -> None:
+    state = models.vgg16(weights=None).features.state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "vgg.safetensors")
+    with pytest.raises(TrainingError, match=r"conv1\.0\.weight is \(64, 3, 3, 3\) instead of \(64, 6, 3, 3\)"):
+        load_backbone(tmp_path / "vgg.safetensors", "vgg16", in_bands=6)
+    with pytest.raises(TrainingError, match=r"does not fit the backbone resnet50.*missing bn1\.bias"):
+        load_backbone(tmp_path / "vgg.safetensors", "resnet50", in_bands=3)
+    state["0.weight"][0] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(TrainingError, match=r"NaN or infinite weights: conv1\.0\.weight"):
+        load_backbone(tmp_path / "nan.pth", "vgg16", in_bands=3)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('executed')",)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(TrainingError, match="cannot be read as weights"):
+        load_backbone(tmp_path / "evil.pth", "vgg16", in_bands=3)
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name in ("text.safetensors", "gone.pth"):
+        with pytest.raises(TrainingError, match=name):
+            load_backbone(tmp_path / name, "vgg16", in_bands=3)

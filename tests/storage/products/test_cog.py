@@ -1,0 +1,71 @@
+"""The COG against rasterio, GDAL and the array it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+from rio_cogeo import cog_validate
+
+from storage.errors import IntegrityError
+from storage.products.cog import write_cog
+from tests.storage.products.memory import MemoryRun
+
+
+@pytest.fixture
+def run() -> MemoryRun:
+    rng = np.random.default_rng(4)
+    probability = rng.integers(0, 255, (1300, 1700)).astype(np.uint8)
+    probability[:400, :500] = 255
+    return MemoryRun(probability, block=512)
+
+
+def test_a_valid_cog_with_the_same_pixels(run: MemoryRun, tmp_path: Path) -> None:
+    path = tmp_path / "p.tif"
+    result = write_cog(run, path)
+    assert result.pixels_sha256 == hashlib.sha256(run.probability.tobytes()).hexdigest()
+    assert result.histogram[255] == 200_000
+    assert result.valid_pixels == 1300 * 1700 - 200_000
+    assert cog_validate(path, strict=True)[0]
+    with rasterio.open(path) as dataset:
+        assert np.array_equal(dataset.read(1), run.probability)
+        assert dataset.nodata == 255
+        assert dataset.scales == (pytest.approx(1 / 254),)
+        assert dataset.descriptions == ("change probability",)
+        assert dataset.transform == run.grid.affine
+        assert dataset.crs.to_epsg() == 32631
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.tif"]
+    assert len(run.reads) == 12, "each block is read once"
+
+
+def test_overviews_leave_nodata_out(run: MemoryRun, tmp_path: Path) -> None:
+    run.probability[:] = 100
+    run.probability[:, 1::2] = 255
+    write_cog(run, tmp_path / "p.tif")
+    with rasterio.open(tmp_path / "p.tif", overview_level=0) as overview:
+        assert set(np.unique(overview.read(1))) == {100}
+
+
+def test_probabilities_are_decoded(run: MemoryRun, tmp_path: Path) -> None:
+    write_cog(run, tmp_path / "p.tif")
+    decoded = rioxarray.open_rasterio(tmp_path / "p.tif", mask_and_scale=True)
+    assert np.isnan(decoded.to_numpy()[0, 0, 0])
+    assert decoded.to_numpy()[0, 1000, 1000] == pytest.approx(run.probability[1000, 1000] / 254)
+
+
+def test_nothing_appears_when_a_block_is_not_what_it_should_be(run: MemoryRun, tmp_path: Path) -> None:
+    seen = []
+
+    def conclude() -> None:
+        raise IntegrityError("scripted")
+
+    with pytest.raises(IntegrityError, match="scripted"):
+        write_cog(
+            run, tmp_path / "p.tif", check=lambda rows, cols, pixels: seen.append(pixels.shape), conclude=conclude
+        )
+    assert len(seen) == 12
+    assert list(tmp_path.iterdir()) == []
