@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import machine, scene
 from benchmarks.data_path import data_path
-from flows.run.fields import DetectRequest
+from flows.detect.request import DetectRequest
 from flows.service.embedded import embedded_server, flush_logs
 
 _REQUEST = re.compile(rb'"(?:GET|POST|PUT|PATCH|DELETE) /api/')

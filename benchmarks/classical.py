@@ -88,8 +88,9 @@ def lines(name: str, pair: Pair) -> Iterator[str]:
 
 def memory(sides: list[int], method: str) -> Iterator[str]:
     """Peak memory of driver and largest worker, a line for each side of a synthetic pair."""
+    from flows.cluster.config import ClusterConfig
     from flows.detect.flow import detect_changes
-    from flows.run.fields import ClusterConfig, DetectRequest
+    from flows.detect.request import DetectRequest
 
     with tempfile.TemporaryDirectory() as folder, prefect():
         for side in sides:

@@ -50,7 +50,8 @@ def dated_copies(folder: Path, *, count: int, side: int) -> list[Path]:
 @contextmanager
 def prefect() -> Iterator[None]:
     """Prefect's API for flows called inside."""
-    from flows.service.embedded import embedded_server, flush_logs, server_log
+    from flows.service.embedded import embedded_server, flush_logs
+    from flows.service.processes import server_log
 
     with embedded_server(server_log()):
         try:

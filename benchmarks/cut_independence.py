@@ -17,7 +17,7 @@ from benchmarks.common import machine, prefect, scene
 
 def main() -> None:
     from flows.detect.flow import detect_changes
-    from flows.run.fields import DetectRequest
+    from flows.detect.request import DetectRequest
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=2560)

@@ -20,8 +20,8 @@ from prefect import flow
 from benchmarks.common import MemoryPeak, machine, prefect, scene
 from dasnet.prediction.predictor import BlockPrediction
 from flows.detect.flow import run_detection
+from flows.detect.request import DetectRequest
 from flows.run.directory import RunDirectory
-from flows.run.fields import DetectRequest
 
 
 class ConstantPredictor:

@@ -26,14 +26,15 @@ from benchmarks.common import machine, prefect, scene
 def main() -> None:
     import torch
 
-    from dasnet.networks.dasnet import upsample
+    from dasnet.networks.decoder import upsample
     from dasnet.prediction.bundle import build_model, load_bundle
     from dasnet.prediction.network import prepare
-    from flows.cluster.connect import local_layout
+    from flows.cluster.config import ClusterConfig
+    from flows.cluster.layout import local_layout
     from flows.detect.flow import detect_changes
-    from flows.inference.product_ledger import BlockStatistics
+    from flows.detect.products import BlockStatistics
+    from flows.detect.request import DetectRequest
     from flows.run.directory import RunDirectory
-    from flows.run.fields import ClusterConfig, DetectRequest
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=8192)

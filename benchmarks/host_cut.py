@@ -30,10 +30,11 @@ from prefect import flow
 
 from benchmarks.common import machine, prefect, probability_sha256, scene
 from flows.cluster.certificates import Certificates, make_certificates
-from flows.detect.flow import predictor_factory, run_detection
+from flows.detect.flow import run_detection
 from flows.detect.job import resolve
+from flows.detect.request import DetectRequest
+from flows.inference.predictor import predictor_factory
 from flows.run.directory import RunDirectory
-from flows.run.fields import DetectRequest
 from tiling.protocols import Predictor
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,9 +18,10 @@ from PIL import Image
 
 from benchmarks.common import machine, prefect
 from dasnet.prediction.bundle import load_bundle
+from flows.cluster.config import ClusterConfig
+from flows.detect.request import DetectRequest
 from flows.evaluation.flow import evaluate
-from flows.run.fields import ClusterConfig, DetectRequest
-from flows.training.request import EvaluateRequest
+from flows.evaluation.request import EvaluateRequest
 
 _COLUMNS = 4
 _METRES = 0.5

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import machine, scene
+from flows.inference.tools import ingest_block
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import GridReader
-from storage.ingest import ingest_block
 from storage.places.bucket import Location, ObjectPath
 from storage.stores.create import create_store
 from storage.stores.run_store import RunStore

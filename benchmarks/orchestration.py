@@ -18,9 +18,10 @@ import psutil
 from prefect import flow
 
 from benchmarks.common import machine, prefect
-from flows.cluster.connect import ClusterLayout, connect
+from flows.cluster.config import ClusterConfig
+from flows.cluster.connect import connect
+from flows.cluster.layout import ClusterLayout
 from flows.cluster.stage import StageResult, run_stage
-from flows.run.fields import ClusterConfig
 from flows.run.reporting import current_reporter
 from tiling.ledger import Ledger
 

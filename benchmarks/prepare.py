@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from benchmarks.common import MemoryPeak, machine, prefect, scene
+from flows.cluster.config import ClusterConfig
 from flows.dataset.class_weights import compute_class_weights
 from flows.dataset.flow import prepare_dataset
 from flows.dataset.request import PrepareRequest, WeightsRequest
-from flows.run.fields import ClusterConfig
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def main() -> None:
     from dasnet.networks.dasnet import Architecture
     from dasnet.prediction.bundle import random_bundle, save_bundle
     from flows.detect.flow import detect_changes
-    from flows.run.fields import DetectRequest
+    from flows.detect.request import DetectRequest
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with naip, landsat, taizhou and suriname")

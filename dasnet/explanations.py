@@ -23,7 +23,8 @@ from dasnet.metrics import IGNORED
 from dasnet.networks.attention import SpatialAttention
 from dasnet.networks.backbones import STRIDE
 from dasnet.networks.change_network import ChangeNetwork
-from dasnet.networks.dasnet import DASNet, upsample
+from dasnet.networks.dasnet import DASNet
+from dasnet.networks.decoder import upsample
 from dasnet.networks.peer import PeerNetwork, SegmentationNetwork
 
 Layers = Mapping[str, Tensor]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.detect.directory import PRODUCTS
 from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
-from flows.inference.product_ledger import PRODUCTS
 from flows.run.directory import RunDirectory
 from storage.errors import InputError
 from storage.places.bucket import Location, ObjectPath

@@ -79,4 +79,4 @@ def test_requests_are_read_before_prefect_is() -> None:
     listed = f"import importlib, sys; [importlib.import_module(f'flows.{{name}}.request') for name in {requests}]"
     listed += "; print('prefect' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert len(requests) >= 5 and ended.stdout.split() == ["False"]
+    assert len(requests) >= 7 and ended.stdout.split() == ["False"]

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from dasnet.networks.attention import ChannelAttention, SpatialAttention, fits_attention
 from dasnet.networks.backbones import BACKBONES, STRIDE
 from dasnet.networks.change_network import ChangeNetwork
-from dasnet.networks.decoder import STRIDES, Decoder, PyramidDecoder, enlarge
+from dasnet.networks.decoder import STRIDES, Decoder, PyramidDecoder
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
 Attention = Literal["none", "spatial", "channel", "both"]
@@ -208,17 +208,6 @@ class DASNet(ChangeNetwork):
     def outputs(self, images: Tensor) -> Distances:
         """(2b, C, H, W) to the three distances of b pairs, at the features' resolution."""
         return Distances(*(self.distance(*embedding.chunk(2)) for embedding in self.embed(images)))
-
-
-def upsample(distance: Tensor, *, height: int, width: int, stride: int) -> Tensor:
-    """Bilinear interpolation from the features' resolution to the image's: (B, h, w) to (B, height, width).
-
-    Position i lies at pixel stride · i, where the networks' layers centre it; beyond the last position its value is
-    kept.
-    """
-    if stride == 1:
-        return distance
-    return enlarge(distance[:, None], stride, like=distance.new_empty((0, height, width)))[:, 0]
 
 
 def _unit(x: Tensor) -> Tensor:

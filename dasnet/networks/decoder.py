@@ -87,3 +87,14 @@ def grown_to(x: Tensor, like: Tensor) -> Tensor:
 
 def _merge(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+
+
+def upsample(distance: Tensor, *, height: int, width: int, stride: int) -> Tensor:
+    """Bilinear interpolation from the features' resolution to the image's: (B, h, w) to (B, height, width).
+
+    Position i lies at pixel stride · i, where the networks' layers centre it; beyond the last position its value is
+    kept.
+    """
+    if stride == 1:
+        return distance
+    return enlarge(distance[:, None], stride, like=distance.new_empty((0, height, width)))[:, 0]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.backbones import STRIDE
-from dasnet.networks.dasnet import upsample
+from dasnet.networks.decoder import upsample
 
 IGNORED = 255
 """Label of a pixel that has no part in the loss."""

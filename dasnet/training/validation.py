@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dasnet.errors import TrainingError
 from dasnet.metrics import ThresholdSweep
 from dasnet.networks.change_network import ChangeNetwork
-from dasnet.networks.dasnet import upsample
+from dasnet.networks.decoder import upsample
 from dasnet.training.losses import IGNORED
 from dasnet.training.parallel import Ranks
 from dasnet.training.samples import Batch, SampleSource, prefetched

@@ -27,10 +27,12 @@ from flows.run.reporting import current_reporter
 from flows.run.versions import versions
 from storage.errors import IntegrityError
 from storage.pages.quicklook import make_quicklooks, write_quicklook
-from storage.products.cog import strips, write_cog
+from storage.products.cog import write_cog
 from storage.products.polygons import write_changes
+from storage.products.reader import strips
+from storage.products.series_maps import SeriesMaps
 from storage.products.stac import ItemAsset, write_item
-from storage.stores.by_name import PairView, SeriesMaps
+from storage.stores.by_name import PairView
 from storage.stores.run_store import NODATA, changed_level
 from tiling.grid import Cell
 from tiling.ledger import Ledger

@@ -19,24 +19,19 @@ from flows.archive.job import ArchiveJob, read_name, resolve_archive
 from flows.archive.overview import ArchiveSummary, make_archive_products, write_archive_collection
 from flows.archive.request import ReprocessRequest
 from flows.archive.work import PAIRS, CellWork, cell_work, set_back_pairs, work_of
-from flows.cluster.connect import ClusterLayout
-from flows.cluster.stage import (
-    ConnectCluster,
-    SeriesIngestTool,
-    describe_arithmetic,
-    make_series_tool,
-    run_stage,
-    when_needed,
-)
-from flows.detect.flow import predictor_factory, summary_of_stage
-from flows.failures import FailedBlocksError, FailedCellsError
+from flows.cluster.equipment import describe_arithmetic
+from flows.cluster.layout import ClusterLayout
+from flows.cluster.stage import ConnectCluster, run_stage, summary_of_stage, when_needed
 from flows.inference.lost_images import set_back_lost
+from flows.inference.predictor import predictor_factory
+from flows.inference.tools import SeriesIngestTool, make_series_tool
 from flows.run import artifacts
 from flows.run.endings import named_endings
+from flows.run.errors import FailedBlocksError, FailedCellsError
 from flows.run.reporting import current_reporter
 from flows.run.versions import versions
 from storage.errors import IntegrityError
-from storage.imagery.grids import grid_facts
+from storage.geometry import grid_facts
 from storage.stores.create import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger

@@ -12,7 +12,8 @@ from flows.archive.request import ReprocessRequest
 from flows.run.directory import RunDirectory
 from storage.archives.listing import DatedFiles
 from storage.errors import InputError
-from storage.imagery.grids import common_grid, grid_of, region_geometry
+from storage.geometry import grid_of, region_geometry
+from storage.imagery.grids import common_grid
 from storage.imagery.mosaics import Mosaic
 
 _ALL = 0.999

@@ -18,7 +18,7 @@ from dasnet.prediction.bundle import Bundle, load_bundle
 from flows.archive.grid import asked_grid, first_grid, not_covered, outline, recorded_grid
 from flows.archive.request import ReprocessRequest
 from flows.cluster.connect import require_cluster
-from flows.detect.job import compare_resolution, plan_of, require_dtype
+from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.directory import RunDirectory
 from storage.archives.listing import DatedFiles, archive_name, read_archive

@@ -25,12 +25,12 @@ from flows.run import artifacts
 from flows.run.reporting import current_reporter
 from flows.run.versions import versions
 from storage.errors import IntegrityError
-from storage.imagery.grids import metres_a_pixel
+from storage.geometry import metres_a_pixel
 from storage.pages.page import Section, area_words
 from storage.pages.thumbnails import image_look, probability_look, step_of
 from storage.pages.timeline import Timeline, TimelineDate, TimelinePair, write_timeline
 from storage.products.stac import ItemAsset, write_collection
-from storage.stores.by_name import assemble_cube
+from storage.stores.cube import assemble_cube
 from storage.stores.run_store import changed_level
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.run.fields import Address, InferenceRequest, LocalDirectory
+from flows.inference.request import InferenceRequest
+from flows.run.fields import Address, LocalDirectory
 from tiling.pairing import require_rule
 
 ArchiveSpec = Address | list[Address]

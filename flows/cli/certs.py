@@ -3,49 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows.cli.terminal import print_pairs, stderr
-
-ClusterOption = Annotated[
-    str, typer.Option(help="local | cuda | tls://host:port | tcp://host:port | FILE.json of a scheduler")
-]
-WorkersOption = Annotated[int | None, typer.Option(help="Worker processes.")]
-CertificatesOption = Annotated[
-    Path | None,
-    typer.Option(help="For tls://: folder of `dasnet certs`.", envvar="DASNET_CERTIFICATES", show_envvar=True),
-]
-ClusterSetOption = Annotated[
-    list[str] | None,
-    typer.Option(help="name=value of memory_limit, worker_hours, in_flight, and for cuda protocol, rmm_pool."),
-]
-
-
-def cluster_of(
-    kind: str,
-    *,
-    workers: int | None,
-    lanes: int | None = None,
-    certificates: Path | None = None,
-    settings: list[str] | None = None,
-) -> dict[str, Any]:
-    """The values of a :class:`~flows.run.fields.ClusterConfig`, from the options of a command.
-
-    Args:
-        certificates: kept for schedulers that speak TLS, since its environment variable stands for all commands.
-        settings: texts ``name=value``.
-    """
-    parsed: dict[str, str] = {}
-    for assignment in settings or ():
-        name, separator, value = assignment.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"--cluster-set takes name=value, not {assignment!r}")
-        parsed[name.strip()] = value.strip()
-    if kind in ("local", "cuda"):
-        certificates = None
-    return {**parsed, "kind": kind, "workers": workers, "lanes": lanes, "certificates": certificates}
 
 
 def certs(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.certs import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
+from flows.cli.options import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
 from flows.cli.terminal import numbers, print_pairs, run_flow
 
 
@@ -92,7 +92,7 @@ def figures(
     ] = None,
 ) -> None:
     """Distances by layer, Grad-CAM, a pixel's attention, t-SNE, and η and γ by epoch, as PNG and one page."""
-    from flows.training.request import FiguresRequest
+    from flows.figures.request import FiguresRequest
 
     request = FiguresRequest.model_validate(
         {

@@ -113,7 +113,7 @@ def detect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Two georeferenced mosaics in, one calibrated change-probability mosaic with its products out."""
-    from flows.run.fields import DetectRequest
+    from flows.detect.request import DetectRequest
 
     request = DetectRequest.model_validate(
         {

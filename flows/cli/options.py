@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.certs import CertificatesOption, ClusterOption, ClusterSetOption, WorkersOption, cluster_of
 from flows.cli.terminal import numbers
 
 Command = Callable[..., None]
@@ -54,7 +53,7 @@ def grid_options(
         str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")
     ] = "bilinear",
 ) -> dict[str, Any]:
-    """Which bands are looked at, and on which grid: values of an :class:`~flows.run.fields.InferenceRequest`."""
+    """Which bands are looked at, and on which grid: values of an :class:`~flows.inference.request.InferenceRequest`."""
     return {
         "bands": numbers(bands, "--bands", int),
         "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
@@ -78,7 +77,7 @@ def computing_options(
     retries: Annotated[int, typer.Option(help="Further attempts at a block that failed.")] = 2,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined blocks.")] = False,
 ) -> dict[str, Any]:
-    """Where and how it is computed: values of an :class:`~flows.run.fields.InferenceRequest`."""
+    """Where and how it is computed: values of an :class:`~flows.inference.request.InferenceRequest`."""
     return {
         "cluster": cluster_of(cluster, workers=workers, lanes=lanes, certificates=certificates, settings=cluster_set),
         "precision": precision,
@@ -91,3 +90,48 @@ def computing_options(
         "retries": retries,
         "retry_failed": retry_failed,
     }
+
+
+ClusterOption = Annotated[
+    str, typer.Option(help="local | cuda | tls://host:port | tcp://host:port | FILE.json of a scheduler")
+]
+
+
+WorkersOption = Annotated[int | None, typer.Option(help="Worker processes.")]
+
+
+CertificatesOption = Annotated[
+    Path | None,
+    typer.Option(help="For tls://: folder of `dasnet certs`.", envvar="DASNET_CERTIFICATES", show_envvar=True),
+]
+
+
+ClusterSetOption = Annotated[
+    list[str] | None,
+    typer.Option(help="name=value of memory_limit, worker_hours, in_flight, and for cuda protocol, rmm_pool."),
+]
+
+
+def cluster_of(
+    kind: str,
+    *,
+    workers: int | None,
+    lanes: int | None = None,
+    certificates: Path | None = None,
+    settings: list[str] | None = None,
+) -> dict[str, Any]:
+    """The values of a :class:`~flows.cluster.config.ClusterConfig`, from the options of a command.
+
+    Args:
+        certificates: kept for schedulers that speak TLS, since its environment variable stands for all commands.
+        settings: texts ``name=value``.
+    """
+    parsed: dict[str, str] = {}
+    for assignment in settings or ():
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"--cluster-set takes name=value, not {assignment!r}")
+        parsed[name.strip()] = value.strip()
+    if kind in ("local", "cuda"):
+        certificates = None
+    return {**parsed, "kind": kind, "workers": workers, "lanes": lanes, "certificates": certificates}

@@ -33,16 +33,10 @@ def server(
     ] = None,
 ) -> None:
     """Prefect's server and a worker for this machine, until Ctrl-C: UI, schedules, automations."""
-    from flows.run.heartbeats import asked_for_signs_of_life
     from flows.service.deployments import default_file, is_registered, register
-    from flows.service.standing import (
-        ServerOptions,
-        Worker,
-        is_loopback,
-        login_place,
-        running_server,
-        serve_until_stopped,
-    )
+    from flows.service.login import login_place
+    from flows.service.revive import asked_for_signs_of_life
+    from flows.service.standing import ServerOptions, Worker, is_loopback, running_server, serve_until_stopped
 
     options = ServerOptions(host=host, port=port, database=database, auth_file=auth_file)
     with running_server(options) as running, _speaking_to(f"{running.address}/api", running.secret):
@@ -95,7 +89,8 @@ def _speaking_to(address: str, secret: str | None) -> Iterator[None]:
         temporary_settings,
     )
 
-    from flows.service.standing import is_loopback, login, login_file
+    from flows.service.login import login, login_file
+    from flows.service.standing import is_loopback
 
     if secret is None and PREFECT_API_AUTH_STRING.value() is None:
         ours = is_loopback(urlsplit(address).hostname or "") and login_file().exists()

@@ -74,8 +74,9 @@ def prefect() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
     from flows.run.heartbeats import watched
-    from flows.service.embedded import configured_api_url, embedded_server, flush_logs, server_log
-    from flows.service.standing import login_place
+    from flows.service.embedded import configured_api_url, embedded_server, flush_logs
+    from flows.service.login import login_place
+    from flows.service.processes import server_log
 
     server = nullcontext() if configured_api_url() else embedded_server(server_log())
     with server as address:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.certs import CertificatesOption, ClusterOption, ClusterSetOption, WorkersOption, cluster_of
+from flows.cli.options import CertificatesOption, ClusterOption, ClusterSetOption, WorkersOption, cluster_of
 from flows.cli.terminal import numbers, prefect, print_pairs, run_flow, terminal
 
 
@@ -185,7 +185,7 @@ def evaluate(
     cluster_set: ClusterSetOption = None,
 ) -> None:
     """Scores of a bundle on labelled samples, on a whole labelled mosaic, or both."""
-    from flows.training.request import EvaluateRequest
+    from flows.evaluation.request import EvaluateRequest
 
     where = cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set)
     mosaic = None

@@ -1,15 +1,11 @@
-"""A Dask client from a :class:`~flows.run.fields.ClusterConfig`."""
+"""A Dask client from a :class:`~flows.cluster.config.ClusterConfig`."""
 
 from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,86 +14,19 @@ import dask
 from distributed import Client, LocalCluster
 
 from flows.cluster.certificates import Certificates, configured_security
+from flows.cluster.config import ClusterConfig
+from flows.cluster.layout import ClusterLayout, local_layout
+from flows.cluster.lending import _WORKERS_PATIENCE_S, lent_worker
+from flows.cluster.settings import SETTINGS, WORKER_ENVIRONMENT
 from flows.run.errors import CertificateError, ClusterError
-from flows.run.fields import ClusterConfig
-from flows.run.machine import cores
-from tiling.errors import ClusterLostError
 from tiling.execute import workers_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterLayout:
-    """How many worker processes there are, and how many blocks compute at a time in each of them."""
-
-    workers: int
-    lanes: int
-
-    @property
-    def computing(self) -> int:
-        """Blocks that compute at a time in the whole cluster."""
-        return self.workers * self.lanes
-
-
-# A predictor on CPU computes with one thread, so that its bits do not depend on the number of cores; the cores are
-# used by that many lanes. The libraries read these before they are imported, hence the environment.
-WORKER_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "2",
-    "OMP_NUM_THREADS": "1",
-    # Training asks for more. On a machine that has other work, threads that spin at every barrier for one that is not
-    # running wait ten times as long as they compute; after this count they sleep.
-    "GOMP_SPINCOUNT": "10000",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "GDAL_NUM_THREADS": "1",
-}
 
 _PATIENCE = "20s"
 """Until a scheduler must answer."""
 
-_WORKERS_PATIENCE_S = 300.0
-"""Until a running scheduler must have the workers that are waited for."""
 
 _CLOSING_S = 30.0
 """For the workers to end by themselves; what is left then ends with this process."""
-
-SETTINGS = {
-    # one death of a worker is bad luck; a block in whose company two died is a suspect (tiling.execute)
-    "distributed.scheduler.allowed-failures": 1,
-    # A host that is cut off answers no keepalive probe: after `tcp` its connections are dead and its blocks go to
-    # others. A host that answers while its worker does not is given up after `worker-ttl`.
-    "distributed.comm.timeouts.tcp": "30s",
-    "distributed.comm.timeouts.connect": "30s",
-    "distributed.scheduler.worker-ttl": "5 minutes",
-    # blocks are big and few: let a worker take one more than it has lanes, never hoard
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.work-stealing": False,
-    "distributed.worker.lifetime.restart": True,
-    # a local cluster closes the nanny of a worker that is not back by then: on a busy machine a restart takes minutes
-    "distributed.deploy.lost-worker-timeout": "10 minutes",
-    # a terminal sends Ctrl-C to workers too; the command ends them when it has taken its blocks back
-    "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
-    # what watches a worker takes its threads' time: a profiler that samples a hundred times a second (the ledger says
-    # where the time goes), clocks that tick fifty times
-    "distributed.worker.profile.enabled": False,
-    "distributed.worker.memory.monitor-interval": "500ms",
-    "distributed.admin.tick.interval": "500ms",
-    "distributed.admin.system-monitor.interval": "2s",
-    "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
-}
-"""Dask's settings for a run. Schedulers and workers that others start have them from ``deploy/dask/dasnet.yaml``."""
-
-
-def local_layout(config: ClusterConfig) -> ClusterLayout:
-    """Workers and lanes of a local CPU cluster: all cores are used, whatever part of the question is left open."""
-    available = cores()
-    if config.workers is None:
-        workers = available if available <= 4 else max(1, available // 4)
-        if config.lanes is not None:
-            workers = max(1, available // config.lanes)
-    else:
-        workers = config.workers
-    return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))
 
 
 def planned_layout(config: ClusterConfig) -> ClusterLayout:
@@ -152,74 +81,6 @@ def _require_gpus(config: ClusterConfig) -> None:
         raise ClusterError("--cluster cuda found no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES): use --cluster local")
     if config.workers is not None and config.workers > found:
         raise ClusterError(f"--workers {config.workers}, one a GPU, but this machine shows {found}")
-
-
-@contextmanager
-def several_at_a_time() -> Iterator[None]:
-    """Let flows in threads each have a local cluster: Dask's settings are the process's, and whoever ends first puts
-    back what it found, which must be what the others need."""
-    with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-        yield
-
-
-@dataclass(frozen=True, kw_only=True)
-class LentWorker:
-    """One worker of a cluster that is there already, for a flow that runs beside others on it."""
-
-    client: Client
-    layout: ClusterLayout
-    address: str
-
-
-_lent: ContextVar[LentWorker | None] = ContextVar("lent_worker", default=None)
-
-
-def lent_worker() -> LentWorker | None:
-    """What :func:`lending` gave, if anything."""
-    return _lent.get()
-
-
-@contextmanager
-def lending(worker: LentWorker) -> Iterator[None]:
-    """Let flows called inside find that cluster where they would connect to theirs, and train on that worker."""
-    token = _lent.set(worker)
-    try:
-        yield
-    finally:
-        _lent.reset(token)
-
-
-class FreeWorkers:
-    """The workers of a cluster, each for one flow at a time. Several threads take from it."""
-
-    def __init__(self, client: Client, layout: ClusterLayout) -> None:
-        self._client, self._layout = client, layout
-        self._taken: set[str] = set()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[LentWorker]:
-        """A worker that is alive and that nobody else has.
-
-        Raises:
-            ClusterLostError: there was none for a while.
-        """
-        until = time.monotonic() + _WORKERS_PATIENCE_S
-        while (address := self._take()) is None:
-            if time.monotonic() > until:
-                raise ClusterLostError(f"no worker of the cluster was free for {_WORKERS_PATIENCE_S:.0f} s")
-            time.sleep(1.0)
-        try:
-            yield LentWorker(client=self._client, layout=self._layout, address=address)
-        finally:
-            with self._lock:
-                self._taken.discard(address)
-
-    def _take(self) -> str | None:
-        with self._lock:
-            free = sorted(set(workers_of(self._client)) - self._taken)
-            self._taken.update(free[:1])
-            return free[0] if free else None
 
 
 @contextmanager

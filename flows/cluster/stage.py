@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from distributed import Client, Scheduler, Worker
+from distributed import Client
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.cluster.connect import ClusterLayout, connect, lent_worker
+from flows.cluster.config import ClusterConfig
+from flows.cluster.connect import connect
+from flows.cluster.equipment import _equipped, describe_predictors
+from flows.cluster.layout import ClusterLayout
+from flows.cluster.lending import lent_worker
 from flows.run.artifacts import LiveProgress, show_dashboard
-from flows.run.errors import ClusterError
-from flows.run.fields import ClusterConfig
 from flows.run.reporting import Reporter
-from storage.imagery.rasters import GridReader
-from storage.ingest import ingest_block
-from storage.places.bucket import Location
-from storage.stores.by_name import ImagesByDate, ProbabilitiesByPair
-from storage.stores.run_store import RunStore
-from tiling.execute import BoundedRunner, Equipment, Outcome
-from tiling.grid import BlockGrid, WindowLattice
+from tiling.execute import BoundedRunner, Outcome
 from tiling.ledger import Entry, Ledger
-from tiling.protocols import Predictor
-from tiling.worker import BlockInference, SeriesInference
 
 # The Prefect UI stays readable, and its API quiet, at a million blocks.
 MAX_BATCHES = 100
@@ -39,97 +30,8 @@ MAX_BATCHES = 100
 MIN_BATCH = 25
 """Blocks: a task costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
 
-_WORKERS_LOST = 3
-"""How often in a row a worker may vanish while all are asked something."""
-
-_BROUGHT_BY = "-of-dasnet-"
-"""In names of equipment before the id of the client that brought it."""
-
-T = TypeVar("T")
 
 ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestTool:
-    """On a worker: reads one block of one date and writes its shard."""
-
-    store: RunStore[Location]
-    readers: tuple[GridReader, ...]
-    blocks: BlockGrid
-
-    def __call__(self, item: tuple[int, int]) -> Mapping[str, Any]:
-        date, index = item
-        box = self.blocks[index].box
-        started = time.perf_counter()
-        valid = ingest_block(self.store, self.readers[date], date, rows=box.rows, cols=box.cols)
-        return {"valid": valid, "seconds": round(time.perf_counter() - started, 4)}
-
-
-def make_inference_tool(
-    make_predictor: Callable[[], Predictor],
-    store: RunStore[Location],
-    blocks: BlockGrid,
-    lattice: WindowLattice,
-    lanes: int,
-) -> BlockInference:
-    """Runs once on each worker: loads the model there.
-
-    On CPU a predictor computes with one thread (tiling.worker says why); set here too, for workers that somebody else
-    started without our environment.
-    """
-    torch.set_num_threads(1)
-    _reuse_freed_memory()
-    return BlockInference(
-        predictor=make_predictor(), source=store, sink=store, blocks=blocks, lattice=lattice, lanes=lanes
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesIngestTool:
-    """On a worker: reads one block of one date of an archive and writes its shard."""
-
-    images: ImagesByDate
-    readers: Mapping[str, GridReader]
-    blocks: BlockGrid
-
-    def __call__(self, item: tuple[str, int]) -> Mapping[str, Any]:
-        name, index = item
-        box = self.blocks[index].box
-        started = time.perf_counter()
-        valid = ingest_block(self.images.stores[name], self.readers[name], 0, rows=box.rows, cols=box.cols)
-        return {"valid": valid, "seconds": round(time.perf_counter() - started, 4)}
-
-
-def make_series_tool(
-    make_predictor: Callable[[], Predictor],
-    images: ImagesByDate,
-    probabilities: ProbabilitiesByPair,
-    blocks: BlockGrid,
-    lattice: WindowLattice,
-    lanes: int,
-) -> SeriesInference:
-    """As :func:`make_inference_tool`, for a series of named dates and pairs."""
-    torch.set_num_threads(1)
-    _reuse_freed_memory()
-    return SeriesInference(
-        predictor=make_predictor(), source=images, sink=probabilities, blocks=blocks, lattice=lattice, lanes=lanes
-    )
-
-
-def _reuse_freed_memory() -> None:
-    """Let glibc keep what a layer frees for the next layer.
-
-    Dask starts workers with MALLOC_TRIM_THRESHOLD_=65536: every freed tensor then goes back to the system and its pages
-    are faulted in again, which halves the speed of a light network.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_TRIM_THRESHOLD, 512 << 20)
-            libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest that glibc takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,50 +133,6 @@ def run_stage(
     )
 
 
-@contextlib.contextmanager
-def _equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> Iterator[str]:
-    """Every worker has a tool as long as the block lasts; yields the name of the equipment.
-
-    A scheduler that outlives the run would hand what is left there to every worker that joins, however the run ended;
-    what a run that was killed has left is taken away now.
-    """
-    name = f"{what}-{time.time_ns():x}{_BROUGHT_BY}{client.id}"
-    for other in _left_behind(client):
-        with contextlib.suppress(OSError, ValueError):
-            with_all_workers(partial(client.unregister_worker_plugin, other))
-    try:
-        with_all_workers(lambda: client.register_plugin(Equipment(name, make_tool), name=name))
-        yield name
-    finally:
-        if client.status == "running":  # else what took the cluster away is on its way up already
-            with contextlib.suppress(OSError, ValueError):
-                with_all_workers(lambda: client.unregister_worker_plugin(name))
-
-
-def _left_behind(client: Client) -> list[str]:
-    """Names of the equipment of clients that are gone."""
-
-    def known(dask_scheduler: Scheduler) -> tuple[list[str], list[str]]:  # travels by value: a scheduler has no torch
-        return [str(name) for name in dask_scheduler.worker_plugins], [str(one) for one in dask_scheduler.clients]
-
-    plugins, clients = client.run_on_scheduler(known)
-    return [name for name in plugins if _BROUGHT_BY in name and name.rpartition(_BROUGHT_BY)[2] not in clients]
-
-
-def with_all_workers(call: Callable[[], T]) -> T:
-    """Ask something of every worker, again if one went silent meanwhile: the next time the scheduler knows it is gone.
-
-    Raises:
-        OSError: a worker was lost each time.
-    """
-    for _ in range(_WORKERS_LOST):
-        try:
-            return call()
-        except OSError:
-            time.sleep(1.0)
-    return call()
-
-
 def _drive(runner: BoundedRunner, ledger: Ledger, reporter: Reporter, live: LiveProgress, count: int) -> None:
     for outcome in runner.advance(count):
         ledger.append([_entry(outcome)])
@@ -290,32 +148,15 @@ def _entry(outcome: Outcome) -> Entry:
     return Entry(block=outcome.name, state="done", facts={**outcome.result, "attempts": outcome.attempts})
 
 
-def describe_predictors(client: Client, equipment: str) -> dict[str, Any]:
-    """Arithmetic of the workers' tools: device, precision, torch version. Every worker must say the same.
+def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = None) -> str:
+    """The line of a stage.
 
-    Raises:
-        ClusterError: they differ, so the result would depend on which worker computed which block.
-        UnlikeWorkerError: one could not make its tool.
+    Args:
+        pixels: of all its blocks, or, with `share` = 1, of those that were computed now.
     """
-    described = with_all_workers(lambda: client.run(_describe_equipment, equipment))
-    distinct = {tuple(sorted(facts.items())) for facts in described.values()}
-    if len(distinct) > 1:
-        lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
-        raise ClusterError(
-            f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}"
-        )
-    return dict(distinct.pop())
-
-
-def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> dict[str, Any]:
-    """What :func:`describe_predictors` would find of a tool, before any stage begins with it."""
-    with _equipped(client, "description", make_tool) as equipment:
-        return describe_predictors(client, equipment)
-
-
-def _describe_equipment(equipment: str, dask_worker: Worker) -> dict[str, Any]:
-    plugin = dask_worker.plugins.get(equipment)
-    if not isinstance(plugin, Equipment):
-        raise OSError(f"worker {dask_worker.address} has just joined")  # and is asked again
-    plugin.ready(dask_worker.address)
-    return plugin.describe()
+    if not result.computed:
+        return f"{result.done} blocks, all done before"
+    total = result.done + len(result.failed)
+    share = result.computed / total if share is None else share
+    failed = f", {len(result.failed)} failed" if result.failed else ""
+    return f"{result.computed} of {total} blocks now{failed}, {pixels * share / result.seconds / 1e6:.2f} Mpx/s"

@@ -17,18 +17,22 @@ from dasnet.errors import BundleError
 from dasnet.metrics import Confusion
 from dasnet.networks.backbone_weights import load_backbone
 from dasnet.prediction.bundle import load_bundle
-from flows.cluster.connect import FreeWorkers, connect, lending, local_layout, require_cluster, several_at_a_time
+from flows.cluster.config import ClusterConfig
+from flows.cluster.connect import connect, require_cluster
+from flows.cluster.layout import local_layout
+from flows.cluster.lending import FreeWorkers, lending
+from flows.cluster.settings import several_at_a_time
 from flows.comparison.cost import cost_of
 from flows.comparison.report import write_comparison
-from flows.comparison.request import CompareRequest, TableName, Training, Variant
+from flows.comparison.request import CompareRequest, Training
 from flows.comparison.results import Cost, Result, Row
 from flows.comparison.robustness import robustness_curves
 from flows.comparison.untrained import UntrainedScore, untrained
-from flows.failures import FailedMethodsError, reason_of
+from flows.comparison.variants import TableName, Variant
 from flows.run import artifacts
 from flows.run.directory import RunDirectory
 from flows.run.endings import named_endings
-from flows.run.fields import ClusterConfig
+from flows.run.errors import FailedMethodsError, reason_of
 from flows.run.reporting import current_reporter, reporting_to_log
 from flows.run.stopping import StoppedError, stopped_by
 from flows.run.versions import versions

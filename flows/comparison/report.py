@@ -13,12 +13,13 @@ from dasnet.prediction.bundle import load_bundle
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.pseudo_changes import AXES
 from flows.comparison.cost import device
-from flows.comparison.request import CompareRequest, TableName, Variant
+from flows.comparison.request import CompareRequest
 from flows.comparison.results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
 from flows.comparison.robustness import StrengthCurves, robustness_csv
 from flows.comparison.untrained import UntrainedScore
-from flows.failures import reason_of
+from flows.comparison.variants import TableName, Variant
 from flows.run import artifacts
+from flows.run.errors import reason_of
 from flows.run.machine import machine
 from flows.run.reporting import current_reporter
 from flows.training.directory import TrainingDirectory

@@ -15,13 +15,12 @@ from prefect.cache_policies import NO_CACHE
 from dasnet.errors import TrainingError
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
 from flows.cluster.connect import connect, require_cluster
+from flows.dataset.fitting import ATTRIBUTE
 from flows.dataset.request import WeightsRequest
 from flows.run import artifacts
 from flows.run.endings import named_endings
 from flows.run.reporting import current_reporter
 from storage.datasets.store import SPLITS, DatasetStore, open_dataset
-
-ATTRIBUTE = "class_frequencies"
 
 
 @dataclass(frozen=True, kw_only=True)

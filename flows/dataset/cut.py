@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from flows.cluster.stage import run_stage
-from flows.dataset.directory import PICTURE_PX, DatasetDirectory, SceneShelf, opening_of, raise_failed
+from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of, raise_failed
 from flows.dataset.request import PrepareRequest
 from flows.dataset.survey import Survey
+from flows.dataset.tools import make_cut_tool
 from flows.run.reporting import current_reporter
-from storage.datasets.cut import Cutout, cut_samples
+from storage.datasets.cut import Cutout
 from storage.datasets.scenes import SceneFiles, open_scene
 from storage.datasets.store import SPLITS, DatasetStore, create_dataset
 from storage.errors import InputError
-from storage.imagery.grids import grid_facts, metres_a_pixel
+from storage.geometry import grid_facts, metres_a_pixel
 from tiling.zones import Zone, cells, columns, dealt, whole, windows_of
 
 _HEADERS_OPENED = 1000
 _FEW_PLACES = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class CutTool:
-    """On a worker: cuts the samples of one shard and writes it."""
-
-    store: DatasetStore
-    shelf: SceneShelf
-    coding: Literal["0/1", "0/255"]
-    max_nodata: float
-
-    def __call__(self, item: tuple[int, tuple[Cutout, ...]]) -> Mapping[str, Any]:
-        first, cutouts = item
-        scenes = {index: self.shelf[index] for index in {cutout.scene for cutout in cutouts}}
-        digest, facts = cut_samples(
-            self.store, scenes, cutouts, first=first, coding=self.coding, max_nodata=self.max_nodata
-        )
-        return {"digest": digest, "samples": [fact.to_json() for fact in facts]}
-
-
-def make_cut_tool(
-    store: DatasetStore,
-    files: list[SceneFiles],
-    opening: Mapping[str, Any],
-    coding: Literal["0/1", "0/255"],
-    max_nodata: float,
-) -> CutTool:
-    return CutTool(store=store, shelf=SceneShelf(files, opening), coding=coding, max_nodata=max_nodata)
 
 
 def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tuple[int, int]]) -> list[Cutout]:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.run.fields import ClusterConfig, Frozen, LocalDirectory, MosaicSpec
+from flows.cluster.config import ClusterConfig
+from flows.run.fields import Frozen, LocalDirectory, MosaicSpec
 
 
 class PrepareRequest(Frozen):

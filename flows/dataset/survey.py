@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.cluster.stage import run_stage
-from flows.dataset.directory import PICTURE_PX, DatasetDirectory, SceneShelf, opening_of, raise_failed
+from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of, raise_failed
 from flows.dataset.request import PrepareRequest
+from flows.dataset.tools import Strip, make_survey_tool
 from flows.run.reporting import current_reporter
 from storage.datasets.label_values import coding_of, common_coding
-from storage.datasets.scenes import Scene, SceneFiles, open_scene
+from storage.datasets.scenes import SceneFiles, open_scene
 from storage.errors import InputError
 from tiling.ledger import Ledger
 
@@ -24,38 +25,6 @@ _LISTED = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strip:
-    """An item of the survey: rows of one large scene, or several small scenes as a whole (`rows` is None then)."""
-
-    scenes: tuple[int, ...]
-    rows: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurveyTool:
-    """On a worker: opens scenes, counts the values of their labels. What is wrong with one is a fact, not a failure."""
-
-    shelf: SceneShelf
-
-    def __call__(self, item: Strip) -> Mapping[str, Any]:
-        found = {}
-        for index in item.scenes:
-            try:
-                scene = self.shelf[index]
-                rows = slice(*item.rows) if item.rows else slice(0, scene.height)
-                histograms = scene.label_histograms(rows=rows, cols=slice(0, scene.width))
-                found[str(index)] = {"histograms": histograms, **describe_scene(scene)}
-            except InputError as error:
-                found[str(index)] = {"error": str(error)}
-        return {"scenes": found}
-
-
-def describe_scene(scene: Scene) -> dict[str, Any]:
-    """What scenes of one dataset must agree in, and the shape; JSON values."""
-    return {"shape": [scene.height, scene.width], "bands": list(scene.bands), "dtype": scene.dtype}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Survey:
     """What the survey found: shape of each scene in their order, what all share, the coding of their labels."""
 
@@ -63,10 +32,6 @@ class Survey:
     bands: tuple[str, ...]
     dtype: str
     coding: Literal["0/1", "0/255"]
-
-
-def make_survey_tool(files: list[SceneFiles], opening: Mapping[str, Any]) -> SurveyTool:
-    return SurveyTool(shelf=SceneShelf(files, opening))
 
 
 def survey(

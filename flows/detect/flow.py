@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,23 +11,20 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dasnet.baselines.predictor import UntrainedPredictor
-from dasnet.errors import BundleError
-from dasnet.prediction.bundle import load_bundle, portable_name
-from dasnet.prediction.network import Precision
-from dasnet.prediction.predictor import DasnetPredictor
-from flows.archive.job import ArchiveJob
-from flows.cluster.stage import ConnectCluster, IngestTool, StageResult, make_inference_tool, run_stage, when_needed
+from flows.cluster.stage import ConnectCluster, StageResult, run_stage, summary_of_stage, when_needed
 from flows.detect.job import Job, resolve
 from flows.detect.products import Summary, make_products
+from flows.detect.request import DetectRequest
 from flows.detect.statistics import make_statistics
 from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
-from flows.failures import FailedBlocksError
 from flows.inference.lost_images import set_back_lost, stored_images
+from flows.inference.predictor import predictor_factory
+from flows.inference.tools import IngestTool, make_inference_tool
 from flows.inference.untrained_model import UntrainedModel
 from flows.run import artifacts
 from flows.run.directory import RunDirectory
 from flows.run.endings import named_endings
-from flows.run.fields import DetectRequest
+from flows.run.errors import FailedBlocksError
 from flows.run.reporting import current_reporter
 from flows.run.versions import versions
 from storage.errors import InputError
@@ -158,76 +154,6 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             total = (1 + len(job.mosaics)) * len(job.blocks)
             raise FailedBlocksError(failed, total=total, directory=directory.path)
         return make_products(job, directory)
-
-
-def predictor_factory(job: Job | ArchiveJob, *, dates: int = 2, pairs: int = 1) -> Callable[[], Predictor]:
-    """What each worker calls to load the model of a job, wherever it runs: the very bundle that the job was planned
-    with, for its windows and blocks, and for tasks of at most so many dates and pairs of them."""
-    request, plan = job.request, job.plan
-    return partial(
-        load_predictor,
-        portable_name(request.bundle),
-        digest=job.bundle.digest,
-        window=plan.lattice.window,
-        dates=dates,
-        pairs=pairs,
-        spare=plan.block_bytes(dates=dates, pairs=pairs),
-        device="cuda" if request.cluster.kind == "cuda" else "auto",
-        precision=request.precision,
-        batch=request.batch,
-        compile=request.compile,
-    )
-
-
-def load_predictor(
-    bundle: str,
-    *,
-    digest: str,
-    window: int,
-    dates: int,
-    pairs: int,
-    spare: int,
-    device: str,
-    precision: Precision,
-    batch: int | None,
-    compile: bool,
-) -> Predictor:
-    """Load a bundle onto a device of this process.
-
-    Raises:
-        BundleError: the file is not the one that the run began with: its blocks would be those of two models.
-    """
-    loaded = load_bundle(bundle)
-    if loaded.digest != digest:
-        raise BundleError(
-            f"{bundle} on {socket.gethostname()} has SHA-256 {loaded.digest[:12]}…, but the run was begun with "
-            f"{digest[:12]}…: the file was replaced meanwhile, or is another one on that machine"
-        )
-    return DasnetPredictor(
-        loaded,
-        device=device,
-        precision=precision,
-        batch=batch,
-        compile=compile,
-        window=window,
-        dates=dates,
-        pairs=pairs,
-        spare=spare,
-    )
-
-
-def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = None) -> str:
-    """The line of a stage.
-
-    Args:
-        pixels: of all its blocks, or, with `share` = 1, of those that were computed now.
-    """
-    if not result.computed:
-        return f"{result.done} blocks, all done before"
-    total = result.done + len(result.failed)
-    share = result.computed / total if share is None else share
-    failed = f", {len(result.failed)} failed" if result.failed else ""
-    return f"{result.computed} of {total} blocks now{failed}, {pixels * share / result.seconds / 1e6:.2f} Mpx/s"
 
 
 def _take_up_failed(job: Job, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pystac
+from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -16,8 +18,9 @@ from dasnet.networks.methods import title_of
 from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress
 from flows.inference.lost_images import looking_at, stored_images
-from flows.inference.product_ledger import BlockStatistics, BlockVerifier, ProductLedger
+from flows.inference.product_ledger import ProductLedger
 from flows.inference.untrained_model import UntrainedModel
+from flows.inference.verify import BlockVerifier
 from flows.run import artifacts
 from flows.run.directory import RunDirectory
 from flows.run.reporting import current_reporter
@@ -30,6 +33,7 @@ from storage.products.cog import write_cog
 from storage.products.polygons import write_changes
 from storage.products.stac import ItemAsset, write_item
 from storage.stores.run_store import NODATA, RunStore, changed_level
+from tiling.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,3 +278,33 @@ def _made_by(job: Job) -> str:
     if isinstance(job.bundle, UntrainedModel):
         return f"{job.request.bundle}: {job.bundle.method.source}"
     return title_of(job.bundle.architecture)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockStatistics:
+    """Sums over the blocks of a run, from its ledger: windows, seconds, and how far windows disagree."""
+
+    windows: int
+    skipped_blocks: int
+    seconds: dict[str, float]
+    disagreement: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> BlockStatistics:
+        windows = skipped_blocks = 0
+        seconds: Counter[str] = Counter()
+        disagreement = np.zeros(256, dtype=np.int64)
+        for entry in ledger.entries("done"):
+            facts = entry.facts
+            windows += facts["windows"]
+            skipped_blocks += facts["windows"] == 0
+            for name in ("read_s", "wait_s", "compute_s", "write_s"):
+                seconds[name.removesuffix("_s")] += facts[name]
+            for bin, count in facts["disagreement"].items():
+                disagreement[int(bin)] += count
+        return cls(
+            windows=windows,
+            skipped_blocks=skipped_blocks,
+            seconds=dict(seconds),
+            disagreement=disagreement,
+        )

@@ -7,11 +7,7 @@ it was.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -22,9 +18,10 @@ from dasnet.baselines.untrained import State, UntrainedMethod
 from flows.cluster.stage import ConnectCluster, StageResult, run_stage
 from flows.detect.job import Job
 from flows.detect.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
-from flows.failures import FailedBlocksError
+from flows.detect.tools import make_statistics_tool
 from flows.inference.untrained_model import UntrainedModel
 from flows.run.directory import RunDirectory
+from flows.run.errors import FailedBlocksError
 from flows.run.reporting import current_reporter
 from storage.places.bucket import Location
 from storage.stores.run_store import RunStore
@@ -32,35 +29,6 @@ from tiling.grid import BlockGrid
 
 _BATCHES = 10
 """Prefect tasks of one pass: a method may make fifty of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatisticsTool:
-    """On a worker: counts one sheet of both dates."""
-
-    store: RunStore[Location]
-    sheets: BlockGrid
-    method: UntrainedMethod
-    state: State
-
-    def describe(self) -> Mapping[str, Any]:
-        """The arithmetic, which workers must share."""
-        return arithmetic()
-
-    def __call__(self, index: int) -> Mapping[str, Any]:
-        box = self.sheets[index].box
-        started = time.perf_counter()
-        images, valid = self.store.read_series(rows=box.rows, cols=box.cols)
-        tally = self.method.count(self.state, images[0], images[1], valid[0] & valid[1])
-        return {"tally": tally.pack(), "seconds": round(time.perf_counter() - started, 4)}
-
-
-def make_statistics_tool(
-    store: RunStore[Location], sheets: BlockGrid, method: UntrainedMethod, state: State
-) -> StatisticsTool:
-    """Runs once on each worker and pass. One thread each: more would add in another order."""
-    threadpool_limits(limits=1, user_api="blas")
-    return StatisticsTool(store=store, sheets=sheets, method=method, state=state)
 
 
 def make_statistics(

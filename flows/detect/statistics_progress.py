@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasnet.baselines.untrained import State
+from flows.inference.untrained_model import SHEET
 from flows.run.directory import RunDirectory
 from storage.errors import InputError
 from storage.places.bucket import Location
 from storage.places.publish import write_json_atomically
 from tiling.grid import BlockGrid
-
-SHEET = 512
-"""Side in pixels of a sheet, the unit of statistics; never that of blocks, so that no sum depends on ``--block``."""
 
 
 @dataclass(frozen=True, kw_only=True)

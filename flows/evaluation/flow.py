@@ -12,16 +12,17 @@ from prefect import flow
 from dasnet.prediction.bundle import load_bundle
 from flows.cluster.connect import require_cluster
 from flows.cluster.stage import when_needed
+from flows.dataset.fitting import fitted
 from flows.detect.flow import detect_changes
 from flows.evaluation.mosaic import MosaicScore, score_mosaic
-from flows.evaluation.report import PEER_HEADER, peer_rows, write_evaluation
-from flows.evaluation.samples import Score, fitted, score
+from flows.evaluation.report import write_evaluation
+from flows.evaluation.request import EvaluateRequest
+from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score
 from flows.inference.untrained_model import require_a_bundle
 from flows.run import artifacts
 from flows.run.directory import RunDirectory
 from flows.run.endings import named_endings
 from flows.run.versions import versions
-from flows.training.request import EvaluateRequest
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.imagery.digests import digest_files
 from storage.pages.page import Page, Section, markdown_table, write_page

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from dasnet.metrics import IGNORED, Confusion
-from dasnet.prediction.bundle import load_bundle, portable_name
+from dasnet.metrics import Confusion
+from dasnet.prediction.bundle import portable_name
 from dasnet.prediction.network import Precision
-from dasnet.prediction.predictor import DasnetPredictor
+from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import ConnectCluster, run_stage
-from flows.failures import FailedBlocksError
+from flows.evaluation.tools import make_mosaic_scoring_tool
 from flows.run.directory import RunDirectory
-from flows.run.fields import ClusterConfig
+from flows.run.errors import FailedBlocksError
 from flows.run.reporting import current_reporter
 from storage.datasets.label_values import coding_of, common_coding, histogram
-from storage.datasets.scenes import LabelOnGrid, label_on_grid
+from storage.datasets.scenes import label_on_grid
 from storage.imagery.rasters import GridReader
-from storage.stores.run_store import NODATA, RunStore, changed_level
+from storage.stores.run_store import RunStore
 from tiling.grid import BlockGrid
 
 
@@ -44,60 +40,6 @@ class MosaicScore:
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
         return {"mosaic": self.mosaic.scores(), "tiles": self.tiles.scores(), "unlabelled": self.unlabelled}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MosaicScoringTool:
-    """On a worker: one block of a finished run against its label."""
-
-    store: RunStore
-    blocks: BlockGrid
-    label: LabelOnGrid
-    predictor: DasnetPredictor
-    threshold: float
-    cut: float
-    window: int
-
-    def __call__(self, index: int) -> Mapping[str, Any]:
-        box = self.blocks[index].box
-        stored = self.store.read_probability(rows=box.rows, cols=box.cols)
-        label = self.label.read(rows=box.rows, cols=box.cols)
-        label[stored == NODATA] = IGNORED
-        mosaic = Confusion.count(stored >= changed_level(self.threshold), label)
-        tiles = Confusion()
-        side = self.window
-        for y in range(box.y0, box.y1, side):
-            images, valid = self.store.read_series(
-                rows=slice(y, y + side), cols=slice(box.x0, box.x0 + -(-box.width // side) * side)
-            )
-            count = images.shape[-1] // side
-            cut_up = [images[..., n * side : (n + 1) * side] for n in range(count)]
-            usable = [valid[..., n * side : (n + 1) * side] for n in range(count)]
-            distance = np.concatenate(list(self.predictor.distances(np.stack(cut_up), np.stack(usable))[:, 0]), axis=1)
-            height = min(side, box.y1 - y)
-            part = label[y - box.y0 : y - box.y0 + height]
-            tiles += Confusion.count(distance[:height, : box.width] >= self.cut, part)
-        return {
-            "mosaic": [mosaic.tp, mosaic.fp, mosaic.fn, mosaic.tn],
-            "tiles": [tiles.tp, tiles.fp, tiles.fn, tiles.tn],
-        }
-
-
-def make_mosaic_scoring_tool(
-    store: RunStore, blocks: BlockGrid, label: LabelOnGrid, bundle: str, device: str, precision: Precision
-) -> MosaicScoringTool:
-    """Runs once on each worker: loads the model there."""
-    torch.set_num_threads(1)
-    loaded = load_bundle(bundle)
-    return MosaicScoringTool(
-        store=store,
-        blocks=blocks,
-        label=label,
-        predictor=DasnetPredictor(loaded, device=device, precision=precision),
-        threshold=loaded.threshold,
-        cut=loaded.calibration.distance(loaded.threshold),
-        window=loaded.window,
-    )
 
 
 def score_mosaic(

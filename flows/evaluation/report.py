@@ -10,33 +10,13 @@ import numpy as np
 
 from dasnet.prediction.bundle import Bundle
 from dasnet.prediction.predictor import DasnetPredictor
-from flows.evaluation.samples import Score
+from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score_rows
 from storage.datasets.store import DatasetStore
 from storage.pages.charts import curves_of_thresholds, reliability_diagram
 from storage.pages.contact_sheet import Panel, contact_sheet
 from storage.pages.page import Page, Section, write_page
 
 _CASES = 8
-SCORES = ("f1", "precision", "recall", "accuracy", "iou", "kappa")
-
-
-def peer_rows(score: Score, name: str) -> list[list[str]]:
-    """(method, F1, precision, recall, accuracy) of a bundle and of what it must beat."""
-    rows = [(f"**{name}**, frozen threshold", score.confusion)]
-    rows += [("always “no change”", score.no_change), ("change vectors, Otsu's threshold", score.change_vectors)]
-    return [[what, f"{c.f1:.3f}", f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.accuracy:.3f}"] for what, c in rows]
-
-
-PEER_HEADER = ("method", "F1", "precision", "recall", "accuracy")
-
-
-def score_rows(score: Score) -> list[list[str]]:
-    """(score, value, 95 % interval)."""
-    return [
-        [name, f"{found.value:.4f}", f"{found.low:.4f} – {found.high:.4f}"]
-        for name in SCORES
-        for found in [score.intervals[name]]
-    ]
 
 
 def write_evaluation(

@@ -8,34 +8,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dasnet.evaluation import (
-    ChangeVectors,
-    Curves,
-    Interval,
-    Reliability,
-    bootstrap,
-    calibrated,
-    curves,
-    reliability,
-)
+from dasnet.baselines.change_vectors import ChangeVectors
+from dasnet.evaluation import Curves, Interval, Reliability, bootstrap, calibrated, curves, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import Bundle, load_bundle, portable_name
 from dasnet.prediction.network import Precision
-from dasnet.prediction.predictor import DasnetPredictor
+from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import ConnectCluster, run_stage
-from flows.failures import FailedBlocksError
+from flows.dataset.fitting import fitted
+from flows.evaluation.tools import BINS, make_scoring_tool
 from flows.run.directory import RunDirectory
-from flows.run.fields import ClusterConfig
+from flows.run.errors import FailedBlocksError
 from flows.run.reporting import current_reporter
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
-from storage.imagery.bands import matching_bands
-
-BINS = 4096
-"""Of distances over [0, 2]."""
 
 _CHUNK = 32
 _ENOUGH_SCENES = 20
@@ -82,66 +70,6 @@ class Score:
             "f1_change_vectors_otsu": self.change_vectors.f1,
             "samples": len(self.per_sample),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringTool:
-    """On a worker: distances of some samples, counted against their labels."""
-
-    store: DatasetStore
-    predictor: DasnetPredictor
-    cut: float
-    vectors: ChangeVectors
-
-    def __call__(self, indices: tuple[int, ...]) -> Mapping[str, Any]:
-        samples = self.store.read(indices)
-        images = np.stack([samples.before, samples.after], axis=1)
-        distances = self.predictor.distances(images, samples.valid)[:, 0]
-        sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
-        sweep.add(distances.clip(0, 2), samples.label)
-        peers = sum(
-            self.vectors.count(before, after, label)
-            for before, after, label in zip(samples.before, samples.after, samples.label, strict=True)
-        )
-        return {
-            "distances": _sparse(np.stack([sweep.unchanged, sweep.changed])),
-            "vectors": _sparse(np.asarray(peers)),
-            "samples": [
-                [c.tp, c.fp, c.fn, c.tn]
-                for distance, label in zip(distances, samples.label, strict=True)
-                for c in [Confusion.count(distance >= self.cut, label)]
-            ],
-        }
-
-
-def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: Precision) -> ScoringTool:
-    """Runs once on each worker: loads the model there."""
-    torch.set_num_threads(1)
-    loaded = load_bundle(bundle)
-    return ScoringTool(
-        store=store,
-        predictor=DasnetPredictor(loaded, device=device, precision=precision),
-        cut=loaded.calibration.distance(loaded.threshold),
-        vectors=ChangeVectors([band.std for band in loaded.bands]),
-    )
-
-
-def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
-    """The dataset with the bands that a bundle takes, in its order: by name, as `detect` finds them.
-
-    Raises:
-        InputError: a dataset of another type, or without these bands.
-    """
-    if bundle.dtype != store.dtype:
-        raise InputError(f"bundle {name} takes {bundle.dtype}, {store.path} has {store.dtype}")
-    numbers = matching_bands(
-        store.bands,
-        [band.name for band in bundle.bands],
-        has=str(store.path),
-        needs=f"bundle {name}",
-        otherwise="prepare a dataset with these bands, by --bands and --band-names",
-    )
-    return store.with_bands(numbers)
 
 
 def score(
@@ -224,14 +152,31 @@ def _totals(
     )
 
 
-def _sparse(counts: NDArray[np.int64]) -> list[list[list[int]]]:
-    """(2, bins) as [bin, count] pairs of each row."""
-    return [[[int(bin), int(row[bin])] for bin in np.flatnonzero(row)] for row in counts]
-
-
 def _dense(sparse: Sequence[Sequence[Sequence[int]]], bins: int) -> NDArray[np.int64]:
     counts = np.zeros((2, bins), dtype=np.int64)
     for row, pairs in zip(counts, sparse, strict=True):
         for bin, count in pairs:
             row[bin] = count
     return counts
+
+
+SCORES = ("f1", "precision", "recall", "accuracy", "iou", "kappa")
+
+
+def peer_rows(score: Score, name: str) -> list[list[str]]:
+    """(method, F1, precision, recall, accuracy) of a bundle and of what it must beat."""
+    rows = [(f"**{name}**, frozen threshold", score.confusion)]
+    rows += [("always “no change”", score.no_change), ("change vectors, Otsu's threshold", score.change_vectors)]
+    return [[what, f"{c.f1:.3f}", f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.accuracy:.3f}"] for what, c in rows]
+
+
+PEER_HEADER = ("method", "F1", "precision", "recall", "accuracy")
+
+
+def score_rows(score: Score) -> list[list[str]]:
+    """(score, value, 95 % interval)."""
+    return [
+        [name, f"{found.value:.4f}", f"{found.low:.4f} – {found.high:.4f}"]
+        for name in SCORES
+        for found in [score.intervals[name]]
+    ]

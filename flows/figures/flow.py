@@ -11,14 +11,13 @@ from typing import Any
 from prefect import flow
 
 from dasnet.prediction.bundle import Bundle, load_bundle
-from flows.evaluation.samples import fitted
-from flows.figures.pictures import HEADINGS, Figure, figures_of
+from flows.dataset.fitting import fitted
+from flows.figures.pictures import HEADINGS, Figure, figures_of, scales_picture
+from flows.figures.request import FiguresRequest
 from flows.run import artifacts
 from flows.run.directory import RunDirectory
 from flows.run.reporting import current_reporter
 from flows.run.versions import versions
-from flows.training.report import scales_picture
-from flows.training.request import FiguresRequest
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError
 from storage.pages.page import Page, Section, write_page

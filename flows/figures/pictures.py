@@ -26,13 +26,14 @@ from dasnet.networks.attention import SpatialAttention
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
 from dasnet.prediction.bundle import Bundle, build_model
-from flows.evaluation.samples import fitted
-from flows.failures import reason_of
+from flows.dataset.fitting import fitted
+from flows.run.errors import reason_of
 from flows.run.reporting import current_reporter
 from storage.datasets.store import DatasetStore, Samples, few_of
 from storage.errors import InputError
+from storage.pages.charts import lines
+from storage.pages.colours import display_bands, stretch
 from storage.pages.maps import Cell, clouds, grid_of_maps
-from storage.pages.quicklook import display_bands, stretch
 
 Figure = tuple[bytes, str]
 """A PNG and its caption."""
@@ -253,3 +254,21 @@ def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) 
     vectors, changed = np.concatenate(found), np.concatenate(kinds)
     chosen = few_of_each(changed, most=_CLOUD, seed=0)
     return name, vectors[chosen], changed[chosen]
+
+
+def scales_picture(history: Sequence[dict[str, Any]]) -> tuple[bytes, str] | None:
+    """η and γ after each epoch, PNG and caption; None of a network without attention."""
+    epochs = [facts for facts in history if facts["kind"] == "epoch"]
+    number = [facts["epoch"] + 1 for facts in epochs]
+    series = {
+        name: (number, [facts[key] for facts in epochs])
+        for name, key in (("η, spatial", "eta"), ("γ, channel", "gamma"))
+        if epochs and epochs[0][key] is not None
+    }
+    if not series:
+        return None
+    return (
+        lines({"Attention's scales": series}, x_label="epoch", y_labels=("value",)),
+        "η of the spatial and γ of the channel attention after each epoch, as in Figure 9; both begin at 0, without "
+        "attention",
+    )

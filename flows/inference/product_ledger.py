@@ -5,87 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flows.detect.directory import PRODUCTS
 from flows.run.directory import RunDirectory
-from storage.errors import IntegrityError
 from storage.places.bucket import Location, P
 from storage.places.publish import write_json_atomically
-from tiling.ledger import Ledger
 
 if TYPE_CHECKING:  # `dasnet status` reads this module, and has no time for torch
-    from flows.detect.job import Job
-
-PRODUCTS = {
-    "probability": "change_probability.tif",
-    "changes": "changes.parquet",
-    "quicklook": "quicklook.png",
-    "report": "report.html",
-    "item": "item.json",
-}
-
-
-class BlockVerifier:
-    """Compares each block that a product reads with the digest that the ledger has of it.
-
-    A block whose bytes are not those that its worker wrote is set back to pending, and the run ends naming it.
-    """
-
-    def __init__(self, job: Job, ledger: Ledger) -> None:
-        self._job, self._ledger = job, ledger
-        self._wrong: list[str] = []
-
-    def __call__(self, rows: slice, cols: slice, pixels: NDArray[np.uint8] | None) -> None:
-        size = self._job.blocks.size
-        block = self._job.blocks[(rows.start // size) * self._job.blocks.cols + cols.start // size]
-        expected = self._ledger.entry(block.name).facts["digest"]
-        if pixels is None or hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != expected:
-            self._wrong.append(block.name)
-
-    def conclude(self) -> None:
-        """Raises IntegrityError if any block was not what the ledger says."""
-        if self._wrong:
-            self._ledger.forget(self._wrong, reason="digest of the stored block differs from the ledger's")
-            raise IntegrityError(
-                f"{len(self._wrong)} blocks are not what their workers wrote ({', '.join(self._wrong[:10])}): storage "
-                "lost or changed bytes. They are set back; run the same command again to compute them anew"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockStatistics:
-    """Sums over the blocks of a run, from its ledger: windows, seconds, and how far windows disagree."""
-
-    windows: int
-    skipped_blocks: int
-    seconds: dict[str, float]
-    disagreement: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, ledger: Ledger) -> BlockStatistics:
-        windows = skipped_blocks = 0
-        seconds: Counter[str] = Counter()
-        disagreement = np.zeros(256, dtype=np.int64)
-        for entry in ledger.entries("done"):
-            facts = entry.facts
-            windows += facts["windows"]
-            skipped_blocks += facts["windows"] == 0
-            for name in ("read_s", "wait_s", "compute_s", "write_s"):
-                seconds[name.removesuffix("_s")] += facts[name]
-            for bin, count in facts["disagreement"].items():
-                disagreement[int(bin)] += count
-        return cls(
-            windows=windows,
-            skipped_blocks=skipped_blocks,
-            seconds=dict(seconds),
-            disagreement=disagreement,
-        )
+    pass
 
 
 class ProductLedger(Generic[P]):

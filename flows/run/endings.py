@@ -13,8 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from prefect.states import Failed
 
-from flows.failures import FailedBlocksError, FailedCellsError, FailedMethodsError
-from flows.run.errors import REFUSALS
+from flows.run.errors import REFUSALS, FailedBlocksError, FailedCellsError, FailedMethodsError
 from flows.run.heartbeats import watched
 
 REFUSED = "Refused"

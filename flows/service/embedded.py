@@ -7,19 +7,15 @@ and serves no UI. This one writes to a log file, serves the UI, and dies with th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flows.run.errors import PrefectServerError
+from flows.service.processes import _free_port, await_health, die_with_parent
 
 # What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
 # task runs and events, which are services as well.
@@ -68,13 +64,6 @@ def require_api(address: str) -> None:
         )
 
 
-def server_log() -> Path:
-    """Where an embedded server writes what it has to say."""
-    from prefect.settings import PREFECT_HOME
-
-    return Path(PREFECT_HOME.value()) / "dasnet-embedded-server.log"
-
-
 def flush_logs() -> None:
     """Hand over what Prefect still holds for its API, so that it does not try after the server has gone."""
     from prefect.events.worker import EventsWorker
@@ -84,19 +73,6 @@ def flush_logs() -> None:
     with ThreadPoolExecutor(1) as outside_any_loop:
         for worker in (APILogWorker, EventsWorker):
             outside_any_loop.submit(worker.drain_all, timeout=10).result()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def die_with_parent() -> None:
-    """For a child process, before it runs: end when the parent ends."""
-    # Linux only: a SIGKILL of the command must not leave its server behind
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -117,7 +93,7 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    from flows.service.standing import login
+    from flows.service.login import login
 
     address = f"http://127.0.0.1:{(port := _free_port())}"
     secret = login(None)
@@ -155,20 +131,3 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
-    """Return when a server answers.
-
-    Raises:
-        PrefectServerError: its process ended, or it did not answer in time.
-    """
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise PrefectServerError(f"the Prefect server ended with code {process.returncode}: see {log}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.2)
-    raise PrefectServerError(f"the Prefect server did not answer within {patience_s:.0f} s: see {log}")

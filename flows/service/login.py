@@ -56,3 +56,36 @@ def make_login(path: Path) -> str:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(login + "\n")
     return login
+
+
+LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
+
+
+def home() -> Path:
+    """Prefect's folder of this user: database, logs, login."""
+    from prefect.settings import PREFECT_HOME
+
+    return Path(PREFECT_HOME.value())
+
+
+def login_file() -> Path:
+    """Where `dasnet server` keeps the login it made, and the other commands of this user find it."""
+    return home() / "dasnet-login"
+
+
+def login_place() -> str:
+    """Where :func:`login` finds it without a file of its own, for a person."""
+    return "the environment" if LOGIN in os.environ else str(login_file())
+
+
+def login(auth_file: Path | None) -> str:
+    """``user:password`` of the file, the environment, or the file that `dasnet server` made or now makes.
+
+    Raises:
+        SecretError: badly formed, or others can read it.
+    """
+    if auth_file is not None:
+        return login_from(auth_file)
+    if found := os.environ.get(LOGIN):
+        return require_login(found, LOGIN)
+    return login_from(login_file()) if login_file().exists() else make_login(login_file())

@@ -11,21 +11,19 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows.run.errors import PrefectServerError
 from flows.run.heartbeats import HEARTBEAT_S
-from flows.service.embedded import await_health, die_with_parent
-from flows.service.login import login_from, make_login, require_login
+from flows.service.login import LOGIN, home, login
+from flows.service.processes import _end, _start, await_health
 
 POOL = "dasnet"
 
-LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 _STOPPING_S = 75.0
 """For the worker: it gives a run 30 s to end and then ends it."""
 
@@ -73,36 +71,6 @@ class ServerOptions:
             if found.is_unspecified:
                 host = "127.0.0.1" if found.version == 4 else "::1"
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-
-def home() -> Path:
-    """Prefect's folder of this user: database, logs, login."""
-    from prefect.settings import PREFECT_HOME
-
-    return Path(PREFECT_HOME.value())
-
-
-def login_file() -> Path:
-    """Where `dasnet server` keeps the login it made, and the other commands of this user find it."""
-    return home() / "dasnet-login"
-
-
-def login_place() -> str:
-    """Where :func:`login` finds it without a file of its own, for a person."""
-    return "the environment" if LOGIN in os.environ else str(login_file())
-
-
-def login(auth_file: Path | None) -> str:
-    """``user:password`` of the file, the environment, or the file that `dasnet server` made or now makes.
-
-    Raises:
-        SecretError: badly formed, or others can read it.
-    """
-    if auth_file is not None:
-        return login_from(auth_file)
-    if found := os.environ.get(LOGIN):
-        return require_login(found, LOGIN)
-    return login_from(login_file()) if login_file().exists() else make_login(login_file())
 
 
 def is_loopback(host: str) -> bool:
@@ -240,26 +208,3 @@ def serve_until_stopped(running: Running, worker: Worker, *, warn: Callable[[str
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _start(command: list[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefect", "--no-prompt", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=dict(environment),
-            start_new_session=True,  # Ctrl-C is for `dasnet server`, which ends the worker first, then the server
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
-        )
-
-
-def _end(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

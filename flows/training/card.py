@@ -9,8 +9,7 @@ from dasnet.networks.peer import PeerArchitecture
 from dasnet.prediction.bundle import Bundle
 from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle
-from flows.evaluation.report import PEER_HEADER, peer_rows
-from flows.evaluation.samples import Score
+from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
 from storage.datasets.store import DatasetStore
 from storage.pages.page import markdown_table
 

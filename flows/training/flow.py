@@ -11,21 +11,21 @@ from prefect.cache_policies import NO_CACHE
 
 from dasnet.errors import TrainingError
 from dasnet.networks.backbone_weights import load_backbone
+from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect, require_cluster
 from flows.cluster.stage import ConnectCluster
+from flows.dataset.fitting import require_value_range
 from flows.evaluation.samples import Score, score
-from flows.failures import FailedBlocksError
 from flows.run import artifacts
 from flows.run.endings import named_endings
-from flows.run.fields import ClusterConfig
+from flows.run.errors import FailedBlocksError
 from flows.run.reporting import current_reporter
 from flows.run.versions import versions
+from flows.training.data import training_data
 from flows.training.directory import TrainingDirectory
-from flows.training.rank import training_data
 from flows.training.ranks import bundle_task, train_ranks
 from flows.training.request import TrainRequest
 from flows.training.results import TrainingSummary, finished
-from flows.value_range import require_value_range
 from storage.datasets.store import DatasetStore, open_dataset
 
 

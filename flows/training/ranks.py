@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 
 from dasnet.training.checkpoints import Progress
 from dasnet.training.trained_bundle import TrainedBundle
-from flows.cluster.connect import ClusterLayout, lent_worker
+from flows.cluster.layout import ClusterLayout
+from flows.cluster.lending import lent_worker
 from flows.run import artifacts
 from flows.run.reporting import current_reporter
 from flows.run.stopping import raise_if_stopped

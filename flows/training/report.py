@@ -12,8 +12,8 @@ import numpy as np
 from dasnet.prediction.bundle import Bundle
 from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle
-from flows.evaluation.report import PEER_HEADER, peer_rows, score_rows
-from flows.evaluation.samples import Score
+from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score_rows
+from flows.figures.pictures import scales_picture
 from storage.datasets.store import DatasetStore
 from storage.pages.charts import lines, reliability_diagram
 from storage.pages.page import Page, Section, write_page
@@ -60,24 +60,6 @@ def training_pictures(history: Sequence[dict[str, Any]], trained: TrainedBundle)
     )
     pictures.append(("reliability", calibration, "Reliability on validation, before and after calibration"))
     return pictures
-
-
-def scales_picture(history: Sequence[dict[str, Any]]) -> tuple[bytes, str] | None:
-    """η and γ after each epoch, PNG and caption; None of a network without attention."""
-    epochs = [facts for facts in history if facts["kind"] == "epoch"]
-    number = [facts["epoch"] + 1 for facts in epochs]
-    series = {
-        name: (number, [facts[key] for facts in epochs])
-        for name, key in (("η, spatial", "eta"), ("γ, channel", "gamma"))
-        if epochs and epochs[0][key] is not None
-    }
-    if not series:
-        return None
-    return (
-        lines({"Attention's scales": series}, x_label="epoch", y_labels=("value",)),
-        "η of the spatial and γ of the channel attention after each epoch, as in Figure 9; both begin at 0, without "
-        "attention",
-    )
 
 
 def write_training_report(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from dasnet.training.augment import Augmentation
 from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
-from flows.run.fields import ClusterConfig, DetectRequest, Frozen, LocalDirectory
+from flows.cluster.config import ClusterConfig
+from flows.run.fields import Frozen, LocalDirectory
 
 if TYPE_CHECKING:
 
@@ -82,49 +83,6 @@ class TrainRequest(Frozen):
         method = self.effective.method  # refuses what does not fit together
         if self.backbone_weights is not None and method != "dasnet":
             raise ValueError(f"method {method} has no backbone that {self.backbone_weights} could be loaded into")
-        return self
-
-
-class FiguresRequest(Frozen):
-    """A trained network and labelled samples in, figures out."""
-
-    source: Annotated[str, Field(description="Training directory, path of a bundle, or name of a shipped one.")]
-    dataset: Annotated[Path, Field(description="Dataset directory; its test split is shown.")]
-    output: Annotated[LocalDirectory, Field(description="Directory of the figures: new, or of the same ones.")]
-    beside: Annotated[
-        str | None,
-        Field(description="Another training or bundle beside it in the t-SNE, for example one without attention."),
-    ] = None
-    samples: Annotated[int, Field(ge=1, le=12, description="Test samples with change that are shown.")] = 3
-    pixel: Annotated[
-        tuple[int, int] | None,
-        Field(description="Row and column whose attention is shown; empty: in the middle of what changed."),
-    ] = None
-
-
-class EvaluateRequest(Frozen):
-    """A bundle and labelled samples in, scores out; and a labelled mosaic, through the path that detect uses."""
-
-    bundle: Annotated[str, Field(description="Name of a shipped bundle, or a path.")]
-    output: Annotated[LocalDirectory, Field(description="Directory of the evaluation: new, or of the same one.")]
-    dataset: Annotated[Path | None, Field(description="Dataset directory.")] = None
-    split: Annotated[Literal["train", "val", "test"], Field(description="Which samples.")] = "test"
-    mosaic: Annotated[
-        DetectRequest | None,
-        Field(description="A whole mosaic to detect changes in; its bundle and output are those of this request."),
-    ] = None
-    label: Annotated[Path | None, Field(description="What changed in that mosaic: a raster or polygons.")] = None
-    precision: Annotated[Literal["auto", "float32", "bfloat16"], Field(description="Arithmetic of the network.")] = (
-        "float32"
-    )
-    cluster: ClusterConfig = ClusterConfig()
-
-    @model_validator(mode="after")
-    def _something(self) -> EvaluateRequest:
-        if self.dataset is None and self.mosaic is None:
-            raise ValueError("give a dataset, a mosaic with its label, or both")
-        if (self.mosaic is None) != (self.label is None):
-            raise ValueError("a mosaic needs a label, and a label its mosaic")
         return self
 
 

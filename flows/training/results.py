@@ -11,17 +11,17 @@ from typing import Any
 from dasnet.prediction.bundle import Bundle, save_bundle
 from dasnet.training.checkpoints import HISTORY, Progress
 from dasnet.training.trained_bundle import TrainedBundle
-from flows.evaluation.report import PEER_HEADER, peer_rows
-from flows.evaluation.samples import Score
+from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
 from flows.figures.pictures import HEADINGS, figures_of
 from flows.run import artifacts
 from flows.run.reporting import current_reporter
 from flows.run.versions import versions
 from flows.training.card import model_card
+from flows.training.data import training_data
 from flows.training.directory import TrainingDirectory
-from flows.training.rank import SAMPLES, training_data
 from flows.training.report import read_history, training_pictures, write_training_report
 from flows.training.request import TrainRequest
+from flows.training.sample_sheet import SAMPLES
 from flows.training.watch import EPOCH_HEADER, epoch_row
 from storage.datasets.store import DatasetStore
 from storage.pages.page import markdown_table

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dasnet.training.checkpoints import HISTORY
 from flows.run import artifacts
 from flows.run.reporting import current_reporter
-from flows.training.rank import SAMPLES
+from flows.training.sample_sheet import SAMPLES
 
 EPOCH_HEADER = ("epoch", "loss", "F1", "precision", "recall", "accuracy", "threshold", "η", "γ", "rate", "pairs/s")
 

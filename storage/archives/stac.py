@@ -20,7 +20,8 @@ from pystac.utils import make_absolute_href
 
 from storage.errors import InputError
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
-from storage.places.bucket import SCHEME, ObjectPath, refuse_credentials
+from storage.places.bucket import SCHEME, ObjectPath
+from storage.places.credentials import refuse_credentials
 
 _RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, floor, isfinite
 from pathlib import Path
-from typing import Any
 
 from affine import Affine
 from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, Geometry, line, unary_union
+from odc.geo.geom import BoundingBox
 from odc.geo.overlap import compute_reproject_roi
-from pyproj import Geod
 
 from storage.errors import InputError
+from storage.geometry import _WHOLE_PIXEL, is_whole_shift, region_geometry
 from storage.imagery.mosaics import Mosaic
 
 _LARGEST_RESOLUTION_RATIO = 8.0
-_WHOLE_PIXEL = 1e-3
-"""Pixels by which a shift may miss a whole number and still be one."""
 
 
 def common_grid(
@@ -62,75 +58,9 @@ def common_grid(
     return grid
 
 
-def grid_facts(grid: GeoBox) -> dict[str, Any]:
-    """A grid as JSON holds it."""
-    return {"crs": str(grid.crs), "transform": list(grid.affine)[:6], "shape": list(grid.shape)}
-
-
-def grid_of(facts: Mapping[str, Any]) -> GeoBox:
-    """The grid that :func:`grid_facts` described."""
-    return GeoBox(tuple(facts["shape"]), Affine(*facts["transform"]), CRS(facts["crs"]))
-
-
-def metres_a_pixel(grid: GeoBox) -> float:
-    """Metres on the ground along one pixel of the grid from west to east, in its middle, by the ellipsoid.
-
-    So degrees, feet and the stretch of a projection count for what they are there. Without a place on the Earth, the
-    grid's own unit.
-    """
-    across = abs(float(grid.resolution.x))
-    if grid.crs is None or not (grid.crs.geographic or grid.crs.projected):
-        return across
-    x, y = grid.extent.centroid.coords[0]
-    ends = line([(x - across / 2, y), (x + across / 2, y)], crs=grid.crs).to_crs("EPSG:4326")
-    longitudes, latitudes = zip(*ends.coords, strict=True)
-    return float(Geod(ellps="WGS84").line_length(longitudes, latitudes))
-
-
-def region_geometry(path: Path) -> Geometry:
-    """The union of the polygons of a GeoJSON file, in EPSG:4326.
-
-    Raises:
-        InputError: not GeoJSON, or no polygon in it.
-    """
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"region {path} cannot be read as GeoJSON: {error}") from error
-    if content.get("type") == "FeatureCollection":
-        shapes = [feature.get("geometry") for feature in content.get("features", [])]
-    else:
-        shapes = [content.get("geometry", content)]
-    polygons = [shape for shape in shapes if shape and shape.get("type") in ("Polygon", "MultiPolygon")]
-    if not polygons:
-        raise InputError(f"region {path} holds no polygon")
-    try:
-        outline = unary_union(Geometry(shape, "EPSG:4326") for shape in polygons)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"region {path} holds a polygon that is none: {error}") from error
-    assert outline is not None
-    box = outline.boundingbox
-    if not (box.left >= -180 and box.right <= 180 and box.bottom >= -90 and box.top <= 90):
-        raise InputError(f"region {path} must be in degrees (EPSG:4326); its extent is {tuple(box)}")
-    return outline
-
-
 def needs_resampling(mosaic: Mosaic, grid: GeoBox) -> bool:
     """False where every source lies on the grid's pixels, shifted by whole pixels at most."""
     return any(not is_whole_shift(source.grid, grid) for source in mosaic.sources)
-
-
-def is_whole_shift(source: GeoBox, grid: GeoBox) -> bool:
-    """True if the pixels of the two coincide but for a shift by whole pixels."""
-    if source.crs != grid.crs:
-        return False
-    relative = ~grid.affine * source.affine
-    drift = max(abs(relative.a - 1) * source.width, abs(relative.e - 1) * source.height)
-    return bool(
-        drift < _WHOLE_PIXEL
-        and abs(relative.c - round(relative.c)) < _WHOLE_PIXEL
-        and abs(relative.f - round(relative.f)) < _WHOLE_PIXEL
-    )
 
 
 def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) -> GeoBox:

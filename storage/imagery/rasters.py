@@ -25,10 +25,10 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from storage.errors import ShortReadError
-from storage.imagery.grids import is_whole_shift, region_geometry
+from storage.geometry import is_whole_shift, region_geometry
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sources import Source
-from storage.places.bucket import gdal_name, gdal_settings
+from storage.places.gdal import gdal_name, gdal_settings
 from storage.places.zarr_access import open_address
 
 _OPEN_PER_THREAD = 16

@@ -21,7 +21,9 @@ from rasterio.errors import RasterioIOError
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.header_checks import check_header
-from storage.places.bucket import SCHEME, ObjectPath, gdal_name, gdal_settings, plain_name, refuse_credentials
+from storage.places.bucket import SCHEME, ObjectPath
+from storage.places.credentials import refuse_credentials
+from storage.places.gdal import gdal_name, gdal_settings, plain_name
 from storage.places.zarr_access import open_address
 
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from storage.pages.colours import colours, display_bands, stretch
 from storage.pages.pictures import png
-from storage.pages.quicklook import colours, display_bands, stretch
 
 _CHANGED, _UNCHANGED, _UNKNOWN = (253, 231, 37), (40, 40, 48), (214, 214, 214)
 _RIGHT, _FALSE, _MISSED = (253, 231, 37), (214, 96, 77), (67, 147, 195)

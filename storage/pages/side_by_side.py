@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from storage.pages.colours import display_bands, stretch
 from storage.pages.contact_sheet import MEANINGS, judged, labelled
 from storage.pages.pictures import png
-from storage.pages.quicklook import display_bands, stretch
 
 _GAP, _LINE, _MARGIN = 6, 16, 10
 _DATA = ("before", "after", "label")

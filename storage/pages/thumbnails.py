@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.pages.quicklook import display_bands, highest
+from storage.pages.colours import display_bands, highest
 from storage.places.publish import publish
 from storage.stores.run_store import RunStore
 

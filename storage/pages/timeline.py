@@ -15,9 +15,9 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from storage.pages.colours import MISSING, colours
 from storage.pages.page import Section, area_words, render
 from storage.pages.pictures import Colour, outlines, photograph, png, see_through
-from storage.pages.quicklook import MISSING, colours
 from storage.stores.run_store import NODATA
 
 NO_CHANGE, UNKNOWN = -1, -2

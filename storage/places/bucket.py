@@ -25,6 +25,7 @@ from pydantic_core import core_schema
 from typing_extensions import TypeVar
 
 from storage.errors import InputError, ObjectStoreError, StaleWriteError
+from storage.places.credentials import refuse_credentials
 
 SCHEME = "s3://"
 
@@ -37,28 +38,6 @@ FIRST_CONTACT = timedelta(seconds=15)
 _REQUEST = timedelta(minutes=2)
 _SAID = re.compile(r"<Code>(?P<code>[^<]*)</Code>(?:.*?<Message>(?P<message>[^<]*)</Message>)?", re.DOTALL)
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
-
-_OF_CREDENTIALS = re.compile(
-    r"//[^/?#@\s]*:[^/?#@\s]*@|//[^/?#@\s]+@"
-    r"|[?&;](x-amz-[a-z-]+|awsaccesskeyid|signature|sig|se|sp|sv|token|[a-z_-]*(?:access|api|secret|auth|subscription)"
-    r"[a-z_-]*(?:key|token)|key|password|passwd|pwd|secret|x-goog-[a-z-]+|googleaccessid|policy|key-pair-id)=[^&#\s]*",
-    re.IGNORECASE,
-)
-
-
-def refuse_credentials(text: str) -> str:
-    """Give an address back, unless it carries a password or a signature: they would end in run.json, logs and products.
-
-    Raises:
-        InputError: without what it found.
-    """
-    if ("://" in text or text.startswith("/vsi")) and _OF_CREDENTIALS.search(text):
-        bare = re.sub(r"//[^/?#@\s]*@", "//…@", text.partition("?")[0])
-        raise InputError(
-            f"{bare} was given with a password, a token or a signature in it, which would be kept with the run: give "
-            "the bare address, and credentials by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, …)"
-        )
-    return text
 
 
 @dataclass(frozen=True)
@@ -281,37 +260,6 @@ def location(text: str | Path | ObjectPath) -> Location:
     if isinstance(text, Path | ObjectPath):
         return text
     return ObjectPath.parse(text) if text.startswith(SCHEME) else Path(text)
-
-
-def gdal_name(path: str) -> str:
-    """How GDAL opens a path."""
-    return f"/vsis3/{path.removeprefix(SCHEME)}" if path.startswith(SCHEME) else path
-
-
-def plain_name(path: str) -> str:
-    """The opposite of :func:`gdal_name`."""
-    return f"{SCHEME}{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else path
-
-
-def gdal_settings() -> dict[str, Any]:
-    """Options under which GDAL finds the same store as we do, and is as patient; keys it takes from the environment."""
-    known = dict(_settings())
-    found: dict[str, Any] = {
-        "GDAL_HTTP_MAX_RETRY": 8,
-        "GDAL_HTTP_RETRY_DELAY": 0.5,
-        "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
-        # a file that was replaced, or that a failing server seemed not to have, is looked at again
-        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
-    }
-    endpoint = known.get("endpoint")
-    if endpoint:
-        found["AWS_S3_ENDPOINT"] = re.sub(r"^https?://", "", endpoint).rstrip("/")
-        found["AWS_HTTPS"] = "NO" if endpoint.startswith("http://") else "YES"
-        virtual = os.environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
-        found["AWS_VIRTUAL_HOSTING"] = virtual
-    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
-        found["AWS_NO_SIGN_REQUEST"] = True
-    return found
 
 
 def _settings() -> tuple[tuple[str, str], ...]:

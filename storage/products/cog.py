@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -21,33 +21,10 @@ from rio_cogeo import cog_validate
 from storage.errors import IntegrityError
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import publish, scratch_of
+from storage.products.reader import CheckBlock, ProbabilityReader, strips
 from storage.stores.run_store import NODATA, PROBABILITY_SCALE
 
 _GDAL = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_OVR_BLOCKSIZE": "512"}
-
-
-class ProbabilityReader(Protocol):
-    """Where products read a finished run from; :class:`storage.stores.run_store.RunStore` is one."""
-
-    @property
-    def grid(self) -> GeoBox: ...
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def block(self) -> int: ...
-
-    def read_probability(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
-        """(h, w) uint8: probability × 254, 255 = nodata."""
-        ...
-
-
-CheckBlock = Callable[[slice, slice, NDArray[np.uint8] | None], None]
-"""Sees rows, columns and pixels of a block; None where storage has lost it or its bytes cannot be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,35 +42,6 @@ class CogResult:
     @property
     def valid_pixels(self) -> int:
         return sum(self.histogram[:NODATA])
-
-
-def strips(reader: ProbabilityReader, *, check: CheckBlock | None = None) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """One row of blocks after the other: rows and (h, width) uint8. `check` sees each block before it is used."""
-    for y in range(0, reader.height, reader.block):
-        rows = slice(y, min(y + reader.block, reader.height))
-        strip = np.empty((rows.stop - rows.start, reader.width), dtype=np.uint8)
-        for x in range(0, reader.width, reader.block):
-            cols = slice(x, min(x + reader.block, reader.width))
-            strip[:, cols] = read_checked(reader, rows, cols, check=check)
-        yield rows, strip
-
-
-def read_checked(reader: ProbabilityReader, rows: slice, cols: slice, *, check: CheckBlock | None) -> NDArray[np.uint8]:
-    """(h, w) uint8 of one block, shown to `check`; with a check, what storage has lost is nodata for the time being.
-
-    Raises:
-        IntegrityError: without a check, what storage has lost or cannot be decoded.
-    """
-    try:
-        pixels = reader.read_probability(rows=rows, cols=cols)
-    except IntegrityError:
-        if check is None:
-            raise
-        check(rows, cols, None)
-        return np.full((rows.stop - rows.start, cols.stop - cols.start), NODATA, dtype=np.uint8)
-    if check is not None:
-        check(rows, cols, pixels)
-    return pixels
 
 
 def write_cog(

@@ -26,7 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from storage.places.bucket import Location
 from storage.places.publish import publish
-from storage.products.cog import ProbabilityReader
+from storage.products.reader import ProbabilityReader
 from storage.stores.run_store import NODATA, changed_level
 
 _ROWS_A_GROUP = 50_000

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from zarr.errors import ZarrUserWarning
 
-from storage.imagery.grids import grid_facts
+from storage.geometry import grid_facts
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import sync
 from storage.stores.run_store import COMPRESSORS, NODATA, PROBABILITY_SCALE

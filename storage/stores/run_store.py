@@ -31,7 +31,7 @@ from odc.geo.geobox import GeoBox
 from zarr.codecs import ZstdCodec
 
 from storage.errors import IntegrityError, ObjectStoreError
-from storage.imagery.grids import grid_of
+from storage.geometry import grid_of
 from storage.places.bucket import Location, ObjectPath, P, explain
 from storage.places.publish import sync
 from storage.places.zarr_access import reading, zarr_store

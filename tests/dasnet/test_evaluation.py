@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as oracle
 
-from dasnet.evaluation import ChangeVectors, bootstrap, curves, reliability
+from dasnet.baselines.change_vectors import ChangeVectors
+from dasnet.evaluation import bootstrap, curves, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
 
 RANDOM = np.random.default_rng(11)

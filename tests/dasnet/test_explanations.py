@@ -19,7 +19,8 @@ from dasnet.explanations import (
     seen_by,
     spacing,
 )
-from dasnet.networks.dasnet import Architecture, DASNet, upsample
+from dasnet.networks.dasnet import Architecture, DASNet
+from dasnet.networks.decoder import upsample
 from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture, PeerMethod, SegmentationNetwork
 from dasnet.training.pseudo_changes import AXES, STRENGTHS, pseudo_changed

@@ -17,8 +17,9 @@ import pytest
 from distributed.utils import get_mp_context
 
 from flows.cli.main import main
+from flows.cluster.config import ClusterConfig
 from flows.detect.flow import detect_changes
-from flows.run.fields import ClusterConfig, DetectRequest
+from flows.detect.request import DetectRequest
 from storage.synthetic.pair import SyntheticPair, synthesize
 
 

@@ -6,7 +6,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from storage.imagery.grids import metres_a_pixel
+from storage.geometry import metres_a_pixel
 
 
 def grid(crs: str | None, x: float, y: float, step: float) -> GeoBox:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dasnet.networks.attention import ChannelAttention, SpatialAttention
-from dasnet.networks.dasnet import Architecture, DASNet, upsample
+from dasnet.networks.dasnet import Architecture, DASNet
+from dasnet.networks.decoder import upsample
 from dasnet.prediction.bundle import build_model, random_bundle
 
 LIGHT = Architecture(backbone="mobilenet_v3")

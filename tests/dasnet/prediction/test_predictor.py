@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dasnet.errors import PredictorError
-from dasnet.networks.dasnet import upsample
+from dasnet.networks.decoder import upsample
 from dasnet.prediction.bundle import Bundle, build_model
 from dasnet.prediction.network import InferenceNetwork
 from dasnet.prediction.predictor import DasnetPredictor

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dasnet.networks.dasnet import Distances, upsample
+from dasnet.networks.dasnet import Distances
+from dasnet.networks.decoder import upsample
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.losses import IGNORED, DoubleMarginLoss
 from dasnet.training.recipes import paper_cdd

@@ -33,9 +33,9 @@ from flows.archive.overview import ArchiveSummary
 from flows.archive.request import ReprocessRequest
 from flows.archive.work import PAIRS, cell_work, set_back_pairs, work_of
 from flows.detect.flow import detect_changes
-from flows.failures import FailedCellsError
+from flows.detect.request import DetectRequest
 from flows.run.directory import DifferentRunError
-from flows.run.fields import DetectRequest
+from flows.run.errors import FailedCellsError
 from flows.status import directory_status
 from storage.errors import InputError, IntegrityError
 from storage.synthetic.pair import synthesize

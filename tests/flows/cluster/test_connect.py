@@ -28,11 +28,14 @@ from dasnet.errors import BundleError
 from dasnet.prediction.bundle import bundle_path
 from flows.cluster import connect as cluster
 from flows.cluster.certificates import Certificates, make_certificates
-from flows.cluster.connect import ClusterLayout, connect, cuda_options, local_layout, require_cluster
-from flows.detect.flow import detect_changes, predictor_factory
+from flows.cluster.config import ClusterConfig
+from flows.cluster.connect import connect, cuda_options, require_cluster
+from flows.cluster.layout import ClusterLayout, local_layout
+from flows.detect.flow import detect_changes
 from flows.detect.job import resolve
+from flows.detect.request import DetectRequest
+from flows.inference.predictor import predictor_factory
 from flows.run.errors import CertificateError, ClusterError
-from flows.run.fields import ClusterConfig, DetectRequest
 from flows.service.embedded import flush_logs
 from storage.datasets.scenes import DrawnPolygons, SceneFiles
 from storage.imagery.mosaics import open_mosaic

@@ -33,20 +33,21 @@ from dasnet.networks.methods import build_network
 from dasnet.networks.peer import PeerArchitecture
 from dasnet.prediction.bundle import load_bundle
 from dasnet.training.pseudo_changes import pseudo_changed
+from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.comparison.cost import counted
 from flows.comparison.flow import ComparisonSummary, compare_methods
 from flows.comparison.report import margins_picture
 from flows.comparison.request import CompareRequest
 from flows.comparison.results import Result, Row, spread
+from flows.comparison.untrained import score_untrained
 from flows.dataset.flow import prepare_dataset
 from flows.dataset.request import PrepareRequest
 from flows.evaluation.flow import evaluate
-from flows.failures import FailedMethodsError
+from flows.evaluation.request import EvaluateRequest
 from flows.figures.flow import figures
-from flows.run.fields import ClusterConfig
-from flows.score_untrained import score_untrained
-from flows.training.request import EvaluateRequest, FiguresRequest
+from flows.figures.request import FiguresRequest
+from flows.run.errors import FailedMethodsError
 from storage.datasets.store import Samples, open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet

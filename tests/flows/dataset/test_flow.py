@@ -12,12 +12,12 @@ import xarray as xr
 from PIL import Image
 
 from dasnet.errors import TrainingError
+from flows.cluster.config import ClusterConfig
 from flows.dataset.class_weights import compute_class_weights
 from flows.dataset.flow import prepare_dataset
 from flows.dataset.report import DatasetSummary
 from flows.dataset.request import PrepareRequest, WeightsRequest
-from flows.failures import FailedBlocksError
-from flows.run.fields import ClusterConfig
+from flows.run.errors import FailedBlocksError
 from storage.datasets.store import SPLITS, DatasetStore, open_dataset
 from storage.errors import InputError, IntegrityError
 from storage.synthetic.pair import SyntheticPair, synthesize

@@ -27,7 +27,7 @@ from zarr.storage import ObjectStore
 from flows.archive.flow import reprocess_archive
 from flows.archive.request import ReprocessRequest
 from flows.detect.flow import detect_changes
-from flows.run.fields import DetectRequest
+from flows.detect.request import DetectRequest
 from storage.errors import IntegrityError
 from storage.places.bucket import ObjectPath
 from storage.synthetic.pair import SyntheticPair

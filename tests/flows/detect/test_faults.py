@@ -18,8 +18,9 @@ import pytest
 import xarray as xr
 from prefect import flow
 
-from flows.detect.flow import detect_changes, predictor_factory, run_detection
+from flows.detect.flow import detect_changes, run_detection
 from flows.detect.job import resolve
+from flows.inference.predictor import predictor_factory
 from flows.run.directory import RunDirectory
 from storage.errors import InputError
 from storage.synthetic.pair import SyntheticPair

@@ -21,10 +21,10 @@ import rasterio
 import xarray as xr
 from rio_cogeo import cog_validate
 
+from flows.cluster.config import ClusterConfig
 from flows.detect.flow import detect_changes
-from flows.failures import FailedBlocksError
 from flows.run.directory import DifferentRunError
-from flows.run.fields import ClusterConfig
+from flows.run.errors import FailedBlocksError
 from storage.errors import IntegrityError
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.conftest import Dasnet, request_for

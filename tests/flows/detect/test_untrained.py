@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from dasnet.baselines.detector import levels
 from dasnet.baselines.methods import UNTRAINED, Sheet, fit
 from dasnet.baselines.statistics import Names
+from flows.cluster.config import ClusterConfig
+from flows.comparison.untrained import score_untrained
 from flows.detect import statistics
 from flows.detect.flow import detect_changes
-from flows.run.fields import ClusterConfig, DetectRequest
-from flows.score_untrained import score_untrained
+from flows.detect.request import DetectRequest
 from flows.status import directory_status
 from storage.datasets.store import DatasetStore, Samples, create_dataset
 from storage.errors import InputError

@@ -13,7 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows.service.embedded import _free_port
+from flows.service.processes import _free_port
 from storage.synthetic.pair import synthesize
 from tests.flows.service.test_standing import Server, ended, server_process, stop
 

@@ -32,9 +32,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Running, Scheduled
 
-from flows.inference.product_ledger import PRODUCTS
+from flows.detect.directory import PRODUCTS
 from flows.service.automations import PAUSE_S
-from flows.service.embedded import _free_port
+from flows.service.processes import _free_port
 from storage.synthetic.pair import synthesize
 from tests.flows.service.prefect_pages import Pages, pages_of
 from tests.flows.service.test_ui import artifacts

@@ -30,9 +30,9 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.cluster.stage import MAX_BATCHES
 from flows.detect.flow import detect_changes
-from flows.failures import FailedBlocksError
-from flows.run.fields import DetectRequest
-from flows.service.standing import login
+from flows.detect.request import DetectRequest
+from flows.run.errors import FailedBlocksError
+from flows.service.login import login
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.conftest import request_for
 from tests.flows.service.prefect_pages import Pages, pages_of

@@ -26,15 +26,17 @@ from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
 from dasnet.networks.dasnet import Architecture
 from dasnet.prediction.bundle import load_bundle, random_bundle, save_bundle
+from flows.cluster.config import ClusterConfig
+from flows.dataset.fitting import require_value_range
 from flows.dataset.flow import prepare_dataset
 from flows.dataset.request import PrepareRequest
+from flows.detect.request import DetectRequest
 from flows.evaluation.flow import evaluate
+from flows.evaluation.request import EvaluateRequest
 from flows.figures.pictures import HEADINGS
-from flows.run.fields import ClusterConfig, DetectRequest
 from flows.training.flow import train
-from flows.training.request import EvaluateRequest, TrainRequest, chosen_recipe, parsed_changes
+from flows.training.request import TrainRequest, chosen_recipe, parsed_changes
 from flows.training.results import TrainingSummary
-from flows.value_range import require_value_range
 from storage.datasets.store import open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from storage.pages.quicklook import LONG_SIDE, colours, make_quicklooks, write_quicklook
+from storage.pages.colours import colours
+from storage.pages.quicklook import LONG_SIDE, make_quicklooks, write_quicklook
 from tests.storage.products.memory import MemoryRun
 
 MISSING = (214, 214, 214)

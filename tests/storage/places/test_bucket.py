@@ -23,7 +23,8 @@ import pytest
 
 from storage.errors import InputError, ObjectStoreError, StaleWriteError, TakenOverError
 from storage.places import locks
-from storage.places.bucket import ObjectPath, location, refuse_credentials
+from storage.places.bucket import ObjectPath, location
+from storage.places.credentials import refuse_credentials
 from storage.places.locks import Lease
 from storage.places.publish import claim_directory, publish, write_json_atomically
 from storage.places.segmented_log import SEGMENT_BYTES, SegmentedLog

@@ -1,10 +1,34 @@
-"""What pseudo-changes take the values of imagery to lie between, against what a dataset holds."""
+"""Whether a dataset fits a bundle or a recipe: its bands, its class frequencies, its range of values."""
 
 from __future__ import annotations
 
 from dasnet.errors import TrainingError
+from dasnet.prediction.bundle import Bundle
 from dasnet.training.augment import highest_value
 from storage.datasets.store import DatasetStore
+from storage.errors import InputError
+from storage.imagery.bands import matching_bands
+
+ATTRIBUTE = "class_frequencies"
+
+
+def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
+    """The dataset with the bands that a bundle takes, in its order: by name, as `detect` finds them.
+
+    Raises:
+        InputError: a dataset of another type, or without these bands.
+    """
+    if bundle.dtype != store.dtype:
+        raise InputError(f"bundle {name} takes {bundle.dtype}, {store.path} has {store.dtype}")
+    numbers = matching_bands(
+        store.bands,
+        [band.name for band in bundle.bands],
+        has=str(store.path),
+        needs=f"bundle {name}",
+        otherwise="prepare a dataset with these bands, by --bands and --band-names",
+    )
+    return store.with_bands(numbers)
+
 
 _DIM, _SKEWED = 0.25, 3.0
 

@@ -1,0 +1,33 @@
+"""How many workers and lanes a cluster has, or will have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.cluster.config import ClusterConfig
+from flows.run.machine import cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterLayout:
+    """How many worker processes there are, and how many blocks compute at a time in each of them."""
+
+    workers: int
+    lanes: int
+
+    @property
+    def computing(self) -> int:
+        """Blocks that compute at a time in the whole cluster."""
+        return self.workers * self.lanes
+
+
+def local_layout(config: ClusterConfig) -> ClusterLayout:
+    """Workers and lanes of a local CPU cluster: all cores are used, whatever part of the question is left open."""
+    available = cores()
+    if config.workers is None:
+        workers = available if available <= 4 else max(1, available // 4)
+        if config.lanes is not None:
+            workers = max(1, available // config.lanes)
+    else:
+        workers = config.workers
+    return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))

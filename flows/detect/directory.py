@@ -1,0 +1,11 @@
+"""File names inside a run directory."""
+
+from __future__ import annotations
+
+PRODUCTS = {
+    "probability": "change_probability.tif",
+    "changes": "changes.parquet",
+    "quicklook": "quicklook.png",
+    "report": "report.html",
+    "item": "item.json",
+}

@@ -1,0 +1,27 @@
+"""What a user may ask of figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from flows.run.fields import Frozen, LocalDirectory
+
+
+class FiguresRequest(Frozen):
+    """A trained network and labelled samples in, figures out."""
+
+    source: Annotated[str, Field(description="Training directory, path of a bundle, or name of a shipped one.")]
+    dataset: Annotated[Path, Field(description="Dataset directory; its test split is shown.")]
+    output: Annotated[LocalDirectory, Field(description="Directory of the figures: new, or of the same ones.")]
+    beside: Annotated[
+        str | None,
+        Field(description="Another training or bundle beside it in the t-SNE, for example one without attention."),
+    ] = None
+    samples: Annotated[int, Field(ge=1, le=12, description="Test samples with change that are shown.")] = 3
+    pixel: Annotated[
+        tuple[int, int] | None,
+        Field(description="Row and column whose attention is shown; empty: in the middle of what changed."),
+    ] = None

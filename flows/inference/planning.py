@@ -1,0 +1,60 @@
+"""What the plans of a pair and of an archive share: types, resolutions, geometry and cost."""
+
+from __future__ import annotations
+
+from odc.geo.geobox import GeoBox
+
+from dasnet.prediction.bundle import Bundle
+from flows.cluster.connect import planned_layout
+from flows.inference.request import InferenceRequest
+from flows.inference.untrained_model import UntrainedModel
+from storage.errors import InputError
+from storage.geometry import metres_a_pixel
+from storage.imagery.mosaics import Mosaic
+from tiling.grid import BlockGrid, WindowLattice
+from tiling.plan import Plan
+
+# Ground resolutions this far from the bundle's are worth a word: the network has never seen objects of that size.
+_RESOLUTION_TOLERANCE = 1.5
+
+
+def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
+    """Refuse a mosaic of another type than the bundle's; raises InputError."""
+    if mosaic.dtype != bundle.dtype:
+        raise InputError(
+            f"{mosaic.label} holds {mosaic.dtype}, but bundle {name} takes {bundle.dtype}: "
+            f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
+        )
+
+
+def compare_resolution(grid: GeoBox, bundle: Bundle | UntrainedModel, warnings: list[str]) -> None:
+    """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
+    if bundle.resolution is None:
+        return
+    metres = metres_a_pixel(grid)
+    ratio = metres / bundle.resolution
+    if not 1 / _RESOLUTION_TOLERANCE <= ratio <= _RESOLUTION_TOLERANCE:
+        warnings.append(
+            f"the grid's pixels are about {metres:.3g} m, the bundle was trained at {bundle.resolution:g} m: "
+            "expect worse results, or give --resolution"
+        )
+
+
+def plan_of(request: InferenceRequest, bundle: Bundle | UntrainedModel, grid: GeoBox, *, dates: int) -> Plan:
+    """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
+    window = request.window or bundle.window
+    usual = bundle.overlap if isinstance(bundle, UntrainedModel) else window // 4
+    overlap = usual if request.overlap is None else request.overlap
+    if overlap >= window:
+        raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
+    layout = planned_layout(request.cluster)
+    return Plan(
+        blocks=BlockGrid(height=grid.height, width=grid.width, size=request.block),
+        lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
+        dates=dates,
+        bands=len(bundle.bands),
+        itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
+        workers=layout.workers,
+        lanes=layout.lanes,
+        model_bytes=bundle.lane_bytes if isinstance(bundle, UntrainedModel) else 0,
+    )

@@ -1,0 +1,71 @@
+"""The predictor of a job: made from the request, loaded on each worker."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from dasnet.errors import BundleError
+from dasnet.prediction.bundle import load_bundle, portable_name
+from dasnet.prediction.network import Precision
+from dasnet.prediction.predictor import DasnetPredictor
+from flows.archive.job import ArchiveJob
+from flows.detect.job import Job
+from tiling.protocols import Predictor
+
+
+def predictor_factory(job: Job | ArchiveJob, *, dates: int = 2, pairs: int = 1) -> Callable[[], Predictor]:
+    """What each worker calls to load the model of a job, wherever it runs: the very bundle that the job was planned
+    with, for its windows and blocks, and for tasks of at most so many dates and pairs of them."""
+    request, plan = job.request, job.plan
+    return partial(
+        load_predictor,
+        portable_name(request.bundle),
+        digest=job.bundle.digest,
+        window=plan.lattice.window,
+        dates=dates,
+        pairs=pairs,
+        spare=plan.block_bytes(dates=dates, pairs=pairs),
+        device="cuda" if request.cluster.kind == "cuda" else "auto",
+        precision=request.precision,
+        batch=request.batch,
+        compile=request.compile,
+    )
+
+
+def load_predictor(
+    bundle: str,
+    *,
+    digest: str,
+    window: int,
+    dates: int,
+    pairs: int,
+    spare: int,
+    device: str,
+    precision: Precision,
+    batch: int | None,
+    compile: bool,
+) -> Predictor:
+    """Load a bundle onto a device of this process.
+
+    Raises:
+        BundleError: the file is not the one that the run began with: its blocks would be those of two models.
+    """
+    loaded = load_bundle(bundle)
+    if loaded.digest != digest:
+        raise BundleError(
+            f"{bundle} on {socket.gethostname()} has SHA-256 {loaded.digest[:12]}…, but the run was begun with "
+            f"{digest[:12]}…: the file was replaced meanwhile, or is another one on that machine"
+        )
+    return DasnetPredictor(
+        loaded,
+        device=device,
+        precision=precision,
+        batch=batch,
+        compile=compile,
+        window=window,
+        dates=dates,
+        pairs=pairs,
+        spare=spare,
+    )

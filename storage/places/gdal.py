@@ -1,0 +1,40 @@
+"""Names and settings by which GDAL reads an object of a bucket."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from storage.places.bucket import SCHEME, _settings
+
+
+def gdal_name(path: str) -> str:
+    """How GDAL opens a path."""
+    return f"/vsis3/{path.removeprefix(SCHEME)}" if path.startswith(SCHEME) else path
+
+
+def plain_name(path: str) -> str:
+    """The opposite of :func:`gdal_name`."""
+    return f"{SCHEME}{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else path
+
+
+def gdal_settings() -> dict[str, Any]:
+    """Options under which GDAL finds the same store as we do, and is as patient; keys it takes from the environment."""
+    known = dict(_settings())
+    found: dict[str, Any] = {
+        "GDAL_HTTP_MAX_RETRY": 8,
+        "GDAL_HTTP_RETRY_DELAY": 0.5,
+        "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+        # a file that was replaced, or that a failing server seemed not to have, is looked at again
+        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
+    }
+    endpoint = known.get("endpoint")
+    if endpoint:
+        found["AWS_S3_ENDPOINT"] = re.sub(r"^https?://", "", endpoint).rstrip("/")
+        found["AWS_HTTPS"] = "NO" if endpoint.startswith("http://") else "YES"
+        virtual = os.environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
+        found["AWS_VIRTUAL_HOSTING"] = virtual
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+        found["AWS_NO_SIGN_REQUEST"] = True
+    return found
