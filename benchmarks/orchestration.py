@@ -22,7 +22,6 @@ from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.cluster.layout import ClusterLayout
 from flows.cluster.stage import StageResult, run_stage
-from flows.run.reporting import current_reporter
 from tiling.ledger import Ledger
 
 
@@ -75,7 +74,6 @@ def _stage(name: str, blocks: int, cluster: Any, folder: Path) -> StageResult:
         ledger=Ledger(folder, name),
         in_flight=3,
         retries=2,
-        reporter=current_reporter(),
     )
 
 

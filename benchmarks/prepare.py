@@ -12,8 +12,7 @@ from pathlib import Path
 
 from benchmarks.common import MemoryPeak, machine, prefect, scene
 from flows.cluster.config import ClusterConfig
-from flows.dataset.class_weights import compute_class_weights
-from flows.dataset.flow import prepare_dataset
+from flows.dataset.flow import compute_class_weights, prepare_dataset
 from flows.dataset.request import PrepareRequest, WeightsRequest
 
 

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pystac
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from dasnet.networks.methods import title_of
 from flows.archive.directory import ArchiveDirectory
@@ -23,7 +21,7 @@ from flows.archive.job import ArchiveJob, Pair
 from flows.archive.work import finished_pairs, set_back_pairs
 from flows.inference.lost_images import looking_at
 from flows.inference.product_ledger import ProductLedger
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import IntegrityError
 from storage.pages.quicklook import make_quicklooks, write_quicklook
@@ -136,10 +134,10 @@ def _conclude(verifiers: Iterable[PairVerifier]) -> None:
         raise IntegrityError("\n".join(errors))
 
 
-@task(name="products", task_run_name="products of {cell.name}", cache_policy=NO_CACHE, persist_result=False)
+@step("products", "products of {cell.name}")
 def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> CellSummary:
     """COG, polygons, quicklook and STAC item of every pair, and the two maps over all pairs; what stands is kept."""
-    reporter = current_reporter()
+    reporter = current_observer()
     reporter.begin("products", len(job.pairs), unit="pairs")
     ledger = directory.cell(cell).ledger("infer")
     finished = finished_pairs(ledger)

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import pystac
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from dasnet.networks.methods import title_of
 from flows.archive.cell_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id, verify_cell
@@ -21,8 +19,8 @@ from flows.archive.directory import ArchiveDirectory
 from flows.archive.job import ArchiveJob, DatedImage
 from flows.inference.lost_images import looking_at
 from flows.inference.product_ledger import ProductLedger
-from flows.run import artifacts
-from flows.run.reporting import current_reporter
+from flows.run.artifacts import Markdown, Picture
+from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import IntegrityError
 from storage.geometry import metres_a_pixel
@@ -57,12 +55,12 @@ class ArchiveSummary:
         ]
 
 
-@task(name="archive products", task_run_name="archive products", cache_policy=NO_CACHE, persist_result=False)
+@step("archive products")
 def make_archive_products(
     job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary]
 ) -> ArchiveSummary:
     """The cube, the collection and the timeline over all cells."""
-    reporter, place = current_reporter(), directory.version.path
+    reporter, place = current_observer(), directory.version.path
     reporter.begin("archive", 3, unit="files")
     with _verified(job, directory):
         assemble_cube(
@@ -89,11 +87,13 @@ def make_archive_products(
     )
     write_archive_collection(job, directory, cells)
     directory.root.update(state="finished", latest=job.version)
-    artifacts.show_picture("first-change", picture, "When a change was first seen, by pair of dates")
-    artifacts.show_markdown(
-        "products",
-        "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in summary.lines())]),
-        "Products of the archive",
+    current_observer().show(Picture("first-change", picture, "When a change was first seen, by pair of dates"))
+    current_observer().show(
+        Markdown(
+            "products",
+            "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in summary.lines())]),
+            "Products of the archive",
+        )
     )
     reporter.end(", ".join(path.name for path in summary.products.values()))
     return summary

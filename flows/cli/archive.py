@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import computing_options, grid_options, with_options
-from flows.cli.terminal import print_pairs, run_flow, stderr
+from flows.cli.terminal import print_pairs, run_job, stderr
 
 
 @with_options(where=grid_options, how=computing_options)
@@ -63,9 +63,11 @@ def reprocess(
             stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return
 
-    def flow() -> Any:
-        from flows.archive.flow import reprocess_archive
-
-        return reprocess_archive(request)
-
-    print_pairs(run_flow(request.output, flow, kept="finished blocks are kept").lines())
+    result = run_job(
+        request,
+        request.output,
+        job="flows.archive.run:run_reprocessing",
+        flow="flows.archive.flow:reprocess_archive",
+        kept="finished blocks are kept",
+    )
+    print_pairs(result.lines())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows.cli.options import CertificatesOption, ClusterOption, ClusterSetOption, cluster_of
-from flows.cli.terminal import numbers, print_pairs, run_flow
+from flows.cli.terminal import numbers, print_pairs, run_job
 
 
 def compare(
@@ -71,12 +71,14 @@ def compare(
     }
     request = CompareRequest.model_validate(values | ({} if methods is None else {"methods": methods.split(",")}))
 
-    def flow() -> Any:
-        from flows.comparison.flow import compare_methods
-
-        return compare_methods(request)
-
-    print_pairs(run_flow(output, flow, kept="finished trainings and the last checkpoint of others are kept").lines())
+    result = run_job(
+        request,
+        output,
+        job="flows.comparison.run:run_comparison",
+        flow="flows.comparison.flow:compare_methods",
+        kept="finished trainings and the last checkpoint of others are kept",
+    )
+    print_pairs(result.lines())
 
 
 def figures(
@@ -105,9 +107,11 @@ def figures(
         }
     )
 
-    def flow() -> Any:
-        from flows.figures.flow import figures as figures_flow
-
-        return figures_flow(request)
-
-    print_pairs(run_flow(output, flow, kept="finished figures are kept").lines())
+    result = run_job(
+        request,
+        output,
+        job="flows.figures.run:draw_figures",
+        flow="flows.figures.flow:figures",
+        kept="finished figures are kept",
+    )
+    print_pairs(result.lines())

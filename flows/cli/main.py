@@ -18,7 +18,7 @@ from flows.cli.certs import certs
 from flows.cli.compare import compare, figures
 from flows.cli.options import computing_options, grid_options, with_options
 from flows.cli.server import deploy, server
-from flows.cli.terminal import EXIT_REFUSED, EXIT_UNFINISHED, print_pairs, run_flow, stderr, stdout
+from flows.cli.terminal import EXIT_REFUSED, EXIT_UNFINISHED, print_pairs, run_job, stderr, stdout
 from flows.cli.training import add_training_commands
 
 app = typer.Typer(
@@ -139,12 +139,14 @@ def detect(
             stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return
 
-    def flow() -> Any:
-        from flows.detect.flow import detect_changes
-
-        return detect_changes(request)
-
-    print_pairs(run_flow(request.output, flow, kept="finished blocks are kept").lines())
+    result = run_job(
+        request,
+        request.output,
+        job="flows.detect.run:run_detection",
+        flow="flows.detect.flow:detect_changes",
+        kept="finished blocks are kept",
+    )
+    print_pairs(result.lines())
 
 
 @app.command()
@@ -173,10 +175,10 @@ def synthesize(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another landscape.")] = 0,
 ) -> None:
     """Make a bitemporal pair of mosaics with known changes and known pseudo-changes, at any size."""
-    from flows.run.reporting import TerminalReporter
+    from flows.run.terminal import TerminalObserver
     from storage.synthetic.pair import synthesize as make
 
-    with closing(TerminalReporter(stderr)) as reporter:
+    with closing(TerminalObserver(stderr)) as reporter:
         reporter.begin("scene", height * width, unit="px")
         pair = make(directory, height=height, width=width, seed=seed, on_progress=reporter.advance)
         reporter.end(f"{width:,} × {height:,} px, seed {seed}")

@@ -1,10 +1,11 @@
-"""What all commands share: the two consoles, Prefect's server for the time of a command, exit codes."""
+"""What all commands share: the two consoles, who watches a job, exit codes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any, TypeVar
 
 import typer
@@ -22,24 +23,30 @@ EXIT_INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def run_flow(directory: Location, flow: Callable[[], T], *, kept: str) -> T:
-    """Run a flow that works in `directory`, with a Prefect server and a progress bar.
+def run_job(request: Any, directory: Location, *, job: str, flow: str, kept: str, ui: bool = False) -> Any:
+    """Do what a request asks, in `directory`, reporting to this terminal; as a flow run where a Prefect API is used.
 
     Args:
+        job: ``module:function`` that takes the request.
+        flow: the same as a flow of Prefect.
         kept: what an interruption leaves, for the message.
+        ui: bring a Prefect server with its UI for the time of the command, if none is configured or running.
     """
-    from flows.service.embedded import configured_api_url, require_api
+    from flows.run.observer import observed_by
+    from flows.run.terminal import TerminalObserver
     from storage.places.publish import claim_directory
 
     claim_directory(directory)
-    if address := configured_api_url():
-        require_api(address)
-    with prefect(), terminal():
-        try:
-            return flow()
-        except KeyboardInterrupt:
-            stderr.print(f"[yellow]interrupted[/yellow]: {kept}; run the same command again to go on")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+    terminal = TerminalObserver(stderr)
+    try:
+        with observed_by(terminal), prefect_api(ui=ui) as is_used:
+            module, _, function = (flow if is_used else job).partition(":")
+            return getattr(import_module(module), function)(request)
+    except KeyboardInterrupt:
+        stderr.print(f"[yellow]interrupted[/yellow]: {kept}; run the same command again to go on")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        terminal.close()
 
 
 def numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
@@ -60,32 +67,48 @@ def print_pairs(pairs: list[tuple[str, str]]) -> None:
 
 
 @contextmanager
-def terminal() -> Iterator[None]:
-    """Let flows called inside report to this terminal."""
-    from flows.run.reporting import TerminalReporter, reporting_to
+def prefect_api(*, ui: bool) -> Iterator[bool]:
+    """The Prefect API that is configured, a `dasnet server` of this user on this machine, or with `ui` one for a while.
 
-    with reporting_to(TerminalReporter(stderr)):
-        yield
+    Yields whether there is one. Prefect is quiet on the terminal: its logs go to its API, ours is the line a stage.
 
+    Raises:
+        PrefectServerError: the configured one does not answer, or Prefect is not installed.
+    """
+    from flows.run.errors import PrefectServerError
+    from flows.service.api import announced_api_url, configured_api_url, require_api, speaking_to
 
-@contextmanager
-def prefect() -> Iterator[None]:
-    """Prefect, quiet on the terminal: its logs go to its API, ours is the one line a stage."""
+    configured = configured_api_url()
+    announced = None if configured else announced_api_url()
+    if not (configured or announced or ui):
+        yield False
+        return
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
-    from flows.run.heartbeats import watched
-    from flows.service.embedded import configured_api_url, embedded_server, flush_logs
-    from flows.service.login import login_place
-    from flows.service.processes import server_log
-
-    server = nullcontext() if configured_api_url() else embedded_server(server_log())
+    try:
+        from flows.run.heartbeats import watched
+        from flows.service.embedded import embedded_server, flush_logs
+        from flows.service.login import login_place
+        from flows.service.processes import server_log
+    except ModuleNotFoundError as error:
+        raise PrefectServerError(f"Prefect is not installed ({error}), and without it there is no UI") from error
+    if configured:
+        require_api(configured)
+        server: AbstractContextManager[Any] = nullcontext()
+    elif announced:
+        server = speaking_to(announced, None)
+    else:
+        server = embedded_server(server_log())
     with server as address:
-        if address is not None:
+        if announced:
+            require_api(announced)
+            stderr.print(f"Prefect   dasnet server, UI: {announced.removesuffix('/api')}", soft_wrap=True)
+        elif address is not None:
             stderr.print(
                 f"Prefect   embedded server, UI while this runs: {address} (login in {login_place()})", soft_wrap=True
             )
         try:
             with watched():
-                yield
+                yield True
         finally:
             flush_logs()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows.cli.options import CertificatesOption, ClusterOption, ClusterSetOption, WorkersOption, cluster_of
-from flows.cli.terminal import numbers, prefect, print_pairs, run_flow, terminal
+from flows.cli.terminal import numbers, print_pairs, run_job
 
 
 def add_training_commands(app: typer.Typer) -> None:
@@ -74,12 +74,14 @@ def prepare(
         }
     )
 
-    def flow() -> Any:
-        from flows.dataset.flow import prepare_dataset
-
-        return prepare_dataset(request)
-
-    print_pairs(run_flow(output, flow, kept="finished shards are kept").lines())
+    result = run_job(
+        request,
+        output,
+        job="flows.dataset.run:run_preparation",
+        flow="flows.dataset.flow:prepare_dataset",
+        kept="finished shards are kept",
+    )
+    print_pairs(result.lines())
 
 
 def weights(
@@ -98,10 +100,13 @@ def weights(
             "cluster": cluster_of(cluster, workers=workers, certificates=certificates, settings=cluster_set),
         }
     )
-    with prefect(), terminal():
-        from flows.dataset.class_weights import compute_class_weights
-
-        result = compute_class_weights(request)
+    result = run_job(
+        request,
+        dataset,
+        job="flows.dataset.class_weights:count_class_weights",
+        flow="flows.dataset.flow:compute_class_weights",
+        kept="the dataset is as it was",
+    )
     print_pairs(result.lines())
 
 
@@ -159,12 +164,14 @@ def train(
         }
     )
 
-    def flow() -> Any:
-        from flows.training.flow import train as train_flow
-
-        return train_flow(request)
-
-    print_pairs(run_flow(output, flow, kept="the last checkpoint is kept").lines())
+    result = run_job(
+        request,
+        output,
+        job="flows.training.run:run_training",
+        flow="flows.training.flow:train",
+        kept="the last checkpoint is kept",
+    )
+    print_pairs(result.lines())
 
 
 def evaluate(
@@ -213,9 +220,11 @@ def evaluate(
         }
     )
 
-    def flow() -> Any:
-        from flows.evaluation.flow import evaluate as evaluate_flow
-
-        return evaluate_flow(request)
-
-    print_pairs(run_flow(output, flow, kept="what is scored is kept").lines())
+    result = run_job(
+        request,
+        output,
+        job="flows.evaluation.run:run_evaluation",
+        flow="flows.evaluation.flow:evaluate",
+        kept="what is scored is kept",
+    )
+    print_pairs(result.lines())

@@ -18,7 +18,9 @@ from flows.cluster.config import ClusterConfig
 from flows.cluster.layout import ClusterLayout, local_layout
 from flows.cluster.lending import _WORKERS_PATIENCE_S, lent_worker
 from flows.cluster.settings import SETTINGS, WORKER_ENVIRONMENT
+from flows.run.artifacts import Link
 from flows.run.errors import CertificateError, ClusterError
+from flows.run.observer import current_observer
 from tiling.execute import workers_of
 
 _PATIENCE = "20s"
@@ -97,16 +99,26 @@ def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tu
     if (worker := lent_worker()) is not None:
         yield worker.client, worker.layout
         return
-    for noisy in ("distributed.nanny", "distributed.core", "distributed.scheduler", "distributed.worker.memory"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     settings = {**SETTINGS, **({} if workers_stay else _lifetime(config))}
-    with dask.config.set(settings):
-        if config.kind == "local":
-            yield from _local(config)
-        elif config.kind == "cuda":
-            yield from _cuda(config)
-        else:
-            yield from _running(config)
+    start = {"local": _local, "cuda": _cuda}.get(config.kind, _running)
+    with _quiet(), dask.config.set(settings), start(config) as (client, layout):
+        if client.dashboard_link:
+            current_observer().show(Link("dask-dashboard", client.dashboard_link, "Dask dashboard", "Workers, live"))
+        yield client, layout
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask says nothing below errors: what a user must know of its workers is told by us."""
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("nanny", "core", "scheduler", "worker.memory")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _lifetime(config: ClusterConfig) -> dict[str, str]:
@@ -128,6 +140,7 @@ def closed_in_time(cluster: LocalCluster) -> Iterator[None]:
             cluster.close(timeout=_CLOSING_S)
 
 
+@contextmanager
 def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     layout = local_layout(config)
     with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
@@ -143,6 +156,7 @@ def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
             yield client, layout
 
 
+@contextmanager
 def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     from dask_cuda import LocalCUDACluster
 
@@ -205,6 +219,7 @@ def scheduler_address(kind: str) -> str:
     return str(address)
 
 
+@contextmanager
 def _running(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
     wanted = config.workers or 1
     with _client(config) as client:

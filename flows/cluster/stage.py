@@ -1,4 +1,4 @@
-"""Ingest and infer: a stage's blocks through the cluster, in at most some hundred Prefect tasks."""
+"""Ingest and infer: a stage's blocks through the cluster, in at most some hundred steps."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from distributed import Client
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.cluster.equipment import _equipped, describe_predictors
 from flows.cluster.layout import ClusterLayout
 from flows.cluster.lending import lent_worker
-from flows.run.artifacts import LiveProgress, show_dashboard
-from flows.run.reporting import Reporter
+from flows.run.observer import current_observer, step
 from tiling.execute import BoundedRunner, Outcome
 from tiling.ledger import Entry, Ledger
 
-# The Prefect UI stays readable, and its API quiet, at a million blocks.
+# A page of all steps stays readable, and an API that hears of each quiet, at a million blocks.
 MAX_BATCHES = 100
 
 MIN_BATCH = 25
-"""Blocks: a task costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
+"""Blocks: a step costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
 
 
 ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
@@ -55,17 +51,9 @@ def when_needed(config: ClusterConfig, until: contextlib.ExitStack) -> ConnectCl
 
     @functools.cache
     def connected() -> tuple[Client, ClusterLayout]:
-        found = until.enter_context(connect(config))
-        show_dashboard(found[0].dashboard_link)
-        return found
+        return until.enter_context(connect(config))
 
     return connected
-
-
-@task(name="batch", task_run_name="{stage} {first}-{last} of {total}", cache_policy=NO_CACHE, persist_result=False)
-def run_batch(*, stage: str, first: int, last: int, total: int, step: Callable[[int], None]) -> None:
-    """Drive the cluster until blocks `first` to `last` of a stage have ended."""
-    step(last - first + 1)
 
 
 def run_stage(
@@ -78,7 +66,6 @@ def run_stage(
     ledger: Ledger,
     in_flight: int,
     retries: int,
-    reporter: Reporter,
     on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     max_batches: int = MAX_BATCHES,
 ) -> StageResult:
@@ -92,19 +79,19 @@ def run_stage(
         in_flight: blocks submitted at a time for each lane.
         on_ready: called when every worker has its tool, before the first block, with the arithmetic of all of them;
             returns the arithmetic that a worker which joins later must have as well.
-        max_batches: Prefect tasks of the stage.
+        max_batches: steps of the stage.
     """
     ready = time.perf_counter()
     done_before = ledger.count("done")
     settled = done_before + ledger.count("failed")
     pending = total - settled
-    reporter.begin(stage, total, done=settled)
+    observer = current_observer()
+    observer.begin(stage, total, done=settled, live=stage if pending else "")
     if pending:
         client, layout = cluster()
         with _equipped(client, stage, make_tool(layout)) as equipment:
             arithmetic = None if on_ready is None else on_ready(describe_predictors(client, equipment))
             ready = time.perf_counter()
-            live = LiveProgress(stage, total, done=settled)
             lent = lent_worker()
             runner = BoundedRunner(
                 client=client,
@@ -116,15 +103,14 @@ def run_stage(
                 arithmetic=arithmetic,
                 only=None if lent is None else lent.address,
             )
-            step = partial(_drive, runner, ledger, reporter, live)
             batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)
             try:
                 for first in range(0, pending, batch):
                     last = min(first + batch, pending)
-                    run_batch(stage=stage, first=settled + first + 1, last=settled + last, total=total, step=step)
+                    drive(runner, ledger, stage=stage, first=settled + first + 1, last=settled + last, total=total)
             finally:
                 runner.cancel()
-                live.flush()
+                observer.pause()
     return StageResult(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
@@ -133,13 +119,15 @@ def run_stage(
     )
 
 
-def _drive(runner: BoundedRunner, ledger: Ledger, reporter: Reporter, live: LiveProgress, count: int) -> None:
-    for outcome in runner.advance(count):
+@step("batch", "{stage} {first}-{last} of {total}")
+def drive(runner: BoundedRunner, ledger: Ledger, *, stage: str, first: int, last: int, total: int) -> None:
+    """Drive the cluster until blocks `first` to `last` of a stage have ended."""
+    observer = current_observer()
+    for outcome in runner.advance(last - first + 1):
         ledger.append([_entry(outcome)])
         if outcome.error is not None:
-            reporter.warn(f"block {outcome.name} failed {outcome.attempts} times: {outcome.error}")
-        reporter.advance()
-        live.advance()
+            observer.warn(f"block {outcome.name} failed {outcome.attempts} times: {outcome.error}")
+        observer.advance()
 
 
 def _entry(outcome: Outcome) -> Entry:

@@ -18,10 +18,10 @@ from flows.comparison.results import HEADER, HIGHEST, Row, results_csv, shown, t
 from flows.comparison.robustness import StrengthCurves, robustness_csv
 from flows.comparison.untrained import UntrainedScore
 from flows.comparison.variants import TableName, Variant
-from flows.run import artifacts
+from flows.run.artifacts import Picture, Table
 from flows.run.errors import reason_of
 from flows.run.machine import machine
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from flows.training.directory import TrainingDirectory
 from storage.datasets.store import DatasetStore, few_of
 from storage.pages.charts import dots, heat, lines
@@ -76,7 +76,7 @@ def write_comparison(
         caption = "Test samples with change, drawn before any method saw them; the first seed of each"
         pictures["side-by-side"] = (seen, caption)
     for reason in not_shown:
-        current_reporter().warn(reason)
+        current_observer().warn(reason)
         warnings.append(reason)
     sections = [Section(heading="How to read this", text=explained)]
     sections += [_section(request, name, rows, pictures) for name, rows in tables.items()]
@@ -113,9 +113,11 @@ def write_comparison(
     )
     for name, rows in tables.items():
         header = ("row", *HEADER[1:])
-        artifacts.show_table(f"comparison-{name}", header, [row.cells() for row in rows], _heading(request, name))
+        current_observer().show(
+            Table(f"comparison-{name}", header, [row.cells() for row in rows], _heading(request, name))
+        )
     for key, (picture, caption) in pictures.items():
-        artifacts.show_picture(key, picture, caption)
+        current_observer().show(Picture(key, picture, caption))
     return report
 
 

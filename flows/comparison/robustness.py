@@ -22,7 +22,7 @@ from flows.comparison.untrained import UntrainedScore
 from flows.dataset.fitting import require_value_range
 from flows.run.directory import RunDirectory
 from flows.run.errors import FailedBlocksError, reason_of
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from flows.training.directory import TrainingDirectory
 from storage.datasets.store import DatasetStore
 
@@ -56,7 +56,7 @@ def robustness_curves(
     try:
         require_value_range(store, peak=peak, setting="--peak", otherwise="or leave robustness out")
     except TrainingError as error:
-        current_reporter().warn(f"robustness failed: {error}")
+        current_observer().warn(f"robustness failed: {error}")
         return {operation: {} for operation in STRENGTHS}, {"robustness": str(error)}
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
     device = "cuda" if request.cluster.kind == "cuda" else "auto"
@@ -75,7 +75,7 @@ def robustness_curves(
             except Exception as error:
                 # whatever ends one method's curve, the others have theirs, and all have their rows
                 reasons[f"robustness of {variant.name}"] = reason_of(error)
-                current_reporter().warn(f"robustness of {variant.name} failed: {reason_of(error)}")
+                current_observer().warn(f"robustness of {variant.name} failed: {reason_of(error)}")
                 continue
             for operation, strengths in STRENGTHS.items():
                 f1 = [totals[operation if strength else "none", strength].f1 for strength in strengths]
@@ -149,7 +149,6 @@ def _scored(
         ledger=ledger,
         in_flight=request.cluster.in_flight,
         retries=2,
-        reporter=current_reporter(),
     )
     if result.failed:
         raise FailedBlocksError(result.failed, total=len(items), directory=directory.path, again="again")
@@ -157,7 +156,7 @@ def _scored(
     for name, (operation, strength, *_) in items.items():
         facts = ledger.entry(name).facts
         totals[operation, strength] += Confusion(**{kind: facts[kind] for kind in asdict(Confusion())})
-    current_reporter().end(f"F1 {totals['none', 0.0].f1:.3f} without pseudo-changes")
+    current_observer().end(f"F1 {totals['none', 0.0].f1:.3f} without pseudo-changes")
     return totals
 
 

@@ -9,17 +9,14 @@ import dask.array as da
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
 from dasnet.errors import TrainingError
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
 from flows.cluster.connect import connect, require_cluster
 from flows.dataset.fitting import ATTRIBUTE
 from flows.dataset.request import WeightsRequest
-from flows.run import artifacts
-from flows.run.endings import named_endings
-from flows.run.reporting import current_reporter
+from flows.run.artifacts import Markdown, Table
+from flows.run.observer import current_observer, step
 from storage.datasets.store import SPLITS, DatasetStore, open_dataset
 
 
@@ -58,7 +55,7 @@ def _counts(labels: NDArray[np.uint8], splits: NDArray[np.int8]) -> NDArray[np.i
     return np.array(found, dtype=np.int64)[None, None, None]
 
 
-@task(name="count labels", task_run_name="count labels", cache_policy=NO_CACHE, persist_result=False)
+@step("count labels")
 def count_labels(store: DatasetStore, client: Client) -> dict[str, tuple[int, ClassFrequency]]:
     """Labelled pixels by split and class, a shard at a time on the workers."""
     labels = da.from_array(store.labels, chunks=store.labels.shards)
@@ -85,9 +82,7 @@ def count_labels(store: DatasetStore, client: Client) -> dict[str, tuple[int, Cl
     }
 
 
-@flow(name="compute-class-weights", flow_run_name="{request.dataset.name}", persist_result=False)
-@named_endings
-def compute_class_weights(request: WeightsRequest) -> ClassWeights:
+def count_class_weights(request: WeightsRequest) -> ClassWeights:
     """P_U and P_C over the training split, w1 = 1/P_U and w2 = 1/P_C, kept in the dataset's attributes.
 
     Raises:
@@ -95,7 +90,7 @@ def compute_class_weights(request: WeightsRequest) -> ClassWeights:
     """
     require_cluster(request.cluster)
     store = open_dataset(request.dataset)
-    current_reporter().begin("count", 1, unit="dataset")
+    current_observer().begin("count", 1, unit="dataset")
     with connect(request.cluster) as (client, _):
         splits = count_labels(store, client)
     result = ClassWeights(dataset=store.path, splits=splits)
@@ -104,9 +99,13 @@ def compute_class_weights(request: WeightsRequest) -> ClassWeights:
     except (KeyError, ValueError) as error:
         raise TrainingError(f"{store.path}, training split: {error}") from error
     store.set_attrs({ATTRIBUTE: {name: {"samples": n, **found.to_dict()} for name, (n, found) in splits.items()}})
-    artifacts.show_table("class-weights", TABLE_HEADER, table_one(splits), "Labelled pixels by class, as in Table I")
-    artifacts.show_markdown(
-        "weights", "\n".join(f"- **{what}**: {value}" for what, value in result.lines()), "Weights of the classes"
+    current_observer().show(
+        Table("class-weights", TABLE_HEADER, table_one(splits), "Labelled pixels by class, as in Table I")
     )
-    current_reporter().end(f"{len(store):,} samples, weights kept in {store.path}")
+    current_observer().show(
+        Markdown(
+            "weights", "\n".join(f"- **{what}**: {value}" for what, value in result.lines()), "Weights of the classes"
+        )
+    )
+    current_observer().end(f"{len(store):,} samples, weights kept in {store.path}")
     return result

@@ -12,7 +12,7 @@ from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of, ra
 from flows.dataset.request import PrepareRequest
 from flows.dataset.survey import Survey
 from flows.dataset.tools import make_cut_tool
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from storage.datasets.cut import Cutout
 from storage.datasets.scenes import SceneFiles, open_scene
 from storage.datasets.store import SPLITS, DatasetStore, create_dataset
@@ -111,11 +111,10 @@ def cut(
         ledger=ledger,
         in_flight=request.cluster.in_flight,
         retries=request.retries,
-        reporter=current_reporter(),
     )
     directory.add_seconds("cut", result.seconds)
     rate = f", {result.computed * request.shard / result.seconds:.0f} samples/s" if result.computed else ""
-    current_reporter().end(f"{len(cutouts):,} windows of {request.window} px{rate}")
+    current_observer().end(f"{len(cutouts):,} windows of {request.window} px{rate}")
     raise_failed(result, directory)
 
 

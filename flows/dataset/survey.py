@@ -12,7 +12,7 @@ from flows.cluster.stage import run_stage
 from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of, raise_failed
 from flows.dataset.request import PrepareRequest
 from flows.dataset.tools import Strip, make_survey_tool
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from storage.datasets.label_values import coding_of, common_coding
 from storage.datasets.scenes import SceneFiles, open_scene
 from storage.errors import InputError
@@ -56,11 +56,10 @@ def survey(
         ledger=ledger,
         in_flight=request.cluster.in_flight,
         retries=request.retries,
-        reporter=current_reporter(),
     )
     raise_failed(result, directory)
     found = _judge(request, scenes, ledger)
-    current_reporter().end(
+    current_observer().end(
         f"{len(scenes):,} scenes of {', '.join(found.bands)} ({found.dtype}), labels coded {found.coding}"
     )
     return found

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pystac
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from dasnet.networks.methods import title_of
 from flows.detect.job import Job
@@ -21,9 +19,9 @@ from flows.inference.lost_images import looking_at, stored_images
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.untrained_model import UntrainedModel
 from flows.inference.verify import BlockVerifier
-from flows.run import artifacts
+from flows.run.artifacts import Picture, products_page
 from flows.run.directory import RunDirectory
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.pages.page import area_words
 from storage.pages.quicklook import Quicklooks, make_quicklooks, write_quicklook
@@ -68,7 +66,7 @@ class Summary:
 
 def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
     """Make what is not there yet, verify every block on the way, show it in the UI."""
-    reporter = current_reporter()
+    reporter = current_observer()
     products, store = ProductLedger(directory), RunStore(directory.store)
     reporter.begin("mosaic", 1, unit="file")
     mosaic = _make_mosaic(job, directory, products, store)
@@ -80,7 +78,7 @@ def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
     return summary
 
 
-@task(name="mosaic", task_run_name="mosaic", cache_policy=NO_CACHE, persist_result=False)
+@step("mosaic")
 def _make_mosaic(
     job: Job, directory: RunDirectory[Location], products: ProductLedger[Location], store: RunStore[Location]
 ) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def _make_mosaic(
     return products.make("probability", make, parameters={})
 
 
-@task(name="products", task_run_name="products", cache_policy=NO_CACHE, persist_result=False)
+@step("products")
 def _make_rest(
     job: Job,
     directory: RunDirectory[Location],
@@ -144,10 +142,15 @@ def _make_rest(
 
     made = {name: products.digest(name) for name in ("probability", "changes", "quicklook", "report")}
     products.make("item", item, parameters={**parameters, "assets": made})
-    artifacts.show_quicklook(products.path("quicklook"))
-    artifacts.show_products(
-        [(name, path, products.digest(name)) for name, path in summary.products.items()],
-        f"{area_words(summary.changed_m2)} changed in {summary.polygons:,} places; {summary.nodata_share:.2%} nodata.",
+    current_observer().show(
+        Picture("quicklook", products.path("quicklook").read_bytes(), "Before, after and change probability")
+    )
+    current_observer().show(
+        products_page(
+            [(name, path, products.digest(name)) for name, path in summary.products.items()],
+            f"{area_words(summary.changed_m2)} changed in {summary.polygons:,} places; "
+            f"{summary.nodata_share:.2%} nodata.",
+        )
     )
     return summary
 

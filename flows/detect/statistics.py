@@ -22,7 +22,7 @@ from flows.detect.tools import make_statistics_tool
 from flows.inference.untrained_model import UntrainedModel
 from flows.run.directory import RunDirectory
 from flows.run.errors import FailedBlocksError
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from storage.places.bucket import Location
 from storage.stores.run_store import RunStore
 from tiling.grid import BlockGrid
@@ -59,7 +59,7 @@ def make_statistics(
         write_progress(directory, Progress(state=state, threshold=threshold), model.identity)
         ledger.remove()
         directory.add_seconds("statistics", counted.seconds)
-        current_reporter().end(state.notes[-1])
+        current_observer().end(state.notes[-1])
     return method.detector(state)
 
 
@@ -84,7 +84,6 @@ def _count(
         ledger=ledger,
         in_flight=job.request.cluster.in_flight,
         retries=job.request.retries,
-        reporter=current_reporter(),
         on_ready=directory.require_execution,
         max_batches=_BATCHES,
     )

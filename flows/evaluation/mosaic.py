@@ -15,7 +15,7 @@ from flows.cluster.stage import ConnectCluster, run_stage
 from flows.evaluation.tools import make_mosaic_scoring_tool
 from flows.run.directory import RunDirectory
 from flows.run.errors import FailedBlocksError
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from storage.datasets.label_values import coding_of, common_coding, histogram
 from storage.datasets.scenes import label_on_grid
 from storage.imagery.rasters import GridReader
@@ -83,7 +83,6 @@ def score_mosaic(
         ledger=ledger,
         in_flight=config.in_flight,
         retries=2,
-        reporter=current_reporter(),
     )
     if result.failed:
         raise FailedBlocksError(result.failed, total=len(blocks), directory=directory.path, again="again")
@@ -97,7 +96,7 @@ def score_mosaic(
         tiles=found["tiles"],
         unlabelled=1 - found["mosaic"].total / (store.height * store.width),
     )
-    current_reporter().end(f"F1 {score.mosaic.f1:.3f} as a mosaic, {score.tiles.f1:.3f} tile by tile")
+    current_observer().end(f"F1 {score.mosaic.f1:.3f} as a mosaic, {score.tiles.f1:.3f} tile by tile")
     return score
 
 

@@ -21,7 +21,7 @@ from flows.dataset.fitting import fitted
 from flows.evaluation.tools import BINS, make_scoring_tool
 from flows.run.directory import RunDirectory
 from flows.run.errors import FailedBlocksError
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
 
@@ -111,12 +111,11 @@ def score(
         ledger=ledger,
         in_flight=config.in_flight,
         retries=2,
-        reporter=current_reporter(),
     )
     if result.failed:
         raise FailedBlocksError(result.failed, total=len(chunks), directory=directory.path, again="again")
     found = _totals([ledger.entry(f"{n:06d}").facts for n in range(len(chunks))], loaded, store, indices)
-    current_reporter().end(
+    current_observer().end(
         f"{len(indices):,} samples, F1 {found.confusion.f1:.3f} (change vectors {found.change_vectors.f1:.3f})"
     )
     return found

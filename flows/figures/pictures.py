@@ -28,7 +28,7 @@ from dasnet.networks.dasnet import DASNet
 from dasnet.prediction.bundle import Bundle, build_model
 from flows.dataset.fitting import fitted
 from flows.run.errors import reason_of
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer
 from storage.datasets.store import DatasetStore, Samples, few_of
 from storage.errors import InputError
 from storage.pages.charts import lines
@@ -85,7 +85,7 @@ def figures_of(
         beside: another network in the t-SNE.
         pixel: row and column whose attention is shown; None = in the middle of what changed.
     """
-    reporter = current_reporter()
+    reporter = current_observer()
     shown = _shown(bundle, store, few_of(changed, samples))
     bundles = [bundle] if beside is None else [bundle, beside]
     drawn: dict[str, Callable[[], Figure]] = {

@@ -13,8 +13,8 @@ from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState,
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from flows.run.endings import INCOMPLETE, REFUSED
 from flows.run.heartbeats import HEARTBEAT, NEVER_STARTED_S, TAG
+from flows.run.prefect_observer import INCOMPLETE, REFUSED
 from storage.errors import InputError
 
 SILENCE_S = 120

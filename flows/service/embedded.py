@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flows.run.errors import PrefectServerError
 from flows.service.processes import _free_port, await_health, die_with_parent
 
 # What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
@@ -29,39 +28,6 @@ _IDLE_SERVICES = (
     "SCHEDULER",
     "TRIGGERS",
 )
-
-
-def configured_api_url() -> str | None:
-    """Address of the Prefect API that the user's environment or profile names, if any."""
-    from prefect.settings import PREFECT_API_URL
-
-    return PREFECT_API_URL.value()
-
-
-def require_api(address: str) -> None:
-    """Whether the configured server answers and takes our login, before anything is written.
-
-    Raises:
-        PrefectServerError: it does not.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectHTTPStatusError
-
-    with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-        if error is None:
-            try:
-                client.hello()
-            except PrefectHTTPStatusError as refusal:
-                raise PrefectServerError(
-                    f"the Prefect server at {address} refuses us ({refusal.response.status_code}): "
-                    "set PREFECT_API_AUTH_STRING to its login, user:password"
-                ) from refusal
-    if error is not None:
-        raise PrefectServerError(
-            f"no Prefect server answers at {address} ({error}): "
-            "start it, or unset PREFECT_API_URL to use an embedded one"
-        )
 
 
 def flush_logs() -> None:

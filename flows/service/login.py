@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -50,22 +51,25 @@ def require_login(text: str, where: object) -> str:
 
 
 def make_login(path: Path) -> str:
-    """A new ``admin:…`` in a new file of mode 600; 160 random bits."""
-    login = f"admin:{secrets.token_urlsafe(20)}"
+    """A new ``admin:…`` in a new file of mode 600, 160 random bits; where another command was first, its login."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(login + "\n")
-    return login
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"admin:{secrets.token_urlsafe(20)}\n")
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)  # appears whole, and once
+    finally:
+        draft.unlink(missing_ok=True)
+    return login_from(path)
 
 
 LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 def home() -> Path:
-    """Prefect's folder of this user: database, logs, login."""
-    from prefect.settings import PREFECT_HOME
-
-    return Path(PREFECT_HOME.value())
+    """Prefect's folder of this user: database, logs, login; as Prefect finds it, which need not be imported."""
+    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
 
 
 def login_file() -> Path:

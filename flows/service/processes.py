@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.run.errors import PrefectServerError
+from flows.service.login import home
 
 
 def _start(command: list[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -42,9 +43,7 @@ def _end(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
 
 def server_log() -> Path:
     """Where an embedded server writes what it has to say."""
-    from prefect.settings import PREFECT_HOME
-
-    return Path(PREFECT_HOME.value()) / "dasnet-embedded-server.log"
+    return home() / "dasnet-embedded-server.log"
 
 
 def _free_port() -> int:

@@ -73,12 +73,6 @@ class ServerOptions:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-def is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 def server_environment(options: ServerOptions, secret: str) -> dict[str, str]:
     """Environment of the server process: whatever is secret is here, and nowhere else."""
     environment = {

@@ -1,123 +1,19 @@
-"""train: dataset → ranks → history, live → bundle with threshold, calibration, scores and card."""
+"""`train` as flow run of Prefect."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from contextlib import ExitStack
+from prefect import flow
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from dasnet.errors import TrainingError
-from dasnet.networks.backbone_weights import load_backbone
-from flows.cluster.config import ClusterConfig
-from flows.cluster.connect import connect, require_cluster
-from flows.cluster.stage import ConnectCluster
-from flows.dataset.fitting import require_value_range
-from flows.evaluation.samples import Score, score
-from flows.run import artifacts
-from flows.run.endings import named_endings
-from flows.run.errors import FailedBlocksError
-from flows.run.reporting import current_reporter
-from flows.run.versions import versions
-from flows.training.data import training_data
-from flows.training.directory import TrainingDirectory
-from flows.training.ranks import bundle_task, train_ranks
+from flows.run.prefect_observer import observed_flow
 from flows.training.request import TrainRequest
-from flows.training.results import TrainingSummary, finished
-from storage.datasets.store import DatasetStore, open_dataset
-
-
-@task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
-def plan(request: TrainRequest) -> DatasetStore:
-    """Open the dataset, see that recipe, weights and cluster fit; refuse what cannot work."""
-    require_cluster(request.cluster)
-    store = open_dataset(request.dataset)
-    recipe = request.effective
-    for split in ("train", "val"):
-        count = len(store.indices(split))
-        if lacking := store.lacks(split):
-            raise TrainingError(
-                f"{store.path}: not one {lacking} pixel in the {count:,} samples of split {split}: "
-                "weights would be infinite and no threshold could be chosen"
-            )
-    data = training_data(store, recipe)
-    if recipe.augmentation.crop > store.window:
-        raise TrainingError(
-            f"the recipe crops {recipe.augmentation.crop} px out of samples of {store.window} px ({store.path})"
-        )
-    if recipe.augmentation.photometric:
-        require_value_range(
-            store,
-            peak=recipe.augmentation.peak,
-            setting="augmentation.peak",
-            otherwise="or its brightness, contrast, saturation, season, haze, blur and noise to 0",
-        )
-    ranks = request.cluster.workers or 1
-    if recipe.most_ranks(ranks) < ranks:
-        raise TrainingError(
-            f"a batch of {recipe.batch} in {recipe.accumulate} passes cannot be spread evenly over {ranks} ranks: ask "
-            f"for {recipe.most_ranks(ranks)} workers, or for another batch"
-        )
-    if request.backbone_weights is not None:
-        load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
-    settings = recipe.settings()
-    artifacts.show_table(
-        "recipe", ("setting", "value"), [[name, json.dumps(value)] for name, value in settings.items()], "Recipe"
-    )
-    return store
+from flows.training.run import TrainingSummary, run_training
 
 
 @flow(name="train", flow_run_name="{request.output.name}", persist_result=False)
-@named_endings
+@observed_flow
 def train(request: TrainRequest) -> TrainingSummary:
     """A dataset in; a calibrated bundle with its card, scores and report out.
 
     Run it again with the same request after any interruption: training goes on from its last checkpoint.
     """
-    store = plan(request)
-    directory = TrainingDirectory(request.output)
-    weights = request.backbone_weights
-    backbone_sha256 = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
-    with directory.locked(), ExitStack() as until_end:
-        directory.adopt(
-            {
-                "kind": "training",
-                "dataset": store.digest,
-                "recipe": request.effective.identity(),
-                "backbone_weights": backbone_sha256,
-                "ranks": request.cluster.workers,
-            },
-            request=request.model_dump(mode="json"),
-            versions=versions(),
-        )
-        cluster = until_end.enter_context(connect(_one_task_a_worker(request.cluster), workers_stay=True))
-        artifacts.show_dashboard(cluster[0].dashboard_link)
-        ended = train_ranks(request, store, directory, cluster)
-        trained = bundle_task(request, store, directory, cluster)
-        test = None
-        if store.lacks("test") is None:
-            test = score_test(request, store, directory, lambda: cluster)
-        else:
-            current_reporter().warn(f"{store.path} has no test split with both classes: the bundle has no test scores")
-        return finished(request, store, directory, ended, trained, test, backbone_sha256=backbone_sha256)
-
-
-def score_test(
-    request: TrainRequest,
-    store: DatasetStore,
-    directory: TrainingDirectory,
-    cluster: ConnectCluster,
-) -> Score:
-    """Score the bundle on the test split; scored anew for each bundle, since its weights decide."""
-    directory.ledger("score-test").remove()
-    try:
-        return score(str(directory.draft), store, "test", directory=directory, cluster=cluster, config=request.cluster)
-    except FailedBlocksError:
-        directory.ledger("score-test").remove()
-        raise
-
-
-def _one_task_a_worker(cluster: ClusterConfig) -> ClusterConfig:
-    return cluster.model_copy(update={"workers": cluster.workers or 1}) if cluster.kind == "local" else cluster
+    return run_training(request)

@@ -8,15 +8,12 @@ from dataclasses import replace
 from urllib.parse import urlparse
 
 from distributed import Client, Future
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from dasnet.training.checkpoints import Progress
 from dasnet.training.trained_bundle import TrainedBundle
 from flows.cluster.layout import ClusterLayout
 from flows.cluster.lending import lent_worker
-from flows.run import artifacts
-from flows.run.reporting import current_reporter
+from flows.run.observer import current_observer, step
 from flows.run.stopping import raise_if_stopped
 from flows.training.directory import TrainingDirectory
 from flows.training.rank import RankTask, free_port, has_gpu, make_bundle, train_rank
@@ -29,7 +26,7 @@ from tiling.execute import workers_of
 _LOOK_S = 1.0
 
 
-@task(name="train", task_run_name="train", cache_policy=NO_CACHE, persist_result=False)
+@step("train")
 def train_ranks(
     request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, cluster: tuple[Client, ClusterLayout]
 ) -> Progress:
@@ -49,11 +46,10 @@ def train_ranks(
         for task, address in zip(tasks, addresses, strict=True)
     ]
     steps = request.effective.steps_of_epoch(len(store.indices("train"))) * request.effective.epochs
-    reporter = current_reporter()
-    reporter.begin("train", steps, unit="steps")
-    live = artifacts.LiveProgress("train", steps, unit="steps")
+    observer = current_observer()
+    observer.begin("train", steps, unit="steps", live="train")
     try:
-        with Watch(directory.training, directory.tensorboard, live) as watch:
+        with Watch(directory.training, directory.tensorboard) as watch:
             while not all(future.done() for future in futures):
                 raise_if_stopped()
                 _raise_first(futures, client)
@@ -67,8 +63,8 @@ def train_ranks(
         _end_workers(futures, addresses, client)
         raise
     finally:
-        live.flush()
-    reporter.end(f"{ended.epoch} epochs, best F1 {ended.best_f1:.3f} on validation at epoch {ended.best_epoch + 1}")
+        observer.pause()
+    observer.end(f"{ended.epoch} epochs, best F1 {ended.best_f1:.3f} on validation at epoch {ended.best_epoch + 1}")
     return ended
 
 
@@ -144,12 +140,12 @@ def _end_workers(futures: list[Future], addresses: list[str], client: Client) ->
             client.restart_workers(addresses, raise_for_error=False)
 
 
-@task(name="bundle", task_run_name="bundle", cache_policy=NO_CACHE, persist_result=False)
+@step("bundle")
 def bundle_task(
     request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, cluster: tuple[Client, ClusterLayout]
 ) -> TrainedBundle:
     """Calibrate and cut the best weights on validation, on a worker; write them as a bundle."""
-    current_reporter().begin("bundle", 1, unit="file")
+    current_observer().begin("bundle", 1, unit="file")
     client, _ = cluster
     (task, *_), (address, *_) = _placed(request, store, directory, client)
     alone = replace(task, world=1, rendezvous="")
@@ -168,7 +164,7 @@ def bundle_task(
     _raise_first([future], client)
     trained = future.result()
     assert isinstance(trained, TrainedBundle)
-    current_reporter().end(
+    current_observer().end(
         f"F1 {trained.validation.f1:.3f} on validation at probability {trained.bundle.threshold:.3f}, calibration "
         f"error {trained.before.error:.3f} → {trained.after.error:.3f}"
     )

@@ -13,8 +13,8 @@ from dasnet.training.checkpoints import HISTORY, Progress
 from dasnet.training.trained_bundle import TrainedBundle
 from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
 from flows.figures.pictures import HEADINGS, figures_of
-from flows.run import artifacts
-from flows.run.reporting import current_reporter
+from flows.run.artifacts import Markdown, Picture
+from flows.run.observer import current_observer
 from flows.run.versions import versions
 from flows.training.card import model_card
 from flows.training.data import training_data
@@ -124,10 +124,12 @@ def finished(
     )
     write_json_atomically(directory.path / "metrics.json", metrics)
     for key, picture, caption in pictures:
-        artifacts.show_picture(key, picture, caption)
+        current_observer().show(Picture(key, picture, caption))
     if test is not None:
-        artifacts.show_markdown("test", markdown_table(PEER_HEADER, peer_rows(test, name)), "Scores on the test split")
-    artifacts.show_markdown("model-card", card, "Model card")
+        current_observer().show(
+            Markdown("test", markdown_table(PEER_HEADER, peer_rows(test, name)), "Scores on the test split")
+        )
+    current_observer().show(Markdown("model-card", card, "Model card"))
     directory.update(state="finished")
     return TrainingSummary(
         bundle=directory.bundle,
@@ -146,7 +148,7 @@ def _figures(request: TrainRequest, bundle: Bundle, store: DatasetStore) -> list
     changed = store.changed("test") if store.lacks("test") is None else store.changed("val")
     if not len(changed):
         return []
-    reporter = current_reporter()
+    reporter = current_observer()
     reporter.begin("figures", len(HEADINGS), unit="figures")
     made, left_out = figures_of(bundle, store, changed)
     reporter.end(f"{len(made)} figures{''.join(f'; left out: {reason}' for reason in left_out)}")

@@ -10,8 +10,8 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from dasnet.training.checkpoints import HISTORY
-from flows.run import artifacts
-from flows.run.reporting import current_reporter
+from flows.run.artifacts import Picture, Table
+from flows.run.observer import current_observer
 from flows.training.sample_sheet import SAMPLES
 
 EPOCH_HEADER = ("epoch", "loss", "F1", "precision", "recall", "accuracy", "threshold", "η", "γ", "rate", "pairs/s")
@@ -23,8 +23,8 @@ class Watch:
     A resumed training writes again what came after its checkpoint; a step is shown once.
     """
 
-    def __init__(self, training: Path, tensorboard: Path, live: artifacts.LiveProgress) -> None:
-        self._training, self._tensorboard, self._live = training, tensorboard, live
+    def __init__(self, training: Path, tensorboard: Path) -> None:
+        self._training, self._tensorboard = training, tensorboard
         self._position = 0
         self._step = self._epoch = -1
         self._epochs: list[list[str]] = []
@@ -44,8 +44,7 @@ class Watch:
         for facts in self._new_lines():
             if facts["kind"] == "step" and facts["step"] > self._step:
                 self._step = facts["step"]
-                current_reporter().advance()
-                self._live.advance()
+                current_observer().advance()
                 for name in sorted(set(facts) - {"kind", "epoch", "step"}):
                     self._writer.add_scalar(f"train/{name}", facts[name], self._step)
             elif facts["kind"] == "epoch" and facts["epoch"] > self._epoch:
@@ -82,10 +81,10 @@ class Watch:
                 self._writer.add_scalar(f"validation/{name}", facts[name], self._epoch)
         self._writer.flush()
         self._epochs.append(epoch_row(facts))
-        artifacts.show_table("epochs", EPOCH_HEADER, self._epochs, "Validation by epoch")
+        current_observer().show(Table("epochs", EPOCH_HEADER, self._epochs, "Validation by epoch"))
         sheet = self._training / SAMPLES
         if sheet.exists():
-            artifacts.show_picture("samples", sheet.read_bytes(), "Validation samples after the last epoch")
+            current_observer().show(Picture("samples", sheet.read_bytes(), "Validation samples after the last epoch"))
 
 
 def epoch_row(facts: dict[str, Any]) -> list[str]:

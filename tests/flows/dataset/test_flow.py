@@ -13,8 +13,7 @@ from PIL import Image
 
 from dasnet.errors import TrainingError
 from flows.cluster.config import ClusterConfig
-from flows.dataset.class_weights import compute_class_weights
-from flows.dataset.flow import prepare_dataset
+from flows.dataset.flow import compute_class_weights, prepare_dataset
 from flows.dataset.report import DatasetSummary
 from flows.dataset.request import PrepareRequest, WeightsRequest
 from flows.run.errors import FailedBlocksError

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from prefect import Flow
 
-from flows.run.endings import INCOMPLETE, REFUSED
 from flows.run.errors import PrefectServerError, SecretError
 from flows.run.heartbeats import HEARTBEAT_S, TAG
+from flows.run.prefect_observer import INCOMPLETE, REFUSED
 from flows.service.automations import GAVE_UP, HEARTBEAT, PAUSE_S, SILENCE_S, automations
 from flows.service.deployments import QUEUES, default_file, for_pool
 from flows.service.login import login_from, make_login, read_secret

@@ -1,0 +1,192 @@
+"""prepare-dataset: find scenes → survey their labels → cut samples → look at what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
+from flows.cluster.connect import require_cluster
+from flows.cluster.stage import when_needed
+from flows.dataset.cut import cut, lay_out
+from flows.dataset.directory import DatasetDirectory, opening_of
+from flows.dataset.report import DatasetSummary, write_dataset_report
+from flows.dataset.request import PrepareRequest
+from flows.dataset.survey import survey
+from flows.run.artifacts import Picture, Table
+from flows.run.observer import current_observer, step
+from flows.run.versions import versions
+from storage.datasets.cut import Cutout, SampleFacts, band_statistics
+from storage.datasets.layouts import find_scenes
+from storage.datasets.scenes import SceneFiles, open_scene, quiet_pictures
+from storage.datasets.store import LEFT_OUT, SPLITS, DatasetStore
+from storage.errors import InputError
+from storage.imagery.digests import digest_files
+
+
+@step("find scenes")
+def find(request: PrepareRequest) -> list[SceneFiles]:
+    """The scenes that a request names, none of them opened but the first."""
+    require_cluster(request.cluster)
+    if request.source is not None:
+        scenes = find_scenes(request.source)
+    else:
+        scenes = [
+            SceneFiles(
+                name="scene",
+                before=_spec(request.before),
+                after=_spec(request.after),
+                **{
+                    name: str(path)
+                    for name in ("label", "label_before", "label_after")
+                    if (path := getattr(request, name)) is not None
+                },
+            )
+        ]
+    if request.split == "published" and (lacking := [s.name for s in scenes if s.split is None]):
+        raise InputError(
+            f"{request.source} has no published split: {lacking[0]} and {len(lacking) - 1} more are in none"
+        )
+    quiet_pictures()
+    open_scene(scenes[0], **opening_of(request))  # what is wrong with all of them shows in the first
+    return scenes
+
+
+@step("digest inputs")
+def adopt_directory(request: PrepareRequest, scenes: list[SceneFiles], directory: DatasetDirectory) -> None:
+    """Digest the inputs and make the directory this dataset's; refuse one that holds another."""
+    current_observer().begin("inputs", len(scenes), unit="scenes")
+    digests = digest_files(sorted({path for scene in scenes for path in _paths(scene)}))
+    key = directory.adopt(
+        {
+            "kind": "dataset",
+            "inputs": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest(),
+            "scenes": hashlib.sha256(repr(scenes).encode()).hexdigest(),
+            "parameters": request.model_dump(
+                mode="json",
+                include={
+                    "window",
+                    "stride",
+                    "bands",
+                    "band_names",
+                    "split",
+                    "shares",
+                    "cell",
+                    "seed",
+                    "max_nodata",
+                    "shard",
+                },
+            ),
+        },
+        request=request.model_dump(mode="json"),
+        versions=versions(),
+    )
+    current_observer().end(f"{len(scenes):,} scenes in {len(digests):,} files, dataset {key[:12]}…")
+
+
+@step("finish")
+def finish(
+    request: PrepareRequest, scenes: list[SceneFiles], cutouts: list[Cutout], directory: DatasetDirectory
+) -> DatasetSummary:
+    """Record splits and counts, look for leaks, write the report; then the store takes its name."""
+    current_observer().begin("report", 1, unit="page")
+    ledger = directory.ledger("cut")
+    facts: list[SampleFacts] = []
+    digest = hashlib.sha256()
+    for first in range(0, len(cutouts), request.shard):
+        entry = ledger.entry(f"{first:08d}")
+        digest.update(entry.facts["digest"].encode())
+        facts += [SampleFacts.from_json(row) for row in entry.facts["samples"]]
+    splits = np.array(
+        [SPLITS.index(cutout.split) if fact.kept else LEFT_OUT for cutout, fact in zip(cutouts, facts, strict=True)],
+        dtype=np.int8,
+    )
+    digest.update(splits.tobytes())
+    counts = {}
+    for number, split in enumerate(SPLITS):
+        chosen = [facts[i] for i in np.flatnonzero(splits == number)]
+        frequency = ClassFrequency(
+            changed=sum(fact.changed for fact in chosen), unchanged=sum(fact.unchanged for fact in chosen)
+        )
+        counts[split] = (len(chosen), frequency)
+    if not counts["train"][1].changed:
+        raise InputError(
+            f"not one changed pixel in the {counts['train'][0]:,} training samples (val {counts['val'][1].changed:,}, "
+            f"test {counts['test'][1].changed:,} changed pixels): another --seed or --split may deal better"
+        )
+    partial_store = DatasetStore(directory.partial if directory.partial.exists() else directory.store)
+    partial_store.finish(
+        splits,
+        changed=[fact.changed for fact in facts],
+        unchanged=[fact.unchanged for fact in facts],
+        attrs={
+            "digest": digest.hexdigest(),
+            "left_out": int((splits == LEFT_OUT).sum()),
+            "bands": [
+                {"name": name, "mean": mean, "std": deviation}
+                for name, (mean, deviation) in zip(
+                    partial_store.bands,
+                    band_statistics([facts[i] for i in np.flatnonzero(splits == SPLITS.index("train"))]),
+                    strict=True,
+                )
+            ],
+            "counts": {name: {"samples": samples, **found.to_dict()} for name, (samples, found) in counts.items()},
+        },
+    )
+    if directory.partial.exists():
+        directory.partial.rename(directory.store)
+    summary = write_dataset_report(
+        directory.path, DatasetStore(directory.store), facts, counts=counts, names=[s.name for s in scenes]
+    )
+    directory.update(state="finished")
+    current_observer().show(
+        Table("table-1", TABLE_HEADER, table_one(counts), "Labelled pixels by class, as in Table I")
+    )
+    current_observer().show(
+        Picture("contact-sheet", summary.contact_sheet.read_bytes(), "Samples: before, after, label")
+    )
+    current_observer().end(f"{summary.report.name}, {summary.contact_sheet.name}")
+    return summary
+
+
+def run_preparation(request: PrepareRequest) -> DatasetSummary:
+    """Labelled imagery in; one dataset store, with a report of what is in it, out.
+
+    Run it again with the same request after any interruption: finished shards are not cut again.
+    """
+    scenes = find(request)
+    directory = DatasetDirectory(request.output)
+    with directory.locked(), ExitStack() as until_cut:
+        adopt_directory(request, scenes, directory)
+        cluster = when_needed(request.cluster, until_cut)
+        try:
+            found = survey(request, scenes, directory, cluster)
+            cutouts = lay_out(request, scenes, found.shapes)
+        except InputError:
+            # nothing was made yet: the same command must work when the input is mended
+            directory.ledger("survey").remove()
+            directory.description.unlink(missing_ok=True)
+            if directory.ledger_directory.exists() and not any(directory.ledger_directory.iterdir()):
+                directory.ledger_directory.rmdir()
+            raise
+        if not directory.store.exists():
+            cut(request, scenes, found, cutouts, directory, cluster)
+        until_cut.close()
+        return finish(request, scenes, cutouts, directory)
+
+
+def _spec(given: Any) -> str | tuple[str, ...]:
+    return str(given) if isinstance(given, str | Path) else tuple(str(path) for path in given)
+
+
+def _paths(scene: SceneFiles) -> Iterator[str]:
+    for spec in (scene.before, scene.after, scene.label, scene.label_before, scene.label_after):
+        if isinstance(spec, str):
+            yield spec
+        elif spec is not None:
+            yield from spec

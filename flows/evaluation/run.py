@@ -1,0 +1,147 @@
+"""evaluate: a bundle on labelled samples, and on a whole labelled mosaic through the path of detect."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dasnet.prediction.bundle import load_bundle
+from flows.cluster.connect import require_cluster
+from flows.cluster.stage import when_needed
+from flows.dataset.fitting import fitted
+from flows.detect.flow import detect_changes
+from flows.evaluation.mosaic import MosaicScore, score_mosaic
+from flows.evaluation.report import write_evaluation
+from flows.evaluation.request import EvaluateRequest
+from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score
+from flows.inference.untrained_model import require_a_bundle
+from flows.run.artifacts import Markdown, Picture
+from flows.run.directory import RunDirectory
+from flows.run.observer import current_observer
+from flows.run.versions import versions
+from storage.datasets.store import DatasetStore, open_dataset
+from storage.imagery.digests import digest_files
+from storage.pages.page import Page, Section, markdown_table, write_page
+from storage.places.publish import write_json_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSummary:
+    """What came of an evaluation; a part that was not asked for is None."""
+
+    report: Path
+    samples: Score | None
+    mosaic: MosaicScore | None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        lines = []
+        if self.samples is not None:
+            for name, found in self.samples.intervals.items():
+                lines.append((name, f"{found.value:.4f} ({found.low:.4f} – {found.high:.4f})"))
+            lines.append(("highest F1", f"{self.samples.highest[1].f1:.4f} over all thresholds, chosen on this split"))
+            lines.append(("peers", f"F1 {self.samples.change_vectors.f1:.4f} change vectors, 0 no change"))
+        if self.mosaic is not None:
+            lines.append(("mosaic", f"F1 {self.mosaic.mosaic.f1:.4f} blended, {self.mosaic.tiles.f1:.4f} tile by tile"))
+        return [*lines, ("report", str(self.report))]
+
+
+def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
+    """A bundle and labelled imagery in; scores with their uncertainty, curves and the worst cases out.
+
+    The threshold is the bundle's own, frozen on its validation data; nothing is chosen on what is scored here.
+    """
+    require_cluster(request.cluster)
+    require_a_bundle(request.bundle, flow="evaluate")
+    bundle = load_bundle(request.bundle)
+    store = None if request.dataset is None else open_dataset(request.dataset)
+    if store is not None:
+        store = fitted(store, bundle, name=request.bundle)
+        store.indices(request.split)
+    directory = RunDirectory(request.output)
+    name = Path(request.bundle).stem if Path(request.bundle).exists() else request.bundle
+    found: Score | None = None
+    on_mosaic: MosaicScore | None = None
+    with directory.locked(), ExitStack() as until_end:
+        directory.adopt(_identity(request, bundle.digest, store), versions=versions())
+        run = directory.path / "run"
+        if request.mosaic is not None:
+            # the same arithmetic for both, so that what differs is the tiling
+            same = {"bundle": request.bundle, "output": run, "precision": request.precision}
+            detect_changes(request.mosaic.model_copy(update=same))
+        cluster = when_needed(request.cluster, until_end)
+        if store is not None:
+            found = score(
+                request.bundle,
+                store,
+                request.split,
+                directory=directory,
+                cluster=cluster,
+                config=request.cluster,
+                precision=request.precision,
+            )
+        if request.mosaic is not None:
+            assert request.label is not None
+            on_mosaic = score_mosaic(
+                run,
+                request.label,
+                request.bundle,
+                directory=directory,
+                cluster=cluster,
+                config=request.cluster,
+                precision=request.precision,
+            )
+        until_end.close()
+        report = directory.path / "report.html"
+        extra = [] if on_mosaic is None else [_mosaic_section(on_mosaic)]
+        if store is not None and found is not None:
+            pictures = write_evaluation(
+                report, bundle=bundle, name=name, store=store, split=request.split, score=found, extra=extra
+            )
+            for key, picture in pictures:
+                current_observer().show(Picture(key, picture, f"{key}, {request.split} split"))
+            current_observer().show(Markdown("scores", markdown_table(PEER_HEADER, peer_rows(found, name)), "Scores"))
+        else:
+            write_page(
+                report, Page(title=f"{name} on a mosaic", subtitle=f"bundle SHA-256 {bundle.digest}", sections=extra)
+            )
+        write_json_atomically(
+            directory.path / "evaluation.json",
+            {
+                "bundle": {"name": name, "sha256": bundle.digest},
+                "samples": None if found is None else found.to_dict(),
+                "mosaic": None if on_mosaic is None else on_mosaic.to_dict(),
+            },
+        )
+        directory.update(state="finished")
+    return EvaluationSummary(report=report, samples=found, mosaic=on_mosaic)
+
+
+def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None) -> dict[str, Any]:
+    return {
+        "kind": "evaluation",
+        "bundle": bundle,
+        "dataset": None if store is None else store.digest,
+        **({} if store is None or store.chosen is None else {"bands": list(store.chosen)}),
+        "split": request.split,
+        "precision": request.precision,
+        "label": None if request.label is None else list(digest_files([str(request.label)]).values()),
+        "mosaic": None
+        if request.mosaic is None
+        else request.mosaic.model_dump(mode="json", exclude={"cluster", "output"}),
+    }
+
+
+def _mosaic_section(found: MosaicScore) -> Section:
+    return Section(
+        heading="The whole mosaic",
+        text="The same pixels twice: with overlapping windows blended, as detect delivers them, and window by window, "
+        f"as networks are usually scored. {found.unlabelled:.1%} of the pixels have no label or no data.",
+        header=("", "F1", "precision", "recall", "accuracy"),
+        rows=[
+            [what, f"{c.f1:.4f}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.accuracy:.4f}"]
+            for what, c in (("mosaic", found.mosaic), ("tiles", found.tiles))
+        ],
+    )
