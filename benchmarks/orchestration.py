@@ -21,7 +21,7 @@ from benchmarks.common import machine, prefect
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.cluster.layout import ClusterLayout
-from flows.cluster.stage import StageResult, run_stage
+from flows.cluster.stage import Effort, Stage, StageResult, Tool, run_stage
 from tiling.ledger import Ledger
 
 
@@ -66,14 +66,15 @@ def orchestrate(blocks: int, workers: int, folder: Path) -> tuple[StageResult, f
 
 def _stage(name: str, blocks: int, cluster: Any, folder: Path) -> StageResult:
     return run_stage(
-        name,
+        Stage(
+            name=name,
+            tool=Tool(make=lambda layout: make_trivial_tool),
+            items=((f"r{index // 1000:05d}c{index % 1000:05d}", index) for index in range(blocks)),
+            total=blocks,
+            ledger=Ledger(folder, name),
+        ),
         cluster=cluster,
-        make_tool=lambda layout: make_trivial_tool,
-        items=((f"r{index // 1000:05d}c{index % 1000:05d}", index) for index in range(blocks)),
-        total=blocks,
-        ledger=Ledger(folder, name),
-        in_flight=3,
-        retries=2,
+        effort=Effort(in_flight=3, retries=2),
     )
 
 

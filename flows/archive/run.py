@@ -18,7 +18,7 @@ from flows.archive.request import ReprocessRequest
 from flows.archive.work import PAIRS, CellWork, cell_work, set_back_pairs, work_of
 from flows.cluster.equipment import describe_arithmetic
 from flows.cluster.layout import ClusterLayout
-from flows.cluster.stage import ConnectCluster, run_stage, summary_of_stage, when_needed
+from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage, when_needed
 from flows.inference.lost_images import set_back_lost
 from flows.inference.predictor import predictor_factory
 from flows.inference.tools import SeriesIngestTool, make_series_tool
@@ -80,16 +80,21 @@ def ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, cluster
     elsewhere = sum(entry.block not in items for entry in ledger.entries("failed"))
     readers = {image.name: image.reader for image in job.images}
     result = run_stage(
-        "ingest",
+        Stage(
+            name="ingest",
+            tool=Tool(
+                make=lambda layout: partial(
+                    SeriesIngestTool, images=directory.images, readers=readers, blocks=job.blocks
+                )
+            ),
+            items=items.items(),
+            total=ledger.count("done") + elsewhere + len(items),
+            ledger=ledger,
+        ),
         cluster=cluster,
-        make_tool=lambda layout: partial(SeriesIngestTool, images=directory.images, readers=readers, blocks=job.blocks),
-        items=items.items(),
-        total=ledger.count("done") + elsewhere + len(items),
-        ledger=ledger,
-        in_flight=job.request.cluster.in_flight,
-        retries=retries,
+        effort=Effort(in_flight=job.request.cluster.in_flight, retries=retries),
     )
-    current_observer().end(summary_of_stage(result, pixels=len(items) * job.blocks.size**2, share=1.0))
+    current_observer().end(result.summary(pixels=len(items) * job.blocks.size**2, share=1.0))
 
 
 def infer(
@@ -122,14 +127,15 @@ def infer(
     _quarantine_what_lacks_pixels(job, ingested, ledger, work)
     settled = ledger.count("done")
     result = run_stage(
-        "infer",
+        Stage(
+            name="infer",
+            tool=Tool(make=partial(_series_tool, job, directory, make_predictor)),
+            items=work.tasks.items(),
+            total=settled + len(work.tasks),
+            ledger=ledger,
+        ),
         cluster=cluster,
-        make_tool=partial(_series_tool, job, directory, make_predictor),
-        items=work.tasks.items(),
-        total=settled + len(work.tasks),
-        ledger=ledger,
-        in_flight=job.request.cluster.in_flight,
-        retries=job.request.retries,
+        effort=Effort(in_flight=job.request.cluster.in_flight, retries=job.request.retries),
         on_ready=lambda arithmetic: directory.require_execution(
             {name for task in work.to_compute for name in task.names}, arithmetic, fresh=fresh
         ),
@@ -140,7 +146,7 @@ def infer(
         if PAIRS not in entry.facts
     )
     directory.version.add_seconds("infer", result.seconds)
-    current_observer().end(summary_of_stage(result, pixels=work.embeddings * job.blocks.size**2, share=1.0))
+    current_observer().end(result.summary(pixels=work.embeddings * job.blocks.size**2, share=1.0))
     return dict(result.failed)
 
 

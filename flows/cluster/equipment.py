@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def _equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> Iterator[str]:
+def equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> Iterator[str]:
     """Every worker has a tool as long as the block lasts; yields the name of the equipment.
 
     A scheduler that outlives the run would hand what is left there to every worker that joins, however the run ended;
@@ -87,7 +87,7 @@ def describe_predictors(client: Client, equipment: str) -> dict[str, Any]:
 
 def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> dict[str, Any]:
     """What :func:`describe_predictors` would find of a tool, before any stage begins with it."""
-    with _equipped(client, "description", make_tool) as equipment:
+    with equipped(client, "description", make_tool) as equipment:
         return describe_predictors(client, equipment)
 
 

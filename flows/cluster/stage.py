@@ -1,24 +1,28 @@
-"""Ingest and infer: a stage's blocks through the cluster, in at most some hundred steps."""
+"""One stage of a job: its blocks through the cluster, in at most some hundred steps.
+
+Dask is imported when a first block needs it: what is finished starts nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from distributed import Client
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from flows.cluster.config import ClusterConfig
-from flows.cluster.connect import connect
-from flows.cluster.equipment import _equipped, describe_predictors
 from flows.cluster.layout import ClusterLayout
-from flows.cluster.lending import lent_worker
+from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
-from tiling.execute import BoundedRunner, Outcome
+from storage.places.bucket import Location
 from tiling.ledger import Entry, Ledger
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from tiling.execute import BoundedRunner, Outcome
 
 # A page of all steps stays readable, and an API that hears of each quiet, at a million blocks.
 MAX_BATCHES = 100
@@ -26,8 +30,66 @@ MAX_BATCHES = 100
 MIN_BATCH = 25
 """Blocks: a step costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
 
+MakeTool = Callable[[], Callable[..., Mapping[str, Any]]]
+"""Called once on each worker: makes what is then called there for each block, and returns JSON facts about it."""
 
-ConnectCluster = Callable[[], tuple[Client, ClusterLayout]]
+ConnectCluster = Callable[[], tuple["Client", ClusterLayout]]
+
+
+@dataclass(kw_only=True)
+class Tool:
+    """What every worker makes for a stage.
+
+    Attributes:
+        make: gives what each worker calls, by how many lanes it has.
+        until: workers keep the tool until this closes, whatever stages begin and end; None = until its stage ends.
+    """
+
+    make: Callable[[ClusterLayout], MakeTool]
+    until: contextlib.ExitStack | None = None
+    _equipment: str | None = field(default=None, init=False)
+
+    @contextlib.contextmanager
+    def brought(self, client: Client, layout: ClusterLayout, name: str) -> Iterator[str]:
+        """Every worker has the tool as long as the block lasts; yields the name of the equipment."""
+        from flows.cluster.equipment import equipped
+
+        if self.until is None:
+            with equipped(client, name, self.make(layout)) as equipment:
+                yield equipment
+            return
+        if self._equipment is None:
+            self._equipment = self.until.enter_context(equipped(client, name, self.make(layout)))
+        yield self._equipment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Blocks to be computed by one tool.
+
+    Attributes:
+        items: (name, item) of all blocks; those that the ledger has as done or failed are left out.
+        total: how many `items` there are.
+    """
+
+    name: str
+    tool: Tool
+    items: Iterable[tuple[str, Any]]
+    total: int
+    ledger: Ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard a stage tries.
+
+    Attributes:
+        in_flight: blocks submitted at a time, for each lane.
+        retries: further attempts at a block that failed.
+    """
+
+    in_flight: int = 3
+    retries: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +107,43 @@ class StageResult:
     failed: Mapping[str, str]
     seconds: float
 
+    def require_all(self, directory: Location, *, again: str = "with --retry-failed") -> None:
+        """Raise FailedBlocksError if any block is in quarantine; `again`: how the command then takes it up."""
+        if self.failed:
+            total = self.done + len(self.failed)
+            raise FailedBlocksError(self.failed, total=total, directory=directory, again=again)
+
+    def summary(self, *, pixels: int, share: float | None = None) -> str:
+        """The line of the stage.
+
+        Args:
+            pixels: of all its blocks, or, with `share` = 1, of those that were computed now.
+        """
+        if not self.computed:
+            return f"{self.done} blocks, all done before"
+        total = self.done + len(self.failed)
+        share = self.computed / total if share is None else share
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"{self.computed} of {total} blocks now{failed}, {pixels * share / self.seconds / 1e6:.2f} Mpx/s"
+
 
 def when_needed(config: ClusterConfig, until: contextlib.ExitStack) -> ConnectCluster:
-    """Connects when a first block needs it, so that what is finished starts nothing; leaves when `until` closes."""
+    """Connects when a first block needs it; leaves when `until` closes."""
 
     @functools.cache
     def connected() -> tuple[Client, ClusterLayout]:
+        from flows.cluster.connect import connect
+
         return until.enter_context(connect(config))
 
     return connected
 
 
 def run_stage(
-    stage: str,
+    stage: Stage,
     *,
     cluster: ConnectCluster,
-    make_tool: Callable[[ClusterLayout], Callable[[], Callable[..., Mapping[str, Any]]]],
-    items: Iterable[tuple[str, Any]],
-    total: int,
-    ledger: Ledger,
-    in_flight: int,
-    retries: int,
+    effort: Effort,
     on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     max_batches: int = MAX_BATCHES,
 ) -> StageResult:
@@ -73,58 +151,72 @@ def run_stage(
 
     Args:
         cluster: gives the client; called only if anything is pending.
-        make_tool: gives what every worker calls to make its tool.
-        items: (name, item) of all blocks of the stage; those that the ledger has as done or failed are left out.
-        total: how many `items` there are.
-        in_flight: blocks submitted at a time for each lane.
         on_ready: called when every worker has its tool, before the first block, with the arithmetic of all of them;
             returns the arithmetic that a worker which joins later must have as well.
         max_batches: steps of the stage.
     """
-    ready = time.perf_counter()
+    ledger, began = stage.ledger, time.perf_counter()
     done_before = ledger.count("done")
     settled = done_before + ledger.count("failed")
-    pending = total - settled
-    observer = current_observer()
-    observer.begin(stage, total, done=settled, live=stage if pending else "")
+    pending = stage.total - settled
+    current_observer().begin(stage.name, stage.total, done=settled, live=stage.name if pending else "")
     if pending:
-        client, layout = cluster()
-        with _equipped(client, stage, make_tool(layout)) as equipment:
-            arithmetic = None if on_ready is None else on_ready(describe_predictors(client, equipment))
-            ready = time.perf_counter()
-            lent = lent_worker()
-            runner = BoundedRunner(
-                client=client,
-                equipment=equipment,
-                items=((name, item) for name, item in items if ledger.state(name) == "pending"),
-                in_flight=in_flight * (layout.computing if lent is None else layout.lanes),
-                per_worker=in_flight * layout.lanes,
-                retries=retries,
-                arithmetic=arithmetic,
-                only=None if lent is None else lent.address,
-            )
-            batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)
-            try:
-                for first in range(0, pending, batch):
-                    last = min(first + batch, pending)
-                    drive(runner, ledger, stage=stage, first=settled + first + 1, last=settled + last, total=total)
-            finally:
-                runner.cancel()
-                observer.pause()
+        began = _compute(stage, cluster(), effort, on_ready, settled=settled, max_batches=max_batches)
     return StageResult(
         computed=ledger.count("done") - done_before,
         done=ledger.count("done"),
         failed={entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")},
-        seconds=time.perf_counter() - ready,
+        seconds=time.perf_counter() - began,
     )
 
 
-@step("batch", "{stage} {first}-{last} of {total}")
-def drive(runner: BoundedRunner, ledger: Ledger, *, stage: str, first: int, last: int, total: int) -> None:
+def _compute(
+    stage: Stage,
+    cluster: tuple[Client, ClusterLayout],
+    effort: Effort,
+    on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
+    *,
+    settled: int,
+    max_batches: int,
+) -> float:
+    """Compute all pending blocks; returns when every worker had its tool, by the clock of ``time.perf_counter``."""
+    from flows.cluster.equipment import describe_predictors
+    from flows.cluster.lending import lent_worker
+    from tiling.execute import BoundedRunner
+
+    client, layout = cluster
+    with stage.tool.brought(client, layout, stage.name) as equipment:
+        arithmetic = None if on_ready is None else on_ready(describe_predictors(client, equipment))
+        ready = time.perf_counter()
+        lent = lent_worker()
+        runner = BoundedRunner(
+            client=client,
+            equipment=equipment,
+            items=((name, item) for name, item in stage.items if stage.ledger.state(name) == "pending"),
+            in_flight=effort.in_flight * (layout.computing if lent is None else layout.lanes),
+            per_worker=effort.in_flight * layout.lanes,
+            retries=effort.retries,
+            arithmetic=arithmetic,
+            only=None if lent is None else lent.address,
+        )
+        pending = stage.total - settled
+        batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)
+        try:
+            for first in range(0, pending, batch):
+                last = min(first + batch, pending)
+                _drive(runner, stage, first=settled + first + 1, last=settled + last)
+        finally:
+            runner.cancel()
+            current_observer().pause()
+    return ready
+
+
+@step("batch", "{stage.name} {first}-{last} of {stage.total}")
+def _drive(runner: BoundedRunner, stage: Stage, *, first: int, last: int) -> None:
     """Drive the cluster until blocks `first` to `last` of a stage have ended."""
     observer = current_observer()
     for outcome in runner.advance(last - first + 1):
-        ledger.append([_entry(outcome)])
+        stage.ledger.append([_entry(outcome)])
         if outcome.error is not None:
             observer.warn(f"block {outcome.name} failed {outcome.attempts} times: {outcome.error}")
         observer.advance()
@@ -134,17 +226,3 @@ def _entry(outcome: Outcome) -> Entry:
     if outcome.result is None:
         return Entry(block=outcome.name, state="failed", facts={"error": outcome.error, "attempts": outcome.attempts})
     return Entry(block=outcome.name, state="done", facts={**outcome.result, "attempts": outcome.attempts})
-
-
-def summary_of_stage(result: StageResult, *, pixels: int, share: float | None = None) -> str:
-    """The line of a stage.
-
-    Args:
-        pixels: of all its blocks, or, with `share` = 1, of those that were computed now.
-    """
-    if not result.computed:
-        return f"{result.done} blocks, all done before"
-    total = result.done + len(result.failed)
-    share = result.computed / total if share is None else share
-    failed = f", {len(result.failed)} failed" if result.failed else ""
-    return f"{result.computed} of {total} blocks now{failed}, {pixels * share / result.seconds / 1e6:.2f} Mpx/s"

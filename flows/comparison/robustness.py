@@ -15,13 +15,13 @@ from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
 from dasnet.prediction.bundle import load_bundle
 from dasnet.training.pseudo_changes import STRENGTHS
-from flows.cluster.stage import ConnectCluster, run_stage, when_needed
+from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage, when_needed
 from flows.comparison.request import CompareRequest, Training
 from flows.comparison.tools import UntrainedRobustnessTool, make_robustness_tool
 from flows.comparison.untrained import UntrainedScore
 from flows.dataset.fitting import require_value_range
 from flows.run.directory import RunDirectory
-from flows.run.errors import FailedBlocksError, reason_of
+from flows.run.errors import reason_of
 from flows.run.observer import current_observer
 from flows.training.directory import TrainingDirectory
 from storage.datasets.store import DatasetStore
@@ -141,17 +141,17 @@ def _scored(
     ledger = directory.ledger(f"robustness-{scoring.identity}-peak{peak:g}")
     ledger.forget_failed("run again")
     result = run_stage(
-        f"robustness {scoring.what}",
+        Stage(
+            name=f"robustness {scoring.what}",
+            tool=Tool(make=lambda layout: scoring.make_tool),
+            items=items.items(),
+            total=len(items),
+            ledger=ledger,
+        ),
         cluster=cluster,
-        make_tool=lambda layout: scoring.make_tool,
-        items=items.items(),
-        total=len(items),
-        ledger=ledger,
-        in_flight=request.cluster.in_flight,
-        retries=2,
+        effort=Effort(in_flight=request.cluster.in_flight, retries=2),
     )
-    if result.failed:
-        raise FailedBlocksError(result.failed, total=len(items), directory=directory.path, again="again")
+    result.require_all(directory.path, again="again")
     totals = {key: Confusion() for key in _TRIED}
     for name, (operation, strength, *_) in items.items():
         facts = ledger.entry(name).facts

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.cluster.stage import run_stage
-from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of, raise_failed
+from flows.cluster.stage import Effort, Stage, Tool, run_stage
+from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of
 from flows.dataset.request import PrepareRequest
 from flows.dataset.survey import Survey
 from flows.dataset.tools import make_cut_tool
@@ -101,21 +101,24 @@ def cut(
     if request.retry_failed:
         ledger.forget_failed("--retry-failed")
     result = run_stage(
-        "cut",
-        cluster=cluster,
-        make_tool=lambda layout: partial(
-            make_cut_tool, DatasetStore(store), scenes, opening_of(request), found.coding, request.max_nodata
+        Stage(
+            name="cut",
+            tool=Tool(
+                make=lambda layout: partial(
+                    make_cut_tool, DatasetStore(store), scenes, opening_of(request), found.coding, request.max_nodata
+                )
+            ),
+            items=((f"{first:08d}", (first, part)) for first, part in shards),
+            total=len(shards),
+            ledger=ledger,
         ),
-        items=((f"{first:08d}", (first, part)) for first, part in shards),
-        total=len(shards),
-        ledger=ledger,
-        in_flight=request.cluster.in_flight,
-        retries=request.retries,
+        cluster=cluster,
+        effort=Effort(in_flight=request.cluster.in_flight, retries=request.retries),
     )
     directory.add_seconds("cut", result.seconds)
     rate = f", {result.computed * request.shard / result.seconds:.0f} samples/s" if result.computed else ""
     current_observer().end(f"{len(cutouts):,} windows of {request.window} px{rate}")
-    raise_failed(result, directory)
+    result.require_all(directory.path)
 
 
 def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], found: Survey) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.cluster.stage import StageResult
 from flows.dataset.request import PrepareRequest
 from flows.run.directory import RunDirectory
-from flows.run.errors import FailedBlocksError
 
 PICTURE_PX = 2**22
 """A scene up to this size is a picture; its file is read whole."""
@@ -26,9 +24,3 @@ class DatasetDirectory(RunDirectory):
 def opening_of(request: PrepareRequest) -> dict[str, Any]:
     """How every scene of the dataset is opened."""
     return {"bands": request.bands, "resolution": request.grid_resolution}
-
-
-def raise_failed(result: StageResult, directory: DatasetDirectory) -> None:
-    """FailedBlocksError where a stage could not finish all its items."""
-    if result.failed:
-        raise FailedBlocksError(result.failed, total=result.done + len(result.failed), directory=directory.path)

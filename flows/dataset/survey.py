@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.cluster.stage import run_stage
-from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of, raise_failed
+from flows.cluster.stage import Effort, Stage, Tool, run_stage
+from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of
 from flows.dataset.request import PrepareRequest
 from flows.dataset.tools import Strip, make_survey_tool
 from flows.run.observer import current_observer
@@ -48,16 +48,17 @@ def survey(
     ledger = directory.ledger("survey")
     items = list(_strips(scenes, opening_of(request)))
     result = run_stage(
-        "survey",
+        Stage(
+            name="survey",
+            tool=Tool(make=lambda layout: partial(make_survey_tool, scenes, opening_of(request))),
+            items=((f"s{number:06d}", strip) for number, strip in enumerate(items)),
+            total=len(items),
+            ledger=ledger,
+        ),
         cluster=cluster,
-        make_tool=lambda layout: partial(make_survey_tool, scenes, opening_of(request)),
-        items=((f"s{number:06d}", strip) for number, strip in enumerate(items)),
-        total=len(items),
-        ledger=ledger,
-        in_flight=request.cluster.in_flight,
-        retries=request.retries,
+        effort=Effort(in_flight=request.cluster.in_flight, retries=request.retries),
     )
-    raise_failed(result, directory)
+    result.require_all(directory.path)
     found = _judge(request, scenes, ledger)
     current_observer().end(
         f"{len(scenes):,} scenes of {', '.join(found.bands)} ({found.dtype}), labels coded {found.coding}"

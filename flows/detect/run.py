@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from dasnet.baselines.predictor import UntrainedPredictor
-from flows.cluster.stage import ConnectCluster, StageResult, run_stage, summary_of_stage, when_needed
+from flows.cluster.stage import ConnectCluster, Effort, Stage, StageResult, Tool, run_stage, when_needed
 from flows.detect.job import Job, resolve
 from flows.detect.products import Summary, make_products
 from flows.detect.request import DetectRequest
@@ -74,21 +74,24 @@ def ingest(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster)
     store, ledger = RunStore(directory.store), directory.ledger("ingest")
     _take_up_failed(job, ledger)
     result = run_stage(
-        "ingest",
-        cluster=cluster,
-        make_tool=lambda layout: partial(IngestTool, store=store, readers=job.readers, blocks=job.blocks),
-        items=(
-            (f"t{date}/{block.name}", (date, block.index)) for date in range(len(job.mosaics)) for block in job.blocks
+        Stage(
+            name="ingest",
+            tool=Tool(make=lambda layout: partial(IngestTool, store=store, readers=job.readers, blocks=job.blocks)),
+            items=(
+                (f"t{date}/{block.name}", (date, block.index))
+                for date in range(len(job.mosaics))
+                for block in job.blocks
+            ),
+            total=len(job.mosaics) * len(job.blocks),
+            ledger=ledger,
         ),
-        total=len(job.mosaics) * len(job.blocks),
-        ledger=ledger,
-        in_flight=job.request.cluster.in_flight,
-        retries=job.request.retries,
+        cluster=cluster,
+        effort=Effort(in_flight=job.request.cluster.in_flight, retries=job.request.retries),
     )
     directory.add_seconds("ingest", result.seconds)
     if not result.failed:
         _refuse_dates_without_pixels(job, ledger)
-    current_observer().end(summary_of_stage(result, pixels=len(job.mosaics) * job.plan.pixels))
+    current_observer().end(result.summary(pixels=len(job.mosaics) * job.plan.pixels))
     return result
 
 
@@ -100,20 +103,23 @@ def infer(
     _take_up_failed(job, ledger)
     _quarantine_what_lacks_pixels(job, directory.ledger("ingest"), ledger)
     result = run_stage(
-        "infer",
-        cluster=cluster,
-        make_tool=lambda layout: partial(
-            make_inference_tool, make_predictor, store, job.blocks, job.lattice, layout.lanes
+        Stage(
+            name="infer",
+            tool=Tool(
+                make=lambda layout: partial(
+                    make_inference_tool, make_predictor, store, job.blocks, job.lattice, layout.lanes
+                )
+            ),
+            items=((block.name, block.index) for block in job.blocks),
+            total=len(job.blocks),
+            ledger=ledger,
         ),
-        items=((block.name, block.index) for block in job.blocks),
-        total=len(job.blocks),
-        ledger=ledger,
-        in_flight=job.request.cluster.in_flight,
-        retries=job.request.retries,
+        cluster=cluster,
+        effort=Effort(in_flight=job.request.cluster.in_flight, retries=job.request.retries),
         on_ready=directory.require_execution,
     )
     directory.add_seconds("infer", result.seconds)
-    current_observer().end(summary_of_stage(result, pixels=job.plan.pixels))
+    current_observer().end(result.summary(pixels=job.plan.pixels))
     return result
 
 

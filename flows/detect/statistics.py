@@ -15,13 +15,12 @@ from dasnet.baselines.detector import Detector
 from dasnet.baselines.predictor import arithmetic
 from dasnet.baselines.statistics import Tally, total
 from dasnet.baselines.untrained import State, UntrainedMethod
-from flows.cluster.stage import ConnectCluster, StageResult, run_stage
+from flows.cluster.stage import ConnectCluster, Effort, Stage, StageResult, Tool, run_stage
 from flows.detect.job import Job
 from flows.detect.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
 from flows.detect.tools import make_statistics_tool
 from flows.inference.untrained_model import UntrainedModel
 from flows.run.directory import RunDirectory
-from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer
 from storage.places.bucket import Location
 from storage.stores.run_store import RunStore
@@ -76,17 +75,19 @@ def _count(
     if job.request.retry_failed:
         ledger.forget_failed("--retry-failed")
     result = run_stage(
-        name,
+        Stage(
+            name=name,
+            tool=Tool(
+                make=lambda layout: partial(make_statistics_tool, RunStore(directory.store), sheets, method, state)
+            ),
+            items=((sheet.name, sheet.index) for sheet in sheets),
+            total=len(sheets),
+            ledger=ledger,
+        ),
         cluster=cluster,
-        make_tool=lambda layout: partial(make_statistics_tool, RunStore(directory.store), sheets, method, state),
-        items=((sheet.name, sheet.index) for sheet in sheets),
-        total=len(sheets),
-        ledger=ledger,
-        in_flight=job.request.cluster.in_flight,
-        retries=job.request.retries,
+        effort=Effort(in_flight=job.request.cluster.in_flight, retries=job.request.retries),
         on_ready=directory.require_execution,
         max_batches=_BATCHES,
     )
-    if result.failed:
-        raise FailedBlocksError(result.failed, total=len(sheets), directory=directory.path)
+    result.require_all(directory.path)
     return result

@@ -11,10 +11,9 @@ from dasnet.metrics import Confusion
 from dasnet.prediction.bundle import portable_name
 from dasnet.prediction.network import Precision
 from flows.cluster.config import ClusterConfig
-from flows.cluster.stage import ConnectCluster, run_stage
+from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage
 from flows.evaluation.tools import make_mosaic_scoring_tool
 from flows.run.directory import RunDirectory
-from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer
 from storage.datasets.label_values import coding_of, common_coding, histogram
 from storage.datasets.scenes import label_on_grid
@@ -67,25 +66,27 @@ def score_mosaic(
     ledger = directory.ledger("score-mosaic")
     ledger.forget_failed("run again")
     result = run_stage(
-        "score mosaic",
-        cluster=cluster,
-        make_tool=lambda layout: partial(
-            make_mosaic_scoring_tool,
-            store,
-            blocks,
-            on_grid,
-            portable_name(bundle),
-            "cuda" if config.kind == "cuda" else "auto",
-            precision,
+        Stage(
+            name="score mosaic",
+            tool=Tool(
+                make=lambda layout: partial(
+                    make_mosaic_scoring_tool,
+                    store,
+                    blocks,
+                    on_grid,
+                    portable_name(bundle),
+                    "cuda" if config.kind == "cuda" else "auto",
+                    precision,
+                )
+            ),
+            items=((block.name, block.index) for block in blocks),
+            total=len(blocks),
+            ledger=ledger,
         ),
-        items=((block.name, block.index) for block in blocks),
-        total=len(blocks),
-        ledger=ledger,
-        in_flight=config.in_flight,
-        retries=2,
+        cluster=cluster,
+        effort=Effort(in_flight=config.in_flight, retries=2),
     )
-    if result.failed:
-        raise FailedBlocksError(result.failed, total=len(blocks), directory=directory.path, again="again")
+    result.require_all(directory.path, again="again")
     found = {"mosaic": Confusion(), "tiles": Confusion()}
     for entry in ledger.entries("done"):
         for name in found:

@@ -16,11 +16,10 @@ from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import Bundle, load_bundle, portable_name
 from dasnet.prediction.network import Precision
 from flows.cluster.config import ClusterConfig
-from flows.cluster.stage import ConnectCluster, run_stage
+from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage
 from flows.dataset.fitting import fitted
 from flows.evaluation.tools import BINS, make_scoring_tool
 from flows.run.directory import RunDirectory
-from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
@@ -97,23 +96,25 @@ def score(
     ledger = directory.ledger(f"score-{split}")
     ledger.forget_failed("run again")
     result = run_stage(
-        f"score {split}",
-        cluster=cluster,
-        make_tool=lambda layout: partial(
-            make_scoring_tool,
-            store,
-            portable_name(bundle),
-            "cuda" if config.kind == "cuda" else "auto",
-            precision,
+        Stage(
+            name=f"score {split}",
+            tool=Tool(
+                make=lambda layout: partial(
+                    make_scoring_tool,
+                    store,
+                    portable_name(bundle),
+                    "cuda" if config.kind == "cuda" else "auto",
+                    precision,
+                )
+            ),
+            items=((f"{n:06d}", chunk) for n, chunk in enumerate(chunks)),
+            total=len(chunks),
+            ledger=ledger,
         ),
-        items=((f"{n:06d}", chunk) for n, chunk in enumerate(chunks)),
-        total=len(chunks),
-        ledger=ledger,
-        in_flight=config.in_flight,
-        retries=2,
+        cluster=cluster,
+        effort=Effort(in_flight=config.in_flight, retries=2),
     )
-    if result.failed:
-        raise FailedBlocksError(result.failed, total=len(chunks), directory=directory.path, again="again")
+    result.require_all(directory.path, again="again")
     found = _totals([ledger.entry(f"{n:06d}").facts for n in range(len(chunks))], loaded, store, indices)
     current_observer().end(
         f"{len(indices):,} samples, F1 {found.confusion.f1:.3f} (change vectors {found.change_vectors.f1:.3f})"
