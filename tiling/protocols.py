@@ -71,16 +71,12 @@ class Predictor(Protocol):
         ...
 
 
-class BlockSource(Protocol):
-    """Where a block's pixels come from."""
+class DatesStore(Protocol):
+    """Where the pixels of dates lie, each date by its name."""
 
-    def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """All dates of a range: images (T, C, h, w) and valid (T, h, w); beyond the grid: 0 and False."""
+    def write_date(self, name: str, image: NDArray[Any], valid: NDArray[np.bool_], *, rows: slice, cols: slice) -> None:
+        """Write one whole shard of a date durably: image (C, h, w), valid (h, w), True = valid."""
         ...
-
-
-class DatesSource(Protocol):
-    """Where a block's pixels come from when each date has a name."""
 
     def read_dates(self, names: Sequence[str], *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The named dates of a range: images (T, C, h, w) and valid (T, h, w); beyond the grid: 0 and False."""
@@ -88,16 +84,8 @@ class DatesSource(Protocol):
 
 
 class PairSink(Protocol):
-    """Where a block's result goes when each pair has a name."""
+    """Where a block's result goes, each pair by its name."""
 
     def write_pair(self, name: str, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
         """Write one whole shard (h, w) of a pair durably; return the SHA-256 of its pixels, as hex."""
-        ...
-
-
-class BlockSink(Protocol):
-    """Where a block's result goes."""
-
-    def write_probability(self, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
-        """Write one whole shard durably; return the SHA-256 of the pixels, as hex."""
         ...

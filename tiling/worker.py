@@ -1,68 +1,20 @@
-"""What a worker does with one block: read it with its halo, predict, write one shard."""
+"""What a worker does with one block: read it with its halo, predict, write one shard a pair."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tiling.grid import Block, BlockGrid, WindowLattice
-from tiling.protocols import BlockSink, BlockSource, DatesSource, PairSink, Predictor
-
-
-class BlockInference:
-    """Callable of one worker: block index in, facts about the block out.
-
-    Several threads of a worker call it at a time. At most `lanes` of them are inside the predictor; the others read
-    the next block or write the last one meanwhile. One lane for a GPU; on CPU one for each core, because a predictor
-    there computes with one thread so that its bits do not depend on how many cores there are.
-    """
-
-    def __init__(
-        self,
-        *,
-        predictor: Predictor,
-        source: BlockSource,
-        sink: BlockSink,
-        blocks: BlockGrid,
-        lattice: WindowLattice,
-        lanes: int,
-    ) -> None:
-        self.predictor = predictor
-        self._source = source
-        self._sink = sink
-        self._blocks = blocks
-        self._work = _Work(predictor=predictor, lattice=lattice, device=threading.Semaphore(lanes))
-
-    def describe(self) -> Mapping[str, Any]:
-        """The predictor's arithmetic."""
-        return self.predictor.describe()
-
-    def __call__(self, index: int) -> Mapping[str, Any]:
-        """Compute block `index`.
-
-        Returns:
-            ``digest``: SHA-256 of the block's pixels; ``windows``, ``skipped``: computed and left out;
-            ``disagreement``: the non-empty bins of :attr:`tiling.protocols.Prediction.disagreement`;
-            ``read_s``, ``wait_s``, ``compute_s``, ``write_s``: seconds.
-        """
-        block = self._blocks[index]
-
-        def write(probability: NDArray[np.uint8]) -> Mapping[str, Any]:
-            return {"digest": self._sink.write_probability(probability, rows=block.box.rows, cols=block.box.cols)}
-
-        return self._work.on(block, read=self._source.read_series, write=write, pairs=None)
+from tiling.grid import BlockGrid, WindowLattice
+from tiling.protocols import DatesStore, PairSink, Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesTask:
-    """One block of a longer series: which dates to read, and which pairs of them are wanted.
+    """One block of a series: which dates to read, and which pairs of them to compute.
 
     Attributes:
         block: index.
@@ -81,85 +33,61 @@ class SeriesTask:
 
 
 class SeriesInference:
-    """As :class:`BlockInference`, of a series whose dates and pairs have names: each date is embedded once a task."""
+    """Callable of one worker: a task in, facts about its block out. Each date is embedded once a task.
+
+    Several threads of a worker call it at a time. At most `lanes` of them are inside the predictor; the others read
+    the next block or write the last one meanwhile. One lane for a GPU; on CPU one for each core, because a predictor
+    there computes with one thread so that its bits do not depend on how many cores there are.
+    """
 
     def __init__(
         self,
         *,
         predictor: Predictor,
-        source: DatesSource,
+        source: DatesStore,
         sink: PairSink,
         blocks: BlockGrid,
         lattice: WindowLattice,
         lanes: int,
     ) -> None:
         self.predictor = predictor
-        self._source = source
-        self._sink = sink
-        self._blocks = blocks
-        self._work = _Work(predictor=predictor, lattice=lattice, device=threading.Semaphore(lanes))
+        self._source, self._sink = source, sink
+        self._blocks, self._lattice = blocks, lattice
+        self._device = threading.Semaphore(lanes)
 
     def describe(self) -> Mapping[str, Any]:
         """The predictor's arithmetic."""
         return self.predictor.describe()
 
-    def __call__(self, wanted: SeriesTask) -> Mapping[str, Any]:
-        """Compute the pairs of a block; facts as of :class:`BlockInference`, but ``digests``: SHA-256 by pair."""
-        block = self._blocks[wanted.block]
-        rows, cols = block.box.rows, block.box.cols
+    def __call__(self, task: SeriesTask) -> Mapping[str, Any]:
+        """Compute the pairs of a block.
 
-        def write(probability: NDArray[np.uint8]) -> Mapping[str, Any]:
-            return {
-                "digests": {
-                    name: self._sink.write_pair(name, pixels, rows=rows, cols=cols)
-                    for (*_, name), pixels in zip(wanted.pairs, probability, strict=True)
-                }
-            }
-
-        return self._work.on(
-            block,
-            read=partial(self._source.read_dates, wanted.dates),
-            write=write,
-            pairs=[(earlier, later) for earlier, later, _ in wanted.pairs],
-        )
-
-
-class _Reads(Protocol):
-    def __call__(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Read, predict, write, with the clock running."""
-
-    predictor: Predictor
-    lattice: WindowLattice
-    device: threading.Semaphore
-
-    def on(
-        self,
-        block: Block,
-        *,
-        read: _Reads,
-        write: Callable[[NDArray[np.uint8]], Mapping[str, Any]],
-        pairs: Sequence[tuple[int, int]] | None,
-    ) -> Mapping[str, Any]:
-        box = self.lattice.read_box(block.box)
+        Returns:
+            ``digests``: SHA-256 of the block's pixels by pair; ``windows``, ``skipped``: computed and left out;
+            ``disagreement``: the non-empty bins of :attr:`tiling.protocols.Prediction.disagreement`;
+            ``read_s``, ``wait_s``, ``compute_s``, ``write_s``: seconds.
+        """
+        block = self._blocks[task.block]
+        box = self._lattice.read_box(block.box)
         started = time.perf_counter()
-        images, valid = read(rows=box.rows, cols=box.cols)
+        images, valid = self._source.read_dates(task.dates, rows=box.rows, cols=box.cols)
         ready = time.perf_counter()
         inner = block.box.relative_to(box)
-        origins = self.lattice.origins_touching(block.box) - (box.y0, box.x0)
-        with self.device:
+        origins = self._lattice.origins_touching(block.box) - (box.y0, box.x0)
+        pairs = [(earlier, later) for earlier, later, _ in task.pairs]
+        with self._device:
             free = time.perf_counter()
             prediction = self.predictor.predict(
-                images, valid, origins=origins, taper=self.lattice.taper, crop=(inner.rows, inner.cols), pairs=pairs
+                images, valid, origins=origins, taper=self._lattice.taper, crop=(inner.rows, inner.cols), pairs=pairs
             )
         computed = time.perf_counter()
-        facts = write(prediction.probability)
+        digests = {
+            name: self._sink.write_pair(name, pixels, rows=block.box.rows, cols=block.box.cols)
+            for name, pixels in zip(task.names, prediction.probability, strict=True)
+        }
         written = time.perf_counter()
         return {
-            **facts,
+            "digests": digests,
             "windows": prediction.windows_computed,
             "skipped": prediction.windows_skipped,
             "disagreement": {str(bin): int(n) for bin, n in enumerate(prediction.disagreement) if n},

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from flows.archive.job import ArchiveJob, DatedImage, Pair, read_name
-from flows.inference.lost_images import StoredImage
+from flows.archive.job import ArchiveJob, DatedImage, Pair
 from flows.run.directory import RunDirectory, require_alike
 from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
 from storage.stores.run_store import RunStore
@@ -20,6 +19,7 @@ class ArchiveDirectory:
         self.job = job
         self.root = RunDirectory(job.request.output)
         self.version = RunDirectory(job.request.output / "versions" / job.version)
+        self._cells: dict[str, RunDirectory] = {}
 
     def image_store(self, image: DatedImage) -> RunStore:
         """Where a date's pixels are."""
@@ -31,7 +31,9 @@ class ArchiveDirectory:
 
     def cell(self, cell: Cell) -> RunDirectory:
         """A cell's ledger, and the folders of its pairs."""
-        return RunDirectory(self.version.path / "cells" / cell.name)
+        if cell.name not in self._cells:
+            self._cells[cell.name] = RunDirectory(self.version.path / "cells" / cell.name)
+        return self._cells[cell.name]
 
     def products(self, cell: Cell, pair: Pair) -> RunDirectory:
         """Of one pair in one cell."""
@@ -44,20 +46,6 @@ class ArchiveDirectory:
             images=(self.image_store(pair.earlier), self.image_store(pair.later)),
             rows=cell.box.rows,
             cols=cell.box.cols,
-        )
-
-    def stored_images(self, images: Iterable[DatedImage], blocks: Iterable[int]) -> Iterator[StoredImage]:
-        """Some blocks of some dates, as the ledger of ingest calls them."""
-        wanted = [self.job.blocks[index] for index in blocks]
-        return (
-            StoredImage(
-                name=read_name(image, block.name),
-                store=self.image_store(image),
-                time=0,
-                box=block.box,
-            )
-            for image in images
-            for block in wanted
         )
 
     @property

@@ -18,6 +18,7 @@ from dasnet.prediction.bundle import Bundle, load_bundle
 from flows.archive.grid import asked_grid, first_grid, not_covered, outline, recorded_grid
 from flows.archive.request import ReprocessRequest
 from flows.cluster.connect import require_cluster
+from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.directory import RunDirectory
@@ -28,9 +29,8 @@ from storage.imagery.digests import DigestCache, MosaicDigest
 from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
-from tiling.grid import BlockGrid, Cell, WindowLattice, cells_of
+from tiling.grid import Cell, cells_of
 from tiling.pairing import PairingError, pairs_of
-from tiling.plan import Plan
 
 PAIRS_AT_ONCE = 16
 """Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
@@ -56,11 +56,6 @@ class DatedImage:
         return self.files.day
 
 
-def read_name(image: DatedImage, block: str) -> str:
-    """Name of an image's block in the ingest ledger."""
-    return f"{image.name}/{block}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two dates that are compared; `name` tells both days and which versions of them.
@@ -84,7 +79,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchiveJob:
+class ArchiveJob(PlannedSeries):
     """An archive whose dates have been found and fit together.
 
     Attributes:
@@ -97,22 +92,11 @@ class ArchiveJob:
 
     request: ReprocessRequest
     bundle: Bundle
-    grid: GeoBox
     images: tuple[DatedImage, ...]
     pairs: tuple[Pair, ...]
     left_out: Mapping[date, str]
     resampled: frozenset[str]
-    plan: Plan
-    warnings: tuple[str, ...]
     cache: DigestCache
-
-    @property
-    def blocks(self) -> BlockGrid:
-        return self.plan.blocks
-
-    @property
-    def lattice(self) -> WindowLattice:
-        return self.plan.lattice
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:

@@ -17,7 +17,7 @@ from dasnet.networks.methods import title_of
 from flows.archive.cell_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id, verify_cell
 from flows.archive.directory import ArchiveDirectory
 from flows.archive.job import ArchiveJob, DatedImage
-from flows.inference.lost_images import looking_at
+from flows.inference.lost_images import looking_at, stored_images
 from flows.inference.product_ledger import ProductLedger
 from flows.run.artifacts import Markdown, Picture
 from flows.run.observer import current_observer, step
@@ -122,7 +122,7 @@ def describe_timeline(
     for image in job.images:
         store = directory.image_store(image)
         with looking_at(
-            directory.stored_images([image], range(len(job.blocks))),
+            stored_images(job, ((image.name, block.index) for block in job.blocks), directory.images),
             ingested=partial(directory.root.ledger, "ingest"),
         ):
             pixels, is_valid = image_look(store, store.path.with_suffix(".look.npz"))

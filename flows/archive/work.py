@@ -11,7 +11,8 @@ from datetime import timedelta
 from functools import cached_property
 
 from flows.archive.directory import ArchiveDirectory
-from flows.archive.job import PAIRS_AT_ONCE, ArchiveJob, DatedImage, Pair, read_name
+from flows.archive.job import PAIRS_AT_ONCE, ArchiveJob, DatedImage, Pair
+from flows.inference.planned import read_name
 from flows.run.quantities import volume
 from storage.places.publish import free_bytes
 from tiling.grid import Cell
@@ -64,7 +65,7 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
         missing = {pair.name: pair for pair in job.pairs if pair.name not in known}
         if not missing:
             continue
-        halo = [other.index for other in job.blocks.touching(job.lattice.read_box(block.box))]
+        halo = [other.index for other in job.blocks_read(index)]
         for image in (image for pair in missing.values() for image in pair.images):
             needed |= dict.fromkeys(((image.name, other) for other in halo), image)
         for names in failed_together.get(block.name, ()):
@@ -73,7 +74,7 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
         unread = {
             name
             for name, image in compared.items()
-            if any(ingested.state(read_name(image, job.blocks[other].name)) == "failed" for other in halo)
+            if any(ingested.state(read_name(image.name, job.blocks[other].name)) == "failed" for other in halo)
         }
         for is_lacking in (False, True):  # those of a date that could not be read are tasks of their own
             group = [p for p in missing.values() if any(image.name in unread for image in p.images) is is_lacking]
@@ -81,7 +82,7 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
     to_read = [
         (image, index)
         for (_, index), image in needed.items()
-        if ingested.state(read_name(image, job.blocks[index].name)) != "done"
+        if ingested.state(read_name(image.name, job.blocks[index].name)) != "done"
     ]
     again = job.request.retry_failed
     return CellWork(
@@ -149,6 +150,7 @@ class ArchiveWork:
     """
 
     job: ArchiveJob
+    directory: ArchiveDirectory
     cells: Mapping[str, CellWork]
     unreadable: frozenset[tuple[str, int]]
 
@@ -265,13 +267,9 @@ class ArchiveWork:
         windows = plan.windows_computed / len(plan.blocks)
         return windows * self.embeddings * plan.seconds_per_window / (plan.workers * plan.lanes)
 
-    @cached_property
-    def _directory(self) -> ArchiveDirectory:
-        return ArchiveDirectory(self.job)
-
     def _names(self, folder: str, start: str) -> list[str]:
         """Stores that there are, of the version or of the images."""
-        place = self._directory.root.path if folder == "images" else self._directory.version.path
+        place = self.directory.root.path if folder == "images" else self.directory.version.path
         return sorted(store.stem for store in (place / folder).glob(f"{start}*.zarr"))
 
     def _gone(self) -> list[str]:
@@ -279,9 +277,9 @@ class ArchiveWork:
         return sorted({name[:10] for name in self._names("images", "")} - {str(image.day) for image in self.job.images})
 
     def _why_version(self) -> str:
-        if self._directory.version.describe() is not None:
+        if self.directory.version.describe() is not None:
             return "there already"
-        others = sorted(path.name for path in self._directory.version.path.parent.glob("*"))
+        others = sorted(path.name for path in self.directory.version.path.parent.glob("*"))
         return f"new, of another bundle or other parameters than {', '.join(others)}" if others else "new"
 
     def _why_read(self, image: DatedImage) -> str:
@@ -289,7 +287,7 @@ class ArchiveWork:
         if not wanted:
             return "there already"
         others = [name for name in self._names("images", f"{image.day}-") if name != image.name]
-        if self._directory.image_store(image).path.exists():
+        if self.directory.image_store(image).path.exists():
             why = f"of {len(self.job.blocks):,}, the others were read before"
         elif others:
             why = "its files changed, or how they are read (bands, resampling)"
@@ -302,9 +300,9 @@ class ArchiveWork:
         left_out = f"{_blocks(quarantined)} quarantined, left out without --retry-failed" if quarantined else ""
         if not wanted:
             return left_out or "there already"
-        if self._directory.version.describe() is None:
+        if self.directory.version.describe() is None:
             why = "the version is new"
-        elif self._directory.pair_store(pair).path.exists():
+        elif self.directory.pair_store(pair).path.exists():
             why = f"of {len(self.job.blocks):,}, the others are finished"
         elif self._names("pairs", f"{pair.earlier.day}_{pair.later.day}-"):
             why = "an image of it changed"
@@ -313,22 +311,23 @@ class ArchiveWork:
         return "; ".join(filter(None, (f"{_blocks(wanted)}, {why}", left_out)))
 
 
-def work_of(job: ArchiveJob) -> ArchiveWork:
+def work_of(job: ArchiveJob, directory: ArchiveDirectory) -> ArchiveWork:
     """What the ledgers leave to do; reads them, changes nothing."""
-    directory = ArchiveDirectory(job)
     ingested = directory.root.ledger("ingest")
     cells = {
         cell.name: cell_work(job, cell, ingested=ingested, inferred=directory.cell(cell).ledger("infer"))
         for cell in job.cells
     }
+    failed = set() if job.request.retry_failed else {entry.block for entry in ingested.entries("failed")}
     return ArchiveWork(
         job=job,
+        directory=directory,
         cells=cells,
         unreadable=frozenset(
             (image.name, index)
             for work in cells.values()
             for image, index in work.to_read
-            if not job.request.retry_failed and ingested.state(read_name(image, job.blocks[index].name)) == "failed"
+            if read_name(image.name, job.blocks[index].name) in failed
         ),
     )
 

@@ -50,15 +50,17 @@ def reprocess(
             **how,
         }
     )
+    from flows.archive.directory import ArchiveDirectory
     from flows.archive.job import resolve_archive
     from flows.archive.work import work_of
 
     job = resolve_archive(request)
-    work_of(job).require_disk()
+    directory = ArchiveDirectory(job)
+    work_of(job, directory).require_disk()
     if dry_run:
         from flows.inference.estimate import timed
 
-        print_pairs(work_of(timed(job)).describe())
+        print_pairs(work_of(timed(job), directory).describe())
         for warning in job.warnings:
             stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
         return

@@ -70,6 +70,7 @@ class Stage:
     Attributes:
         items: (name, item) of all blocks; those that the ledger has as done or failed are left out.
         total: how many `items` there are.
+        record: makes what the ledger keeps of what a worker reports.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Stage:
     items: Iterable[tuple[str, Any]]
     total: int
     ledger: Ledger
+    record: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,13 +218,13 @@ def _drive(runner: BoundedRunner, stage: Stage, *, first: int, last: int) -> Non
     """Drive the cluster until blocks `first` to `last` of a stage have ended."""
     observer = current_observer()
     for outcome in runner.advance(last - first + 1):
-        stage.ledger.append([_entry(outcome)])
+        stage.ledger.append([_entry(outcome, stage)])
         if outcome.error is not None:
             observer.warn(f"block {outcome.name} failed {outcome.attempts} times: {outcome.error}")
         observer.advance()
 
 
-def _entry(outcome: Outcome) -> Entry:
+def _entry(outcome: Outcome, stage: Stage) -> Entry:
     if outcome.result is None:
         return Entry(block=outcome.name, state="failed", facts={"error": outcome.error, "attempts": outcome.attempts})
-    return Entry(block=outcome.name, state="done", facts={**outcome.result, "attempts": outcome.attempts})
+    return Entry(block=outcome.name, state="done", facts={**stage.record(outcome.result), "attempts": outcome.attempts})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from odc.geo.geobox import GeoBox
 
 from dasnet.prediction.bundle import Bundle, load_bundle
 from flows.cluster.connect import require_cluster
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import choose_untrained
+from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import UntrainedModel, is_untrained
 from flows.run.quantities import volume
@@ -28,40 +28,36 @@ from storage.imagery.rasters import GridReader
 from storage.imagery.sources import naive_utc
 from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
-from tiling.grid import BlockGrid, WindowLattice
-from tiling.plan import Plan
+from storage.stores.run_store import date_name
+from tiling.worker import SeriesTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(PlannedSeries):
     """A request whose inputs have been found and fit together.
 
     Attributes:
         mosaics: one for each date, in time order.
         readers: the same, on `grid`, with the bundle's bands.
-        bundle: or a method without training in its place.
         times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
-        plan: geometry and cost.
-        warnings: what the user should know before the run.
     """
 
     request: DetectRequest
     mosaics: tuple[Mosaic, ...]
     readers: tuple[GridReader, ...]
-    bundle: Bundle | UntrainedModel
-    grid: GeoBox
     times: tuple[datetime, ...]
     dates_known: bool
-    plan: Plan
-    warnings: tuple[str, ...]
 
-    @property
-    def blocks(self) -> BlockGrid:
-        return self.plan.blocks
+    @cached_property
+    def dates(self) -> tuple[str, ...]:
+        """Names of the dates in the run's store and ledgers."""
+        return tuple(date_name(index) for index in range(len(self.mosaics)))
 
-    @property
-    def lattice(self) -> WindowLattice:
-        return self.plan.lattice
+    def tasks(self) -> Iterator[tuple[str, SeriesTask]]:
+        """Every block with the one pair that a run has, by the block's name."""
+        # the store calls an interval by the date that it begins with
+        pairs = ((0, 1, self.dates[0]),)
+        return ((block.name, SeriesTask(block=block.index, dates=self.dates, pairs=pairs)) for block in self.blocks)
 
     @cached_property
     def parameters(self) -> dict[str, Any]:

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pystac
 from numpy.typing import NDArray
 
 from dasnet.networks.methods import title_of
+from flows.detect.directory import PRODUCTS
 from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress
-from flows.inference.lost_images import looking_at, stored_images
+from flows.inference.lost_images import stored_images
+from flows.inference.pair_products import QUICKLOOK, PairProducts
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.untrained_model import UntrainedModel
-from flows.inference.verify import BlockVerifier
+from flows.inference.verify import REASON, BlockVerifier
 from flows.run.artifacts import Picture, products_page
 from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.pages.page import area_words
-from storage.pages.quicklook import Quicklooks, make_quicklooks, write_quicklook
 from storage.pages.run_report import ReportData, disagreement_summary, write_report
 from storage.places.bucket import Location
-from storage.products.cog import write_cog
-from storage.products.polygons import write_changes
-from storage.products.stac import ItemAsset, write_item
 from storage.stores.run_store import NODATA, RunStore, changed_level
+from tiling.grid import Box
 from tiling.ledger import Ledger
 
 
@@ -65,30 +63,32 @@ class Summary:
 
 
 def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
-    """Make what is not there yet, verify every block on the way, show it in the UI."""
-    reporter = current_observer()
-    products, store = ProductLedger(directory), RunStore(directory.store)
-    reporter.begin("mosaic", 1, unit="file")
-    mosaic = _make_mosaic(job, directory, products, store)
-    reporter.end(f"{mosaic['valid_pixels']:,} valid pixels, SHA-256 {mosaic['pixels_sha256'][:12]}…")
-    reporter.begin("products", 4, unit="files")
-    summary = _make_rest(job, directory, products, store, mosaic)
-    reporter.end(", ".join(path.name for path in summary.products.values()))
+    """Make what is not there yet, verify every block on the way, show it to who watches."""
+    observer = current_observer()
+    ledger = directory.ledger("infer")
+    products, store = ProductLedger(directory, PRODUCTS), RunStore(directory.store)
+    pair = PairProducts(
+        products,
+        store,
+        BlockVerifier(
+            job.blocks,
+            Box(y0=0, y1=job.grid.height, x0=0, x1=job.grid.width),
+            expected=lambda block: str(ledger.entry(block).facts["digest"]),
+            set_back=partial(ledger.forget, reason=REASON),
+        ),
+        threshold=job.bundle.threshold,
+        min_area_m2=job.request.min_area,
+        stored=lambda: stored_images(job, ((date, block.index) for block in job.blocks for date in job.dates), store),
+        ingested=partial(directory.ledger, "ingest"),
+    )
+    observer.begin("mosaic", 1, unit="file")
+    mosaic = observer.step("mosaic", "mosaic", lambda: pair.make_probability({}))
+    observer.end(f"{mosaic['valid_pixels']:,} valid pixels, SHA-256 {mosaic['pixels_sha256'][:12]}…")
+    observer.begin("products", 4, unit="files")
+    summary = _make_rest(job, directory, products, pair, mosaic)
+    observer.end(", ".join(path.name for path in summary.products.values()))
     directory.update(state="finished")
     return summary
-
-
-@step("mosaic")
-def _make_mosaic(
-    job: Job, directory: RunDirectory[Location], products: ProductLedger[Location], store: RunStore[Location]
-) -> dict[str, Any]:
-    verifier = BlockVerifier(job, directory.ledger("infer"))
-
-    def make(path: Location) -> dict[str, Any]:
-        result = write_cog(store, path, check=verifier, conclude=verifier.conclude)
-        return {**asdict(result), "valid_pixels": result.valid_pixels}
-
-    return products.make("probability", make, parameters={})
 
 
 @step("products")
@@ -96,33 +96,19 @@ def _make_rest(
     job: Job,
     directory: RunDirectory[Location],
     products: ProductLedger[Location],
-    store: RunStore[Location],
+    pair: PairProducts,
     mosaic: dict[str, Any],
 ) -> Summary:
-    threshold, min_area = job.bundle.threshold, job.request.min_area
-    parameters = {"threshold": threshold, "min_area": min_area, "mosaic": mosaic["pixels_sha256"]}
-
-    def changes(path: Location) -> dict[str, Any]:
-        return asdict(write_changes(store, path, threshold=threshold, min_area_m2=min_area))
-
-    polygons = products.make("changes", changes, parameters=parameters)
-    captions = (_dated(job, 0), _dated(job, 1), "change probability")
-
-    def looks() -> Quicklooks:
-        with looking_at(stored_images(store, job.blocks), ingested=partial(directory.ledger, "ingest")):
-            return make_quicklooks(store, threshold=threshold)
-
-    def quicklook(path: Location) -> dict[str, Any]:
-        write_quicklook(path, looks(), captions=captions)
-        return {}
-
-    products.make("quicklook", quicklook, parameters=parameters)
+    threshold = job.bundle.threshold
+    parameters = {"threshold": threshold, "min_area": job.request.min_area, "mosaic": mosaic["pixels_sha256"]}
+    polygons = pair.make_changes(parameters)
+    pair.make_quicklook(parameters, captions=(_dated(job, 0), _dated(job, 1), "change probability"))
     statistics = BlockStatistics.of(directory.ledger("infer"))
     histogram = np.array(mosaic["histogram"])
     valid = int(histogram[:NODATA].sum())
     changed = int(histogram[changed_level(threshold) : NODATA].sum())
     summary = Summary(
-        products={name: products.path(name) for name in ("probability", "changes", "quicklook", "report", "item")},
+        products={name: products.path(name) for name in PRODUCTS},
         polygons=polygons["count"],
         changed_m2=polygons["area_m2"],
         changed_share=changed / max(valid, 1),
@@ -131,21 +117,32 @@ def _make_rest(
     )
 
     def report(path: Location) -> dict[str, Any]:
-        write_report(path, _report_data(job, directory, looks(), summary, statistics, mosaic))
+        write_report(path, _report_data(job, directory, pair.looks, summary, statistics, mosaic))
         return {}
 
     products.make("report", report, parameters=parameters)
-
-    def item(path: Location) -> dict[str, Any]:
-        _write_item(path, job, directory, products)
-        return {}
-
-    made = {name: products.digest(name) for name in ("probability", "changes", "quicklook", "report")}
-    products.make("item", item, parameters={**parameters, "assets": made})
-    current_observer().show(
-        Picture("quicklook", products.path("quicklook").read_bytes(), "Before, after and change probability")
+    described = directory.describe() or {}
+    pair.make_item(
+        parameters,
+        item_id=f"change-{described['key'][:16]}",
+        grid=job.grid,
+        start=job.times[0],
+        end=job.times[-1],
+        provenance={
+            "run_key": described["key"],
+            "inputs": described["files"],
+            "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
+            "threshold": threshold,
+            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, UntrainedModel) else {}),
+            "parameters": job.parameters,
+            "execution": described.get("execution", {}),
+            "dates_known": job.dates_known,
+        },
+        made_by=_made_by(job),
     )
-    current_observer().show(
+    observer = current_observer()
+    observer.show(Picture("quicklook", products.path("quicklook").read_bytes(), QUICKLOOK))
+    observer.show(
         products_page(
             [(name, path, products.digest(name)) for name, path in summary.products.items()],
             f"{area_words(summary.changed_m2)} changed in {summary.polygons:,} places; "
@@ -235,46 +232,6 @@ def _statistics(directory: RunDirectory[Location]) -> list[tuple[str, str]]:
         *((f"pass {number}", note) for number, note in enumerate(known.state.notes, start=1)),
         ("threshold of the statistic", known.threshold),
     ]
-
-
-def _write_item(path: Location, job: Job, directory: RunDirectory[Location], products: ProductLedger[Location]) -> None:
-    described = directory.describe() or {}
-
-    def asset(key: str, media_type: str, title: str, role: str) -> ItemAsset:
-        return ItemAsset(
-            key=key,
-            path=products.path(key),
-            sha256=products.digest(key),
-            media_type=media_type,
-            title=title,
-            roles=[role],
-        )
-
-    write_item(
-        path,
-        item_id=f"change-{described['key'][:16]}",
-        grid=job.grid,
-        start=job.times[0],
-        end=job.times[-1],
-        assets=[
-            asset("probability", pystac.MediaType.COG, "Change probability", "data"),
-            asset("changes", "application/vnd.apache.parquet", "Changed areas", "data"),
-            asset("quicklook", pystac.MediaType.PNG, "Before, after and change probability", "thumbnail"),
-            asset("report", pystac.MediaType.HTML, "Report", "overview"),
-        ],
-        provenance={
-            "run_key": described["key"],
-            "inputs": described["files"],
-            "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
-            "threshold": job.bundle.threshold,
-            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, UntrainedModel) else {}),
-            "parameters": job.parameters,
-            "execution": described.get("execution", {}),
-            "dates_known": job.dates_known,
-        },
-        software=versions(),
-        made_by=_made_by(job),
-    )
 
 
 def _made_by(job: Job) -> str:

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 
 from dasnet.prediction.predictor import DasnetPredictor
-from flows.archive.job import ArchiveJob
-from flows.detect.job import Job
+from flows.inference.planned import PlannedSeries
 from flows.inference.untrained_model import UntrainedModel
 
 _CALLS = 2
 _WINDOWS = 4
 
 
-J = TypeVar("J", Job, ArchiveJob)
+J = TypeVar("J", bound=PlannedSeries)
 
 
 def timed(job: J) -> J:

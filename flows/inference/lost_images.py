@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
+from flows.inference.planned import PlannedSeries, read_name
 from storage.errors import IntegrityError
-from storage.places.bucket import Location
-from storage.stores.run_store import RunStore
-from tiling.grid import Block, Box
+from tiling.grid import Box
 from tiling.ledger import Ledger
+from tiling.protocols import DatesStore
 
 _NAMED = 10
 
@@ -21,26 +20,24 @@ class StoredImage:
     """One block of one date: its name in the ledger of ingest, and where it lies."""
 
     name: str
-    store: RunStore[Any]
-    time: int
+    images: DatesStore
+    date: str
     box: Box
 
     def is_whole(self) -> bool:
         """Whether it can be read, decoded and checked against its checksums."""
         try:
-            self.store.read_images(self.time, rows=self.box.rows, cols=self.box.cols)
+            self.images.read_dates([self.date], rows=self.box.rows, cols=self.box.cols)
         except IntegrityError:
             return False
         return True
 
 
-def stored_images(store: RunStore[Location], blocks: Iterable[Block]) -> Iterator[StoredImage]:
-    """Every date of some blocks of a run."""
-    return (
-        StoredImage(name=f"t{time}/{block.name}", store=store, time=time, box=block.box)
-        for block in blocks
-        for time in range(store.dates)
-    )
+def stored_images(job: PlannedSeries, needed: Iterable[tuple[str, int]], images: DatesStore) -> Iterator[StoredImage]:
+    """Blocks of dates as the ledger of ingest calls them; `needed`: (date, block index)."""
+    for date, index in needed:
+        block = job.blocks[index]
+        yield StoredImage(name=read_name(date, block.name), images=images, date=date, box=block.box)
 
 
 def set_back_lost(ingested: Ledger, images: Iterable[StoredImage]) -> list[str]:

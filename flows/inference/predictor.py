@@ -10,12 +10,11 @@ from dasnet.errors import BundleError
 from dasnet.prediction.bundle import load_bundle, portable_name
 from dasnet.prediction.network import Precision
 from dasnet.prediction.predictor import DasnetPredictor
-from flows.archive.job import ArchiveJob
-from flows.detect.job import Job
+from flows.inference.planned import PlannedSeries
 from tiling.protocols import Predictor
 
 
-def predictor_factory(job: Job | ArchiveJob, *, dates: int = 2, pairs: int = 1) -> Callable[[], Predictor]:
+def predictor_factory(job: PlannedSeries, *, dates: int = 2, pairs: int = 1) -> Callable[[], Predictor]:
     """What each worker calls to load the model of a job, wherever it runs: the very bundle that the job was planned
     with, for its windows and blocks, and for tasks of at most so many dates and pairs of them."""
     request, plan = job.request, job.plan

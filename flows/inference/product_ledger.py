@@ -1,4 +1,4 @@
-"""Which products stand, and what they were made of; blocks compared with the ledger as they are read."""
+"""Which products stand, and what they were made of."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
-from flows.detect.directory import PRODUCTS
 from flows.run.directory import RunDirectory
 from storage.places.bucket import Location, P
 from storage.places.publish import write_json_atomically
-
-if TYPE_CHECKING:  # `dasnet status` reads this module, and has no time for torch
-    pass
 
 
 class ProductLedger(Generic[P]):
     """Which products are finished, with the parameters they were made from and their digests."""
 
-    def __init__(self, directory: RunDirectory[P], names: Mapping[str, str] = PRODUCTS) -> None:
+    def __init__(self, directory: RunDirectory[P], names: Mapping[str, str]) -> None:
         """`names`: file name of each product."""
         self._directory, self._names = directory, names
         self._path = directory.products_ledger
@@ -29,8 +25,9 @@ class ProductLedger(Generic[P]):
     def path(self, product: str) -> P:
         return self._directory.at(self._names[product])
 
-    def facts(self, product: str) -> dict[str, Any]:
-        return dict(self._known[product]["facts"])
+    def has(self, product: str) -> bool:
+        """Whether it was made, now or before."""
+        return product in self._known
 
     def digest(self, product: str) -> str:
         return str(self._known[product]["sha256"])

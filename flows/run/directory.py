@@ -37,6 +37,7 @@ class RunDirectory(Generic[P]):
     def __init__(self, path: P) -> None:
         self.path: P = path
         self._lease: Lease | None = None
+        self._ledgers: dict[str, Ledger] = {}
         self.description = self.at("run.json")
         self.store = self.at("run.zarr")
         self.ledger_directory = self.at("ledger")
@@ -47,10 +48,14 @@ class RunDirectory(Generic[P]):
         return cast(P, self.path / name)
 
     def ledger(self, stage: str) -> Ledger:
-        """The ledger of a stage; in a bucket it is a log of numbered objects below ``ledger/STAGE/``."""
-        if isinstance(self.ledger_directory, ObjectPath):
-            return Ledger.kept_in(SegmentedLog(self.ledger_directory / stage))
-        return Ledger(self.ledger_directory, stage)
+        """The ledger of a stage, read once and kept; in a bucket a log of numbered objects below ``ledger/STAGE/``."""
+        if stage not in self._ledgers:
+            self._ledgers[stage] = (
+                Ledger.kept_in(SegmentedLog(self.ledger_directory / stage))
+                if isinstance(self.ledger_directory, ObjectPath)
+                else Ledger(self.ledger_directory, stage)
+            )
+        return self._ledgers[stage]
 
     @property
     def products_ledger(self) -> P:
@@ -90,9 +95,11 @@ class RunDirectory(Generic[P]):
         """
         if not isinstance(self.path, ObjectPath):
             with folder_lock(self.path):
+                self._ledgers.clear()  # another process may have been at work since they were read
                 yield
             return
         with Lease(self.path, on_wait=on_wait) as self._lease:
+            self._ledgers.clear()
             try:
                 yield
             finally:

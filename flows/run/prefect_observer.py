@@ -169,7 +169,10 @@ def publish(artifact: Artifact) -> None:
     key, description = artifact.key, artifact.description
     match artifact:
         case Table(header=header, rows=rows):
-            table: list[dict[str, Any]] = [dict(zip(header, map(str, row), strict=True)) for row in rows]
+            table: list[dict[str, Any]] = [
+                dict(zip(header, (value if isinstance(value, int) else str(value) for value in row), strict=True))
+                for row in rows
+            ]
             create_table_artifact(key=key, table=table, description=description)
         case Markdown(markdown=markdown):
             create_markdown_artifact(key=key, markdown=markdown, description=description)

@@ -19,9 +19,13 @@ from storage.stores.run_store import RunStore
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesByDate:
-    """Images of several dates, each in a store of its own; a `DatesSource` for those that are named."""
+    """Images of several dates, each in a store of its own."""
 
     stores: Mapping[str, RunStore]
+
+    def write_date(self, name: str, image: NDArray[Any], valid: NDArray[np.bool_], *, rows: slice, cols: slice) -> None:
+        """Write one block of one date durably: image (C, h, w), valid (h, w)."""
+        self.stores[name].write_image(0, image, valid, rows=rows, cols=cols)
 
     def read_dates(self, names: Sequence[str], *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Images (T, C, h, w) and valid (T, h, w) of the named dates; beyond the grid 0 and False."""

@@ -16,6 +16,7 @@ written, and a shard that is missing is an error, never a fill value.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -52,6 +53,15 @@ COMPRESSORS = (ZstdCodec(level=1, checksum=True),)
 # zarrs, which reads files fast, writes no empty chunks, and not by way of a temporary name: so zarr's own writes.
 # Whether empty chunks are written is not kept in the store, each process has to ask for it.
 WRITING = {"array.write_empty_chunks": True}
+
+
+def date_name(index: int) -> str:
+    """Name of a date of a run, from 0; the interval that begins with it has the same."""
+    return f"t{index}"
+
+
+def _index(name: str) -> int:
+    return int(name.removeprefix("t"))
 
 
 def store_exists(path: Location) -> bool:
@@ -137,8 +147,10 @@ class RunStore(Generic[P]):
         """The store as a lazy, georeferenced dataset; probabilities decoded to [0, 1] with NaN for nodata."""
         return xr.open_zarr(zarr_store(self.path), chunks=None, decode_coords="all")
 
-    def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """All dates of a range.
+    def read_series(
+        self, *, rows: slice, cols: slice, dates: slice = slice(None)
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """All dates of a range, or some that follow each other.
 
         Args:
             rows, cols: pixels of the grid; may reach beyond it.
@@ -150,8 +162,8 @@ class RunStore(Generic[P]):
             IntegrityError: a shard is missing or its bytes are not those that were written.
         """
         inner_rows, inner_cols = self._inside(rows, cols)
-        images = self._read(self._image, (slice(None), slice(None)), inner_rows, inner_cols)
-        valid = self._read(self._valid, (slice(None),), inner_rows, inner_cols)
+        images = self._read(self._image, (dates, slice(None)), inner_rows, inner_cols)
+        valid = self._read(self._valid, (dates,), inner_rows, inner_cols)
         margins = (
             (inner_rows.start - rows.start, rows.stop - inner_rows.stop),
             (inner_cols.start - cols.start, cols.stop - inner_cols.stop),
@@ -160,6 +172,14 @@ class RunStore(Generic[P]):
             images = np.pad(images, ((0, 0), (0, 0), *margins))
             valid = np.pad(valid, ((0, 0), *margins))
         return images, valid
+
+    def read_dates(self, names: Sequence[str], *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As :meth:`read_series`, of the dates that are named by :func:`date_name`."""
+        if list(names) == [date_name(index) for index in range(self.dates)]:
+            return self.read_series(rows=rows, cols=cols)
+        indices = [_index(name) for name in names]
+        series = [self.read_series(rows=rows, cols=cols, dates=slice(index, index + 1)) for index in indices]
+        return np.concatenate([images for images, _ in series]), np.concatenate([valid for _, valid in series])
 
     def read_images(self, time: int, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """One date of a range inside the grid: image (C, h, w) and valid (h, w)."""
@@ -179,6 +199,18 @@ class RunStore(Generic[P]):
         self._require_one_block(rows, cols)
         self._write(self._image, (time, 0), (time, slice(None), rows, cols), image)
         self._write(self._valid, (time,), (time, rows, cols), valid)
+
+    def write_date(self, name: str, image: NDArray[Any], valid: NDArray[np.bool_], *, rows: slice, cols: slice) -> None:
+        """As :meth:`write_image`, of the date that is named by :func:`date_name`."""
+        self.write_image(_index(name), image, valid, rows=rows, cols=cols)
+
+    def write_pair(self, name: str, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
+        """Write one block (h, w) of the interval that begins with date `name`; returns its SHA-256, as hex."""
+        self._require_one_block(rows, cols)
+        pixels = np.ascontiguousarray(probability, dtype=np.uint8)
+        interval = _index(name)
+        self._write(self._probability, (interval,), (interval, rows, cols), pixels)
+        return hashlib.sha256(pixels.data).hexdigest()
 
     def write_probability(self, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
         """Write one block of all intervals durably: (T − 1, h, w) uint8; returns the SHA-256 of its bytes, as hex."""

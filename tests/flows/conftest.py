@@ -18,8 +18,8 @@ from distributed.utils import get_mp_context
 
 from flows.cli.main import main
 from flows.cluster.config import ClusterConfig
-from flows.detect.flow import detect_changes
 from flows.detect.request import DetectRequest
+from flows.detect.run import run_detection
 from storage.synthetic.pair import SyntheticPair, synthesize
 
 
@@ -31,7 +31,9 @@ def workers_fork() -> Iterator[None]:
     """
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context()  # names its own list of what to import
-        multiprocessing.set_forkserver_preload(["distributed", "flows.detect.flow", "dasnet.networks._torchvision"])
+        multiprocessing.set_forkserver_preload(
+            ["distributed", "flows.inference.tools", "dasnet.prediction.predictor", "dasnet.networks._torchvision"]
+        )
         yield
 
 
@@ -71,10 +73,10 @@ def request_for(pair: SyntheticPair, output: Path, **changes: Any) -> DetectRequ
 
 
 @pytest.fixture(scope="session")
-def run(pair: SyntheticPair, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(pair: SyntheticPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a clean run over the pair."""
     output = tmp_path_factory.mktemp("runs") / "clean"
-    detect_changes(request_for(pair, output))
+    run_detection(request_for(pair, output))
     return output
 
 

@@ -27,15 +27,18 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from dasnet.prediction.bundle import load_bundle, save_bundle
 from dasnet.prediction.predictor import DasnetPredictor
-from flows.archive.flow import reprocess_archive, run_reprocessing
-from flows.archive.job import ArchiveJob, read_name, resolve_archive
+from flows.archive.directory import ArchiveDirectory
+from flows.archive.job import ArchiveJob, resolve_archive
 from flows.archive.overview import ArchiveSummary
 from flows.archive.request import ReprocessRequest
-from flows.archive.work import PAIRS, cell_work, set_back_pairs, work_of
-from flows.detect.flow import detect_changes
+from flows.archive.run import run_reprocessing
+from flows.archive.work import PAIRS, ArchiveWork, cell_work, set_back_pairs, work_of
 from flows.detect.request import DetectRequest
+from flows.detect.run import run_detection
+from flows.inference.planned import read_name
 from flows.run.directory import DifferentRunError
 from flows.run.errors import FailedCellsError
+from flows.run.prefect_observer import observed_flow
 from flows.status import directory_status
 from storage.errors import InputError, IntegrityError
 from storage.synthetic.pair import synthesize
@@ -128,17 +131,19 @@ def request_of(source: str | Path | list[Path], output: Path, cluster: str, **ch
 
 
 @pytest.fixture(scope="module")
-def three(
-    archive: Archive, cluster: str, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ArchiveSummary]:
+def three(archive: Archive, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ArchiveSummary]:
     """The first three dates of the catalogue, done."""
     output = tmp_path_factory.mktemp("archives") / "three"
-    return output, reprocess_archive(request_of(archive.catalogue, output, cluster, end=DAYS[2]))
+    return output, run_reprocessing(request_of(archive.catalogue, output, cluster, end=DAYS[2]))
+
+
+def _work(job: ArchiveJob) -> ArchiveWork:
+    return work_of(job, ArchiveDirectory(job))
 
 
 def plan_of(request: ReprocessRequest) -> str:
     """What a dry run says."""
-    return "\n".join(f"{what}: {value}" for what, value in work_of(resolve_archive(request)).describe())
+    return "\n".join(f"{what}: {value}" for what, value in _work(resolve_archive(request)).describe())
 
 
 def version_of(output: Path) -> Path:
@@ -179,7 +184,7 @@ def test_a_pair_has_the_bytes_of_a_run_of_its_own_whatever_the_cells(
 ) -> None:
     version = version_of(three[0])
     for first, name in enumerate(pairs_in(version)):
-        detect_changes(
+        run_detection(
             DetectRequest.model_validate(
                 {
                     "before": [str(path) for path in archive.files[first]],
@@ -303,7 +308,7 @@ def test_again_nothing_is_computed_and_no_product_changes(
     plan = plan_of(request)
     assert plan.count("there already") == 3 + 2 + 1  # dates, pairs, the version
     assert "computes: 0 blocks" in plan
-    again = reprocess_archive(request)
+    again = run_reprocessing(request)
     assert computed(output) == count == 2 * BLOCKS
     assert again.pairs == summary.pairs
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -327,14 +332,14 @@ def test_a_new_date_adds_its_own_pairs_and_touches_no_other(
     assert f"reads: {BLOCKS} blocks of imagery, at most {BLOCKS * BLOCK**2 * 4 / 1e3:.1f} kB" in plan
     assert f"computes: {BLOCKS} blocks of probability" in plan
     assert f"{2 * BLOCKS} blocks embedded" in plan
-    reprocess_archive(wider)
+    run_reprocessing(wider)
     assert computed(output) == 3 * BLOCKS
     assert Ledger(output / "ledger", "ingest").state(gone.block) == "failed"
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(pairs_in(version)) == 3
     assert xr.open_zarr(version / "cube.zarr").sizes["time"] == 3
     clean = tmp_path / "clean"
-    reprocess_archive(request_of(archive.catalogue, clean, cluster))
+    run_reprocessing(request_of(archive.catalogue, clean, cluster))
     for name in pairs_in(version):
         product = (name, "change_probability.tif")
         assert np.array_equal(stitched(version, *product), stitched(version_of(clean), *product))
@@ -353,7 +358,7 @@ def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
     assert f"read: {DAYS[0]}: {BLOCKS} blocks, its files changed" in plan
     assert f"compare: {DAYS[0]} → {DAYS[1]}: {BLOCKS} blocks, an image of it changed" in plan
     assert f"compare: {DAYS[1]} → {DAYS[2]}: there already" in plan
-    reprocess_archive(request)
+    run_reprocessing(request)
     assert computed(output) == (2 + 1) * BLOCKS  # one of the two pairs anew
     version = version_of(output)
     assert len(pairs_in(version)) == 3  # the superseded one stays on disk, and in no collection
@@ -367,7 +372,7 @@ def test_a_changed_input_redoes_what_used_it_and_another_bundle_stands_beside(
     save_bundle(bundle, replace(shipped, threshold=shipped.threshold / 2))
     with_other = request.model_copy(update={"bundle": str(bundle)})
     assert f"new, of another bundle or other parameters than {version.name}" in plan_of(with_other)
-    reprocess_archive(with_other)
+    run_reprocessing(with_other)
     names = sorted(path.name.partition("-")[0] for path in (output / "versions").iterdir())
     assert names == ["other", "synthetic"]
     assert len(list((output / "images").glob("*.zarr"))) == 4  # nothing was read again
@@ -406,6 +411,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     request = request_of(whole, tmp_path / "faulty", cluster, retries=0)
 
     @flow(name="scripted", persist_result=False)
+    @observed_flow
     def scripted(again: bool) -> ArchiveSummary:
         asked = request.model_copy(update={"retry_failed": again})
         return run_reprocessing(asked, partial(failing_predictor, flag))
@@ -421,7 +427,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_resumes_alone(
     assert "not finished: cell-r000c001" in collection.description
     with get_client(sync_client=True) as client:
         cells = {run.name: run.state_name for run in client.read_flow_runs() if run.name.startswith("faulty cell-")}
-    assert cells == {"faulty cell-r000c000": "Completed", "faulty cell-r000c001": "Failed"}
+    assert cells == {"faulty cell-r000c000": "Completed", "faulty cell-r000c001": "Incomplete"}
     state = directory_status(tmp_path / "faulty")
     assert dict(state.lines())[version.name] == "4 tasks done, 2 failed, in 2 cells"
     assert all("cell-r000c001" in name and "scripted fault" in error for name, error in state.failed.items())
@@ -451,35 +457,35 @@ def test_bytes_that_changed_at_rest_are_found_and_computed_again(
     shards = version / "pairs" / f"{name}.zarr" / "change_probability" / "c" / "0" / "0"
     (shards / "0").write_bytes((shards / "1").read_bytes())  # decodes well, and is another block's
     with pytest.raises(FailedCellsError, match="storage lost or changed bytes"):
-        reprocess_archive(request)
+        run_reprocessing(request)
     assert f"compare: {DAYS[0]} → {DAYS[1]}: 1 block, of {BLOCKS}, the others are finished" in plan_of(request)
-    reprocess_archive(request)
+    run_reprocessing(request)
     whole = stitched(version_of(three[0]), name, "change_probability.tif")
     assert np.array_equal(stitched(version, name, "change_probability.tif"), whole)
 
     # what is lost when all files of a cell stand is missed by the cube, and by maps that are made anew
     (shards / "1").unlink()
     with pytest.raises(IntegrityError, match=rf"cell-r000c000, {name}: 1 blocks .*They are set back"):
-        reprocess_archive(request)
+        run_reprocessing(request)
     assert f"compare: {DAYS[0]} → {DAYS[1]}: 1 block, of {BLOCKS}, the others are finished" in plan_of(request)
     (shards / "2").write_bytes((shards / "0").read_bytes())
     wider = request_of(archive.catalogue, output, cluster)
     with pytest.raises(FailedCellsError, match=rf"1 of 2 cells failed(.|\n)*cell-r000c001, {name}: 1 blocks"):
-        reprocess_archive(wider)
-    reprocess_archive(wider)
+        run_reprocessing(wider)
+    run_reprocessing(wider)
     cube = xr.open_zarr(version / "cube.zarr")["change_probability"].isel(time=0).to_numpy()
     assert np.allclose(cube, np.where(whole == 255, np.nan, whole / 254), atol=1e-6, equal_nan=True)
 
 
 def test_a_date_without_a_partner_is_left_out_and_blocks_may_be_of_any_size(
-    archive: Archive, cluster: str, prefect_ui: str, tmp_path: Path
+    archive: Archive, cluster: str, tmp_path: Path
 ) -> None:
     table = tmp_path / "dates.csv"
     days = zip(("2018-01-15", "2018-06-01", "2019-06-03"), (0, 2, 3), strict=True)
     table.write_text("date,path\n" + "".join(f"{day},{archive.files[number][0]}\n" for day, number in days))
     output = tmp_path / "archive"
     request = request_of(table, output, cluster, pairing="same-season", block=320, cell=320)
-    summary = reprocess_archive(request)
+    summary = run_reprocessing(request)
     assert [(start, end) for start, end, _ in summary.pairs] == [("2018-06-01", "2019-06-03")]
     assert "left out: 2018-01-15: in no pair by the rule same-season" in plan_of(request)
     assert len(list((output / "images").glob("*.zarr"))) == 2
@@ -496,7 +502,7 @@ def test_by_a_baseline_in_the_middle_each_layer_has_the_time_of_the_other_date(
     shutil.copytree(three[0], output)
     count = computed(output)
     request = request_of(archive.catalogue, output, cluster, end=DAYS[2], pairing=f"baseline:{DAYS[1]}")
-    reprocess_archive(request)
+    run_reprocessing(request)
     assert computed(output) == count
     version = version_of(output)
     cube = xr.open_zarr(version / "cube.zarr")
@@ -539,6 +545,7 @@ def test_an_archive_outlives_a_version_of_torch_and_no_pair_is_of_two(
     set_back_pairs(ledgers[1], {first}, blocks={"r00000c00002"}, reason="scripted")
 
     @flow(name="scripted", persist_result=False)
+    @observed_flow
     def scripted() -> ArchiveSummary:
         return run_reprocessing(request_of(archive.catalogue, output, cluster), other_arithmetic)
 
@@ -624,9 +631,9 @@ def test_imagery_that_was_lost_is_read_anew_for_products_and_for_pairs(
     for picture in version.glob("cells/cell-r000c000/*/quicklook.png"):
         picture.unlink()
     with pytest.raises(FailedCellsError, match=r"1 blocks of imagery are set back .*r00000c00000.*same command"):
-        reprocess_archive(request)
+        run_reprocessing(request)
     assert f"read: {DAYS[1]}: 1 block, of {BLOCKS}, the others were read before" in plan_of(request)
-    reprocess_archive(request)
+    run_reprocessing(request)
     assert (middle / shard).read_bytes() == whole
     assert len(list(version.glob("cells/*/*/quicklook.png"))) == 2 * 2
 
@@ -636,8 +643,8 @@ def test_imagery_that_was_lost_is_read_anew_for_products_and_for_pairs(
     (last / shard).write_bytes(whole[: len(whole) // 2])
     request = request_of(archive.catalogue, output, cluster, retries=0)
     with pytest.raises(FailedCellsError, match=r"IntegrityError(.|\n)*--retry-failed"):
-        reprocess_archive(request)
-    reprocess_archive(request.model_copy(update={"retry_failed": True}))
+        run_reprocessing(request)
+    run_reprocessing(request.model_copy(update={"retry_failed": True}))
     assert (last / shard).read_bytes() == whole
 
 
@@ -657,10 +664,8 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
         resolve_archive(request_of(source, three[0], cluster, grid={"resolution": 1.0}))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     with pytest.raises(RefusedPlanError, match=r"x may need another 0.0 GB \(24 blocks of imagery, 18 of probability"):
-        work_of(resolve_archive(request_of(source, tmp_path / "x", cluster))).require_disk()
-    work_of(
-        resolve_archive(request_of(source, three[0], cluster, end=DAYS[2]))
-    ).require_disk()  # all there: none needed
+        _work(resolve_archive(request_of(source, tmp_path / "x", cluster))).require_disk()
+    _work(resolve_archive(request_of(source, three[0], cluster, end=DAYS[2]))).require_disk()  # all there: none needed
     assert f"no more: {DAYS[2]}: read before" in plan_of(request_of(source, three[0], cluster, end=DAYS[1]))
     assert sorted(path for path in three[0].rglob("*")) == before
     assert not (tmp_path / "x").exists()

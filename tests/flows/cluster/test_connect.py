@@ -31,9 +31,9 @@ from flows.cluster.certificates import Certificates, make_certificates
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect, cuda_options, require_cluster
 from flows.cluster.layout import ClusterLayout, local_layout
-from flows.detect.flow import detect_changes
 from flows.detect.job import resolve
 from flows.detect.request import DetectRequest
+from flows.detect.run import run_detection
 from flows.inference.predictor import predictor_factory
 from flows.run.errors import CertificateError, ClusterError
 from flows.service.embedded import flush_logs
@@ -81,7 +81,7 @@ def test_an_existing_scheduler_gives_the_same_bytes_and_lives_on(
     run: Path, pair: SyntheticPair, tmp_path: Path, foreign_scheduler: str
 ) -> None:
     config = ClusterConfig(kind=foreign_scheduler)
-    detect_changes(request_for(pair, tmp_path / "run", cluster=config))
+    run_detection(request_for(pair, tmp_path / "run", cluster=config))
     found, expected = (
         xr.open_zarr(directory / "run.zarr", mask_and_scale=False)["change_probability"].to_numpy()
         for directory in (tmp_path / "run", run)
@@ -100,7 +100,7 @@ def test_what_a_killed_run_left_on_a_scheduler_is_taken_away_by_the_next(
         killed.register_plugin(Equipment(name, lambda: len), name=name)
         mine = Equipment("somebody else's", lambda: len)
         killed.register_plugin(mine, name=mine.name)
-    detect_changes(request_for(pair, tmp_path / "run", cluster=ClusterConfig(kind=foreign_scheduler)))
+    run_detection(request_for(pair, tmp_path / "run", cluster=ClusterConfig(kind=foreign_scheduler)))
     with Client(foreign_scheduler, set_as_default=False) as client:
         left = client.run_on_scheduler(lambda dask_scheduler: sorted(map(str, dask_scheduler.worker_plugins)))
         on_workers = client.run(lambda dask_worker: sorted(map(str, dask_worker.plugins)))
@@ -169,7 +169,7 @@ def test_gpus_that_are_not_there_are_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_one_worker_a_gpu_gives_what_the_cpu_gives(run: Path, pair: SyntheticPair, tmp_path: Path) -> None:
     config = ClusterConfig(kind="cuda")
-    detect_changes(request_for(pair, tmp_path / "run", cluster=config))
+    run_detection(request_for(pair, tmp_path / "run", cluster=config))
     found, expected = (
         xr.open_zarr(directory / "run.zarr", mask_and_scale=False)["change_probability"].to_numpy()
         for directory in (tmp_path / "run", run)
@@ -230,7 +230,7 @@ def test_a_run_over_tls_gives_the_same_bytes_and_its_keys_are_nowhere(
 ) -> None:
     assert secured.address.startswith("tls://")
     by_file = secured.config.model_copy(update={"kind": str(secured.file)})
-    detect_changes(request_for(pair, tmp_path / "run", cluster=by_file))
+    run_detection(request_for(pair, tmp_path / "run", cluster=by_file))
     found, expected = (
         xr.open_zarr(directory / "run.zarr", mask_and_scale=False)["change_probability"].to_numpy()
         for directory in (tmp_path / "run", run)

@@ -26,8 +26,8 @@ from zarr.storage import ObjectStore
 
 from flows.archive.flow import reprocess_archive
 from flows.archive.request import ReprocessRequest
-from flows.detect.flow import detect_changes
 from flows.detect.request import DetectRequest
+from flows.detect.run import run_detection
 from storage.errors import IntegrityError
 from storage.places.bucket import ObjectPath
 from storage.synthetic.pair import SyntheticPair
@@ -208,10 +208,10 @@ def test_local_and_bucket_mixed(
     where: str,
 ) -> None:
     if where == "inputs":
-        detect_changes(request_for(pair, tmp_path / "run", before=str(inputs[0]), after=str(inputs[1])))
+        run_detection(request_for(pair, tmp_path / "run", before=str(inputs[0]), after=str(inputs[1])))
         found = local_probability(tmp_path / "run")
     else:
-        detect_changes(request_for(pair, bucket / "run"))
+        run_detection(request_for(pair, bucket / "run"))
         found = probability(s3_server, bucket / "run")
     assert np.array_equal(found, local_probability(run))
 
@@ -222,20 +222,20 @@ def test_a_lost_shard_is_found_and_computed_again(
     run: Path, pair: SyntheticPair, bucket: ObjectPath, s3_server: S3Server
 ) -> None:
     output = bucket / "run"
-    detect_changes(request_for(pair, output))
+    run_detection(request_for(pair, output))
     (output / "ledger" / "products.json").unlink()
     (output / "run.zarr" / "change_probability" / "c" / "0" / "0" / "0").unlink()
     with pytest.raises(IntegrityError, match="r00000c00000"):
-        detect_changes(request_for(pair, output))
-    detect_changes(request_for(pair, output))
+        run_detection(request_for(pair, output))
+    run_detection(request_for(pair, output))
     assert np.array_equal(probability(s3_server, output), local_probability(run))
 
 
 def test_a_method_without_training_leaves_no_tallies_in_a_bucket(
     pair: SyntheticPair, bucket: ObjectPath, s3_server: S3Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    detect_changes(request_for(pair, tmp_path / "run", bundle="cva"))
-    detect_changes(request_for(pair, bucket / "run", bundle="cva"))
+    run_detection(request_for(pair, tmp_path / "run", bundle="cva"))
+    run_detection(request_for(pair, bucket / "run", bundle="cva"))
     gc.collect()
     assert np.array_equal(probability(s3_server, bucket / "run"), local_probability(tmp_path / "run"))
     assert not [path for path, _ in (bucket / "run").walk() if "statistics-" in path.key]

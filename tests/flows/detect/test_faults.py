@@ -18,8 +18,8 @@ import pytest
 import xarray as xr
 from prefect import flow
 
-from flows.detect.flow import detect_changes, run_detection
 from flows.detect.job import resolve
+from flows.detect.run import run_detection
 from flows.inference.predictor import predictor_factory
 from flows.run.directory import RunDirectory
 from storage.errors import InputError
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_finished(run: Path, pair: S
     assert not (output / "change_probability.tif").exists()
     assert not [path for path in output.iterdir() if path.name.startswith(".") and path.name != ".lock"]
     hog.unlink()
-    detect_changes(request.model_copy(update={"retry_failed": True}))
+    run_detection(request.model_copy(update={"retry_failed": True}))
     finished = xr.open_zarr(output / "run.zarr", mask_and_scale=False)["change_probability"]
     expected = xr.open_zarr(run / "run.zarr", mask_and_scale=False)["change_probability"]
     assert np.array_equal(finished, expected)

@@ -22,7 +22,7 @@ import xarray as xr
 from rio_cogeo import cog_validate
 
 from flows.cluster.config import ClusterConfig
-from flows.detect.flow import detect_changes
+from flows.detect.run import run_detection
 from flows.run.directory import DifferentRunError
 from flows.run.errors import FailedBlocksError
 from storage.errors import IntegrityError
@@ -80,21 +80,21 @@ def test_changes_are_found(run: Path, pair: SyntheticPair) -> None:
 
 def test_a_second_run_computes_nothing(run: Path, pair: SyntheticPair) -> None:
     lines, before = infer_lines(run), (run / "change_probability.tif").stat().st_mtime_ns
-    detect_changes(request_for(pair, run))
+    run_detection(request_for(pair, run))
     assert infer_lines(run) == lines
     assert (run / "change_probability.tif").stat().st_mtime_ns == before
 
 
 def test_one_worker_and_another_cut_give_the_same_bytes(run: Path, pair: SyntheticPair, tmp_path: Path) -> None:
     one = request_for(pair, tmp_path / "one", block=256, cluster=ClusterConfig(workers=1))
-    detect_changes(one)
+    run_detection(one)
     assert np.array_equal(probability(tmp_path / "one"), probability(run))
 
 
 def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, pair: SyntheticPair) -> None:
     before = probability(run)
     with pytest.raises(DifferentRunError, match=r"parameters\.overlap: 64 → 32"):
-        detect_changes(request_for(pair, run, overlap=32))
+        run_detection(request_for(pair, run, overlap=32))
     assert np.array_equal(probability(run), before)
 
 
@@ -149,8 +149,8 @@ def test_changed_bytes_in_the_store_are_noticed_and_computed_again(
     block = store.read_probability(rows=slice(0, 512), cols=slice(0, 512))
     store.write_probability(255 - block[None], rows=slice(0, 512), cols=slice(0, 512))
     with pytest.raises(IntegrityError, match="r00000c00000"):
-        detect_changes(request_for(pair, output))
-    detect_changes(request_for(pair, output))
+        run_detection(request_for(pair, output))
+    run_detection(request_for(pair, output))
     assert np.array_equal(probability(output), probability(run))
 
 
@@ -167,10 +167,10 @@ def test_lost_imagery_is_read_anew_with_retry_failed(run: Path, pair: SyntheticP
     ledger = Ledger(output / "ledger", "infer")
     ledger.forget(["r00000c00000"], reason="this test")
     with pytest.raises(FailedBlocksError, match=r"r00000c00000: IntegrityError.* is missing(.|\n)*--retry-failed"):
-        detect_changes(again.model_copy(update={"retries": 0}))
+        run_detection(again.model_copy(update={"retries": 0}))
     with pytest.raises(FailedBlocksError):
-        detect_changes(again)
-    detect_changes(again.model_copy(update={"retry_failed": True}))
+        run_detection(again)
+    run_detection(again.model_copy(update={"retry_failed": True}))
     assert shard.read_bytes() == whole
     assert np.array_equal(probability(output), probability(run))
 
@@ -178,8 +178,8 @@ def test_lost_imagery_is_read_anew_with_retry_failed(run: Path, pair: SyntheticP
     shard.unlink()
     (output / "ledger" / "products.json").unlink()
     with pytest.raises(IntegrityError, match=r"1 blocks of imagery are set back \(t1/r00000c00000\); run the same"):
-        detect_changes(again)
-    detect_changes(again)
+        run_detection(again)
+    run_detection(again)
     assert shard.read_bytes() == whole
 
 

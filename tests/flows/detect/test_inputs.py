@@ -17,11 +17,9 @@ from rasterio.windows import Window
 
 from dasnet.networks.dasnet import Architecture
 from dasnet.prediction.bundle import random_bundle, save_bundle
-from flows.detect.flow import detect_changes
+from flows.detect.run import run_detection
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.conftest import request_for
-
-pytestmark = pytest.mark.usefixtures("prefect_ui")
 
 
 def result(output: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -55,7 +53,7 @@ def test_other_types_with_four_bands(pair: SyntheticPair, tmp_path: Path, dtype:
     request = request_for(
         pair, tmp_path / "run", before=str(paths["before"]), after=str(paths["after"]), bundle=str(bundle)
     )
-    detect_changes(request)
+    run_detection(request)
     probability, _ = result(tmp_path / "run")
     assert np.array_equal(probability != 255, valid_in_both(pair))
     assert len(np.unique(probability)) > 2
@@ -76,7 +74,7 @@ def test_a_list_of_files_and_a_zarr_group_are_the_same_as_one_file(
     image = rioxarray.open_rasterio(pair.after)
     assert isinstance(image, xr.DataArray)
     image.drop_vars("band").rename("image").to_dataset().to_zarr(group, zarr_format=3)
-    detect_changes(request_for(pair, tmp_path / "run", before=str(quarters), after=str(group)))
+    run_detection(request_for(pair, tmp_path / "run", before=str(quarters), after=str(group)))
     assert np.array_equal(result(tmp_path / "run")[0], result(run)[0])
 
 
@@ -89,7 +87,7 @@ def test_a_region_is_cut_out_and_the_rest_is_nodata(run: Path, pair: SyntheticPa
     triangle = {"type": "Polygon", "coordinates": [corners]}
     region = tmp_path / "region.geojson"
     region.write_text(json.dumps(transform_geom(crs, "EPSG:4326", triangle)))
-    detect_changes(request_for(pair, tmp_path / "run", grid={"region": region}))
+    run_detection(request_for(pair, tmp_path / "run", grid={"region": region}))
     probability, profile = result(tmp_path / "run")
     outside = geometry_mask([triangle], probability.shape, profile["transform"])
     with rasterio.open(pair.before) as opened:
@@ -102,7 +100,7 @@ def test_a_region_is_cut_out_and_the_rest_is_nodata(run: Path, pair: SyntheticPa
 
 
 def test_another_crs_and_resolution(pair: SyntheticPair, tmp_path: Path) -> None:
-    detect_changes(request_for(pair, tmp_path / "run", grid={"crs": "EPSG:3035", "resolution": 1.0}))
+    run_detection(request_for(pair, tmp_path / "run", grid={"crs": "EPSG:3035", "resolution": 1.0}))
     probability, profile = result(tmp_path / "run")
     assert profile["crs"].to_epsg() == 3035
     assert profile["transform"].a == 1.0
@@ -118,7 +116,7 @@ def test_a_bounding_box_is_the_same_part_of_the_result(run: Path, pair: Syntheti
     with rasterio.open(pair.before) as opened:
         left, top = opened.transform * (192, 192)
         right, bottom = opened.transform * (192 + 640, 192 + 448)
-    detect_changes(request_for(pair, tmp_path / "run", grid={"bbox": (left, bottom, right, top)}))
+    run_detection(request_for(pair, tmp_path / "run", grid={"bbox": (left, bottom, right, top)}))
     probability, _ = result(tmp_path / "run")
     assert probability.shape == (448, 640)
     whole, _ = result(run)

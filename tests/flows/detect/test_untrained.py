@@ -20,16 +20,14 @@ from dasnet.baselines.statistics import Names
 from flows.cluster.config import ClusterConfig
 from flows.comparison.untrained import score_untrained
 from flows.detect import statistics
-from flows.detect.flow import detect_changes
 from flows.detect.request import DetectRequest
+from flows.detect.run import run_detection
 from flows.status import directory_status
 from storage.datasets.store import DatasetStore, Samples, create_dataset
 from storage.errors import InputError
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.cli.test_main import raster, refused
 from tests.flows.conftest import Dasnet, request_for
-
-pytestmark = pytest.mark.usefixtures("prefect_ui")
 
 PLACES = [(y, x) for y in (0, 512) for x in (0, 512)]
 
@@ -71,9 +69,9 @@ def expected(pair: SyntheticPair, name: str) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def irmad(pair: SyntheticPair, two_workers: str, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def irmad(pair: SyntheticPair, two_workers: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("methods") / "irmad"
-    detect_changes(asked(pair, output, two_workers, bundle="irmad"))
+    run_detection(asked(pair, output, two_workers, bundle="irmad"))
     return output
 
 
@@ -84,12 +82,12 @@ def test_the_mosaic_is_what_the_whole_pair_in_memory_gives(irmad: Path, pair: Sy
 def test_one_worker_and_another_cut_give_the_same_bytes(
     irmad: Path, pair: SyntheticPair, one_worker: str, tmp_path: Path
 ) -> None:
-    detect_changes(asked(pair, tmp_path / "one", one_worker, bundle="irmad", block=192))
+    run_detection(asked(pair, tmp_path / "one", one_worker, bundle="irmad", block=192))
     assert np.array_equal(stored(tmp_path / "one"), stored(irmad))
 
 
 def test_patches_reach_over_the_edges_of_blocks(pair: SyntheticPair, two_workers: str, tmp_path: Path) -> None:
-    detect_changes(asked(pair, tmp_path / "run", two_workers, bundle="pca-kmeans", block=192))
+    run_detection(asked(pair, tmp_path / "run", two_workers, bundle="pca-kmeans", block=192))
     assert np.array_equal(stored(tmp_path / "run"), expected(pair, "pca-kmeans"))
 
 
@@ -107,7 +105,7 @@ def test_a_run_that_ends_between_passes_goes_on_with_the_next_to_the_same_bytes(
 
     monkeypatch.setattr(statistics, "write_progress", stops_at_the_third)
     with pytest.raises(OSError, match="scripted"):
-        detect_changes(asked(pair, output, two_workers, bundle="irmad"))
+        run_detection(asked(pair, output, two_workers, bundle="irmad"))
     monkeypatch.undo()
     lines = dict(directory_status(output).lines())
     assert lines["statistics"] == "2 passes done"
@@ -115,7 +113,7 @@ def test_a_run_that_ends_between_passes_goes_on_with_the_next_to_the_same_bytes(
     assert lines["state"] == "unfinished"
     counted = (output / "ledger" / "statistics-3.jsonl").read_bytes()
     assert counted.count(b"\n") == 4, "what pass 3 counted is kept"
-    detect_changes(asked(pair, output, two_workers, bundle="irmad"))
+    run_detection(asked(pair, output, two_workers, bundle="irmad"))
     assert np.array_equal(stored(output), stored(irmad))
     assert (output / "statistics.json").read_bytes() == (irmad / "statistics.json").read_bytes()
     assert dict(directory_status(output).lines())["state"] == "finished"
@@ -136,7 +134,7 @@ def test_products_say_what_made_them(irmad: Path) -> None:
 
 def test_another_threshold_is_another_run(irmad: Path, pair: SyntheticPair, two_workers: str) -> None:
     with pytest.raises(InputError, match=r"parameters\.method\.threshold: otsu → chi2"):
-        detect_changes(asked(pair, irmad, two_workers, bundle="irmad", threshold="chi2"))
+        run_detection(asked(pair, irmad, two_workers, bundle="irmad", threshold="chi2"))
 
 
 def test_statistics_that_say_nothing_end_with_exit_code_2(two_workers: str, dasnet: Dasnet, tmp_path: Path) -> None:

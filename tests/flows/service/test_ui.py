@@ -64,6 +64,14 @@ def artifacts(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any]:
     return {artifact.key: artifact for artifact in found}
 
 
+@pytest.fixture(scope="module")
+def run(pair: SyntheticPair, prefect_ui: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a clean run over the pair, made by a flow run."""
+    output = tmp_path_factory.mktemp("runs") / "flow"
+    detect_changes(request_for(pair, output))
+    return output
+
+
 @pytest.fixture
 def completed(client: SyncPrefectClient, run: Path) -> FlowRun:
     with_cluster = [

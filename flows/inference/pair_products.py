@@ -1,0 +1,121 @@
+"""Products that any pair of dates has: COG, polygons, quicklook and STAC item, of a whole run or of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, TypeVar
+
+import pystac
+
+from flows.inference.lost_images import StoredImage, looking_at
+from flows.inference.product_ledger import ProductLedger
+from flows.inference.verify import BlockVerifier
+from flows.run.versions import versions
+from storage.errors import IntegrityError
+from storage.pages.quicklook import Quicklooks, make_quicklooks, write_quicklook
+from storage.places.bucket import Location
+from storage.products.cog import write_cog
+from storage.products.polygons import write_changes
+from storage.products.reader import SeriesReader
+from storage.products.stac import ItemAsset, write_item
+from tiling.ledger import Ledger
+
+T = TypeVar("T")
+
+QUICKLOOK = "Before, after and change probability"
+
+_KINDS = {
+    "probability": (pystac.MediaType.COG, "Change probability", "data"),
+    "changes": ("application/vnd.apache.parquet", "Changed areas", "data"),
+    "quicklook": (pystac.MediaType.PNG, QUICKLOOK, "thumbnail"),
+    "report": (pystac.MediaType.HTML, "Report", "overview"),
+}
+"""Media type, title and STAC role of each product."""
+
+
+class PairProducts:
+    """Makes the products of one pair unless they stand there already, and verifies every block on the way."""
+
+    def __init__(
+        self,
+        products: ProductLedger[Any],
+        reader: SeriesReader,
+        verifier: BlockVerifier,
+        *,
+        threshold: float,
+        min_area_m2: float,
+        stored: Callable[[], Iterable[StoredImage]],
+        ingested: Callable[[], Ledger],
+    ) -> None:
+        """`stored`: the imagery that a picture is made of; `ingested`: its ledger."""
+        self._products, self._reader, self._verifier = products, reader, verifier
+        self._threshold, self._min_area_m2 = threshold, min_area_m2
+        self._stored, self._ingested = stored, ingested
+
+    def make_probability(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The COG; returns its facts, with a ``histogram`` of the 256 stored values."""
+
+        def make(path: Location) -> dict[str, Any]:
+            result = write_cog(self._reader, path, check=self._verifier, conclude=self._verifier.conclude)
+            return {**asdict(result), "valid_pixels": result.valid_pixels}
+
+        return self._products.make("probability", make, parameters=dict(parameters))
+
+    def make_changes(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The polygons; returns ``count`` and ``area_m2``."""
+
+        def make(path: Location) -> dict[str, Any]:
+            return asdict(
+                self._verified(
+                    lambda: write_changes(self._reader, path, threshold=self._threshold, min_area_m2=self._min_area_m2)
+                )
+            )
+
+        return self._products.make("changes", make, parameters=dict(parameters))
+
+    def make_quicklook(self, parameters: Mapping[str, Any], *, captions: tuple[str, str, str]) -> None:
+        """Both dates and the probability in one picture."""
+
+        def make(path: Location) -> dict[str, Any]:
+            write_quicklook(path, self.looks, captions=captions)
+            return {}
+
+        self._products.make("quicklook", make, parameters=dict(parameters))
+
+    @cached_property
+    def looks(self) -> Quicklooks:
+        """Both dates and the probability, small."""
+        with looking_at(self._stored(), ingested=self._ingested):
+            return self._verified(lambda: make_quicklooks(self._reader, threshold=self._threshold))
+
+    def make_item(self, parameters: Mapping[str, Any], **facts: Any) -> None:
+        """The STAC item; `facts` as of :func:`storage.products.stac.write_item`."""
+        digests = {name: self._products.digest(name) for name in _KINDS if self._products.has(name)}
+
+        def make(path: Location) -> dict[str, Any]:
+            assets = [
+                ItemAsset(
+                    key=key,
+                    path=self._products.path(key),
+                    sha256=sha256,
+                    media_type=_KINDS[key][0],
+                    title=_KINDS[key][1],
+                    roles=[_KINDS[key][2]],
+                )
+                for key, sha256 in digests.items()
+            ]
+            write_item(path, assets=assets, software=versions(), **facts)
+            return {}
+
+        self._products.make("item", make, parameters={**parameters, "assets": digests})
+
+    def _verified(self, read: Callable[[], T]) -> T:
+        """Read the pair; where storage has lost something of it, name and set back what."""
+        try:
+            return read()
+        except IntegrityError:
+            self._verifier.look(self._reader)
+            self._verifier.conclude()
+            raise

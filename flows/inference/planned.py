@@ -1,0 +1,58 @@
+"""A series of dates that is planned: the idea that a pair and an archive share. A pair is a series of two dates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from odc.geo.geobox import GeoBox
+
+from dasnet.prediction.bundle import Bundle
+from flows.cluster.stage import Effort
+from flows.inference.request import InferenceRequest
+from flows.inference.untrained_model import UntrainedModel
+from tiling.grid import Block, BlockGrid, WindowLattice
+from tiling.plan import Plan
+from tiling.worker import SeriesTask
+
+
+def read_name(date: str, block: str) -> str:
+    """Name of a date's block in the ledger of ingest."""
+    return f"{date}/{block}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedSeries:
+    """What ingest, infer and estimates ask of a job.
+
+    Attributes:
+        bundle: or a method without training in its place.
+        plan: geometry and cost.
+        warnings: what the user should know before the run.
+    """
+
+    request: InferenceRequest
+    bundle: Bundle | UntrainedModel
+    grid: GeoBox
+    plan: Plan
+    warnings: tuple[str, ...]
+
+    @property
+    def blocks(self) -> BlockGrid:
+        return self.plan.blocks
+
+    @property
+    def lattice(self) -> WindowLattice:
+        return self.plan.lattice
+
+    @property
+    def effort(self) -> Effort:
+        return Effort(in_flight=self.request.cluster.in_flight, retries=self.request.retries)
+
+    def blocks_read(self, block: int) -> Iterable[Block]:
+        """The blocks that hold the pixels which block `block` is computed from: it, and those its windows reach."""
+        return self.blocks.touching(self.lattice.read_box(self.blocks[block].box))
+
+    def reads(self, task: SeriesTask) -> Iterable[tuple[str, Block]]:
+        """(date, block) of the imagery that a task needs."""
+        return ((date, block) for block in self.blocks_read(task.block) for date in task.dates)

@@ -1,0 +1,95 @@
+"""Ingest and infer of any series of dates, and what is set back or quarantined between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from flows.cluster.layout import ClusterLayout
+from flows.cluster.stage import ConnectCluster, MakeTool, Stage, StageResult, Tool, run_stage
+from flows.inference.planned import PlannedSeries, read_name
+from flows.inference.tools import IngestTool, make_series_tool
+from storage.imagery.rasters import GridReader
+from tiling.ledger import Entry, Ledger
+from tiling.protocols import DatesStore, PairSink, Predictor
+from tiling.worker import SeriesTask
+
+
+class SeriesStages:
+    """The two stages of one run; their tools are brought to the workers once, whatever the number of cells."""
+
+    def __init__(
+        self,
+        job: PlannedSeries,
+        *,
+        images: DatesStore,
+        probabilities: PairSink,
+        readers: Mapping[str, GridReader],
+        cluster: ConnectCluster,
+        until: ExitStack,
+    ) -> None:
+        """`readers`: of each date by its name; `until`: when it closes, the workers give the tools back."""
+        self._job, self._images, self._probabilities = job, images, probabilities
+        self._cluster, self._until = cluster, until
+        ingest_tool = partial(IngestTool, images=images, readers=readers, blocks=job.blocks)
+        self._ingest = Tool(make=lambda layout: ingest_tool, until=until)
+
+    def ingest(self, items: Iterable[tuple[str, tuple[str, int]]], *, total: int, ledger: Ledger) -> StageResult:
+        """Read blocks of dates; `items`: name in the ledger, and (date, block index)."""
+        stage = Stage(name="ingest", tool=self._ingest, items=items, total=total, ledger=ledger)
+        return run_stage(stage, cluster=self._cluster, effort=self._job.effort)
+
+    def predict_with(self, make_predictor: Callable[[], Predictor]) -> None:
+        """`make_predictor`: called once on each worker."""
+
+        def make(layout: ClusterLayout) -> MakeTool:
+            return partial(
+                make_series_tool,
+                make_predictor,
+                self._images,
+                self._probabilities,
+                self._job.blocks,
+                self._job.lattice,
+                layout.lanes,
+            )
+
+        self._infer = Tool(make=make, until=self._until)
+
+    def arithmetic(self) -> Mapping[str, Any]:
+        """What the workers compute with, before any block is computed."""
+        from flows.cluster.equipment import describe_predictors
+
+        client, layout = self._cluster()
+        with self._infer.brought(client, layout, "infer") as equipment:
+            return describe_predictors(client, equipment)
+
+    def infer(
+        self,
+        tasks: Iterable[tuple[str, SeriesTask]],
+        *,
+        total: int,
+        ledger: Ledger,
+        on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        record: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> StageResult:
+        """Compute pairs of blocks; `on_ready`, `record`: as of a stage."""
+        stage = Stage(name="infer", tool=self._infer, items=tasks, total=total, ledger=ledger, record=record)
+        return run_stage(stage, cluster=self._cluster, effort=self._job.effort, on_ready=on_ready)
+
+
+def quarantine_what_lacks_pixels(
+    job: PlannedSeries, tasks: Iterable[tuple[str, SeriesTask]], *, ingested: Ledger, inferred: Ledger
+) -> None:
+    """Tasks whose halo reaches into pixels that could not be read cannot be computed: they fail, nobody guesses."""
+    unread = {entry.block: entry.facts.get("error", "") for entry in ingested.entries("failed")}
+    if not unread:
+        return
+    entries = []
+    for name, task in tasks:
+        lacking = next((read for date, block in job.reads(task) if (read := read_name(date, block.name)) in unread), "")
+        if lacking and inferred.state(name) == "pending":
+            error = f"needs {lacking}, which could not be read: {unread[lacking]}"
+            entries.append(Entry(block=name, state="failed", facts={"error": error, "attempts": 0}))
+    inferred.append(entries)
