@@ -17,13 +17,13 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from benchmarks.common import dated_copies, machine, prefect
+from benchmarks.common import dated_copies, machine
 
 
 def main() -> None:
-    from flows.archive.flow import reprocess_archive
     from flows.archive.job import resolve_archive
     from flows.archive.request import ReprocessRequest
+    from flows.archive.run import run_reprocessing
     from flows.archive.work import work_of
     from flows.run.directory import RunDirectory
 
@@ -36,7 +36,7 @@ def main() -> None:
     lengths = [int(count) for count in options.dates.split(",")]
     best: dict[int, float] = {}
     embedded: dict[int, int] = {}
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         dates = dated_copies(place, count=max(lengths), side=options.side)
         for _ in range(options.rounds):
@@ -52,7 +52,7 @@ def main() -> None:
                 )
                 job = resolve_archive(request)
                 embedded[count] = work_of(job).embeddings
-                reprocess_archive(request)
+                run_reprocessing(request)
                 described = RunDirectory(output / "versions" / job.version).describe() or {}
                 best[count] = min(best.get(count, float("inf")), described["seconds"]["infer"])
                 shutil.rmtree(output)

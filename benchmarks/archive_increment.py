@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from benchmarks.common import dated_copies, machine, prefect
+from benchmarks.common import dated_copies, machine
 
 
 def counted(output: Path) -> tuple[int, int, dict[str, str]]:
@@ -33,19 +33,19 @@ def counted(output: Path) -> tuple[int, int, dict[str, str]]:
 
 
 def main() -> None:
-    from flows.archive.flow import reprocess_archive
     from flows.archive.request import ReprocessRequest
+    from flows.archive.run import run_reprocessing
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=1024, help="of the region, in pixels")
     parser.add_argument("--block", type=int, default=512)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         dates = dated_copies(place, count=9, side=options.side)
 
         def run(count: int, name: str) -> tuple[int, int, dict[str, str]]:
-            reprocess_archive(
+            run_reprocessing(
                 ReprocessRequest.model_validate(
                     {
                         "archive": [str(path) for path in dates[:count]],

@@ -18,7 +18,7 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from benchmarks.common import MemoryPeak, machine, prefect, scene, timed
+from benchmarks.common import MemoryPeak, machine, scene, timed
 from dasnet.baselines.detector import Detector, probability
 from dasnet.baselines.methods import UNTRAINED, fit, untrained_named
 from dasnet.baselines.reweighted import ChiSquared
@@ -89,10 +89,10 @@ def lines(name: str, pair: Pair) -> Iterator[str]:
 def memory(sides: list[int], method: str) -> Iterator[str]:
     """Peak memory of driver and largest worker, a line for each side of a synthetic pair."""
     from flows.cluster.config import ClusterConfig
-    from flows.detect.flow import detect_changes
     from flows.detect.request import DetectRequest
+    from flows.detect.run import run_detection
 
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
         for side in sides:
             before, after = scene(Path(folder), height=side, width=side)
             request = DetectRequest(
@@ -104,7 +104,7 @@ def memory(sides: list[int], method: str) -> Iterator[str]:
                 cluster=ClusterConfig(workers=2, lanes=1),
             )
             with MemoryPeak() as peak:
-                _, seconds = timed(lambda request=request: detect_changes(request))
+                _, seconds = timed(lambda request=request: run_detection(request))
             yield (
                 f"memory: {method} on {side}² px: driver {peak.driver / 1e6:,.0f} MB, largest worker "
                 f"{peak.worker / 1e6:,.0f} MB, {seconds:.0f} s; {machine()}"

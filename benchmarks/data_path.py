@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import flow
 
-from benchmarks.common import MemoryPeak, machine, prefect, scene
+from benchmarks.common import MemoryPeak, machine, scene
 from dasnet.prediction.predictor import BlockPrediction
 from flows.detect.flow import run_detection
 from flows.detect.request import DetectRequest
@@ -59,7 +59,7 @@ def data_path(request: DetectRequest) -> None:
 
 def measure(side: int, scenes: Path) -> None:
     """One run, in a process of its own so that its memory is its own."""
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
         before, after = scene(scenes, height=side, width=side)
         output = Path(folder) / "run"
         with MemoryPeak() as memory:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from benchmarks.common import machine, prefect, scene
+from benchmarks.common import machine, scene
 
 
 def main() -> None:
@@ -31,9 +31,9 @@ def main() -> None:
     from dasnet.prediction.network import prepare
     from flows.cluster.config import ClusterConfig
     from flows.cluster.layout import local_layout
-    from flows.detect.flow import detect_changes
     from flows.detect.products import BlockStatistics
     from flows.detect.request import DetectRequest
+    from flows.detect.run import run_detection
     from flows.run.directory import RunDirectory
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,13 +71,13 @@ def main() -> None:
             return pairs // lanes * lanes / (time.perf_counter() - started)
 
     rounds = []
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         before, after = scene(place, height=options.side, width=options.side)
         for number in range(options.rounds):
             earlier = bare(options.pairs)
             output = place / f"run-{number}"
-            detect_changes(
+            run_detection(
                 DetectRequest(
                     before=str(before), after=str(after), output=output, bundle=options.bundle, block=options.block
                 )

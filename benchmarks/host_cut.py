@@ -28,7 +28,7 @@ from typing import Any
 import rasterio
 from prefect import flow
 
-from benchmarks.common import machine, prefect, probability_sha256, scene
+from benchmarks.common import machine, probability_sha256, scene
 from flows.cluster.certificates import Certificates, make_certificates
 from flows.detect.flow import run_detection
 from flows.detect.job import resolve

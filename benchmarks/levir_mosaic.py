@@ -16,7 +16,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from benchmarks.common import machine, prefect
+from benchmarks.common import machine
 from dasnet.prediction.bundle import load_bundle
 from flows.cluster.config import ClusterConfig
 from flows.detect.request import DetectRequest

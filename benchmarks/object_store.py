@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import machine, scene
-from flows.inference.tools import ingest_block
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.places.bucket import Location, ObjectPath
@@ -54,7 +53,8 @@ def measure(inputs: tuple[Location, Location], output: Location, block: int) -> 
     def ingest(index: int) -> None:
         box = blocks[index].box
         for date, reader in enumerate(readers):
-            ingest_block(store, reader, date, rows=box.rows, cols=box.cols)
+            image, valid = reader.read(rows=box.rows, cols=box.cols)
+            store.write_image(date, image, valid, rows=box.rows, cols=box.cols)
 
     def read(index: int) -> None:
         rows, cols = blocks[index].box.rows, blocks[index].box.cols

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from prefect import flow
 
-from benchmarks.common import machine, prefect
+from benchmarks.common import machine
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.cluster.layout import ClusterLayout
@@ -80,7 +80,7 @@ def _stage(name: str, blocks: int, cluster: Any, folder: Path) -> StageResult:
 
 def measure(blocks: int, workers: int) -> None:
     """One number of blocks, in a process of its own so that its memory is its own."""
-    with tempfile.TemporaryDirectory() as folder, prefect():
+    with tempfile.TemporaryDirectory() as folder:
         result, busy, grown = orchestrate(blocks, workers, Path(folder))
         assert result.done == blocks
         peak = psutil.Process().memory_info().rss

@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from benchmarks.common import MemoryPeak, machine, prefect, scene
+from benchmarks.common import MemoryPeak, machine, scene
 from flows.cluster.config import ClusterConfig
 from flows.dataset.flow import compute_class_weights, prepare_dataset
 from flows.dataset.request import PrepareRequest, WeightsRequest

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from benchmarks.common import machine, prefect
+from benchmarks.common import machine
 
 _NIR_BAND, _NIR_OF_WATER = 2, 64
 
@@ -109,8 +109,8 @@ def _threshold(version: Path) -> float:
 
 
 def main() -> None:
-    from flows.archive.flow import reprocess_archive
     from flows.archive.request import ReprocessRequest
+    from flows.archive.run import run_reprocessing
     from storage.pages.page import area_words
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,7 +129,7 @@ def main() -> None:
                 "block": 1024,
                 **case.request,
             }
-            summary = reprocess_archive(ReprocessRequest.model_validate(request))
+            summary = run_reprocessing(ReprocessRequest.model_validate(request))
             version = summary.products["timeline"].parent
             print(
                 f"real archives: {case.name}: "

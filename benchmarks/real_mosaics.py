@@ -18,7 +18,7 @@ import xarray as xr
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from benchmarks.common import machine, prefect
+from benchmarks.common import machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ def check(run: Path, before: Path, after: Path, bands: int) -> str:
 def main() -> None:
     from dasnet.networks.dasnet import Architecture
     from dasnet.prediction.bundle import random_bundle, save_bundle
-    from flows.detect.flow import detect_changes
     from flows.detect.request import DetectRequest
+    from flows.detect.run import run_detection
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with naip, landsat, taizhou and suriname")
@@ -103,7 +103,7 @@ def main() -> None:
                 request["bundle"] = str(bundle)
             before, after = options.data / case.before, options.data / case.after
             run = options.output / case.name
-            detect_changes(
+            run_detection(
                 DetectRequest.model_validate({"before": str(before), "after": str(after), "output": run, **request})
             )
             print(f"real mosaics: {case.name}: {check(run, before, after, case.bands)}; {machine()}", flush=True)
