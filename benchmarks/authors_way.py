@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import machine
-from dasnet.networks.dasnet import Architecture, BackboneName
+from dasnet.networks.architectures import Architecture, BackboneName
 from dasnet.networks.decoder import upsample
 from dasnet.prediction.bundle import Bundle, build_model, random_bundle
 from dasnet.prediction.predictor import DasnetPredictor

@@ -277,8 +277,7 @@ def drive(
             "cluster": {"kind": address, "certificates": certificates, "workers": int(workers), "lanes": 1},
         }
     )
-    with prefect():
-        detect_counted(request, Path(output + "-calls"), float(pause_s))
+    detect_counted(request, Path(output + "-calls"), float(pause_s))
 
 
 @dataclass(frozen=True, kw_only=True)

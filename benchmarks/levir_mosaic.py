@@ -20,8 +20,8 @@ from benchmarks.common import machine
 from dasnet.prediction.bundle import load_bundle
 from flows.cluster.config import ClusterConfig
 from flows.detect.request import DetectRequest
-from flows.evaluation.flow import evaluate
 from flows.evaluation.request import EvaluateRequest
+from flows.evaluation.run import run_evaluation
 
 _COLUMNS = 4
 _METRES = 0.5
@@ -70,25 +70,24 @@ def main() -> None:
     paths = lay_out(arguments.scenes, arguments.work)
     cluster = ClusterConfig(workers=arguments.workers)
     output = arguments.work / "evaluation"
-    with prefect():
-        summary = evaluate(
-            EvaluateRequest(
-                bundle=arguments.bundle,
-                output=output,
-                mosaic=DetectRequest.model_validate(
-                    {
-                        "before": str(paths["before"]),
-                        "after": str(paths["after"]),
-                        "output": output / "run",
-                        "grid": {"resolution": resolution},
-                        "resampling": "average",
-                        "cluster": cluster,
-                    }
-                ),
-                label=paths["label"],
-                cluster=cluster,
-            )
+    summary = run_evaluation(
+        EvaluateRequest(
+            bundle=arguments.bundle,
+            output=output,
+            mosaic=DetectRequest.model_validate(
+                {
+                    "before": str(paths["before"]),
+                    "after": str(paths["after"]),
+                    "output": output / "run",
+                    "grid": {"resolution": resolution},
+                    "resampling": "average",
+                    "cluster": cluster,
+                }
+            ),
+            label=paths["label"],
+            cluster=cluster,
         )
+    )
     assert summary.mosaic is not None
     mosaic, tiles = summary.mosaic.mosaic, summary.mosaic.tiles
     print(

@@ -119,24 +119,23 @@ def main() -> None:
     parser.add_argument("--only", choices=[case.name for case in CASES])
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    with prefect():
-        for case in CASES:
-            if options.only not in (None, case.name):
-                continue
-            request = {
-                "archive": str(options.data / case.archive),
-                "output": options.output / case.name,
-                "block": 1024,
-                **case.request,
-            }
-            summary = run_reprocessing(ReprocessRequest.model_validate(request))
-            version = summary.products["timeline"].parent
-            print(
-                f"real archives: {case.name}: "
-                + ", ".join(f"{start} to {end} {area_words(came.changed_m2)}" for start, end, came in summary.pairs)
-                + f"; {agreement(version, case, options.data)}; {version.name}; {machine()}",
-                flush=True,
-            )
+    for case in CASES:
+        if options.only not in (None, case.name):
+            continue
+        request = {
+            "archive": str(options.data / case.archive),
+            "output": options.output / case.name,
+            "block": 1024,
+            **case.request,
+        }
+        summary = run_reprocessing(ReprocessRequest.model_validate(request))
+        version = summary.products["timeline"].parent
+        print(
+            f"real archives: {case.name}: "
+            + ", ".join(f"{start} to {end} {area_words(came.changed_m2)}" for start, end, came in summary.pairs)
+            + f"; {agreement(version, case, options.data)}; {version.name}; {machine()}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

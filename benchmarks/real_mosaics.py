@@ -82,7 +82,7 @@ def check(run: Path, before: Path, after: Path, bands: int) -> str:
 
 
 def main() -> None:
-    from dasnet.networks.dasnet import Architecture
+    from dasnet.networks.architectures import Architecture
     from dasnet.prediction.bundle import random_bundle, save_bundle
     from flows.detect.request import DetectRequest
     from flows.detect.run import run_detection
@@ -92,21 +92,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs; finished ones are kept")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    with prefect():
-        for case in CASES:
-            request = dict(case.request)
-            if case.bands != 3:
-                bundle = options.output / f"random-{case.bands}.safetensors"
-                if not bundle.exists():
-                    architecture = Architecture(backbone="mobilenet_v3", head_channels=96, in_bands=case.bands)
-                    save_bundle(bundle, random_bundle(architecture))
-                request["bundle"] = str(bundle)
-            before, after = options.data / case.before, options.data / case.after
-            run = options.output / case.name
-            run_detection(
-                DetectRequest.model_validate({"before": str(before), "after": str(after), "output": run, **request})
-            )
-            print(f"real mosaics: {case.name}: {check(run, before, after, case.bands)}; {machine()}", flush=True)
+    for case in CASES:
+        request = dict(case.request)
+        if case.bands != 3:
+            bundle = options.output / f"random-{case.bands}.safetensors"
+            if not bundle.exists():
+                architecture = Architecture(backbone="mobilenet_v3", head_channels=96, in_bands=case.bands)
+                save_bundle(bundle, random_bundle(architecture))
+            request["bundle"] = str(bundle)
+        before, after = options.data / case.before, options.data / case.after
+        run = options.output / case.name
+        run_detection(
+            DetectRequest.model_validate({"before": str(before), "after": str(after), "output": run, **request})
+        )
+        print(f"real mosaics: {case.name}: {check(run, before, after, case.bands)}; {machine()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.errors import PredictorError
 from dasnet.metrics import IGNORED
+from dasnet.networks.architectures import STRIDE
 from dasnet.networks.attention import SpatialAttention
-from dasnet.networks.backbones import STRIDE
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.decoder import upsample

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular, svd
 
 from dasnet.baselines.detector import SquaredLength
 from dasnet.baselines.reweighted import SMALLEST_VARIANCE, ChiSquared, Fit
@@ -18,6 +17,8 @@ def mad(moments: Moments, names: Names, among: str = "") -> Fit:
     Raises:
         DegenerateStatisticsError: the bands of one date depend on each other.
     """
+    from scipy.linalg import cholesky, solve_triangular, svd  # slow to import, and a plan only names the method
+
     before, after, across = moments.correlations()
     scale, bands = moments.deviation, len(before)
     require_independent(before, names.bands[:bands], among=among)

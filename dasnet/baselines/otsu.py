@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import threshold_otsu
 
 from dasnet.baselines.statistics import Names
 from dasnet.errors import DegenerateStatisticsError
@@ -28,6 +27,8 @@ def cut(counts: NDArray[np.int64], names: Names) -> float:
     Raises:
         DegenerateStatisticsError: all sizes are in one bin.
     """
+    from skimage.filters import threshold_otsu  # slow to import, and a plan only names the method
+
     if np.count_nonzero(counts) < 2:
         raise one_class(names)
     below = int(threshold_otsu(hist=(counts, np.arange(BINS))))

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, gammaincc
 
 from dasnet.baselines import otsu
 from dasnet.baselines.detector import PixelDetector, SquaredLength
@@ -86,6 +85,8 @@ class ChiSquared:
         squared = self._length(state).of(pairs[:bands], pairs[bands:])
         if self._settled(state):
             return Tally(counts=otsu.histogram(squared / bands))
+        from scipy.special import gammaincc  # slow to import, and a plan only names the method
+
         return Tally(moments=(Moments.of(pairs, gammaincc(bands / 2, squared / 2)),))
 
     def advance(self, state: State, tally: Tally, names: Names) -> State:
@@ -127,6 +128,8 @@ class ChiSquared:
             threshold = freedom * float(state.values["cut"]) ** 2
             origin = "Otsu's threshold of the root of χ²"
         else:
+            from scipy.special import chdtri
+
             threshold = float(chdtri(freedom, SIGNIFICANCE))
             origin = f"which χ² of {freedom} degrees of freedom exceeds in {SIGNIFICANCE:.0%} of unchanged pixels"
         return PixelDetector(length=self._length(state), threshold=threshold, origin=origin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import eigh
 
 from dasnet.baselines.detector import SquaredLength
 from dasnet.baselines.reweighted import SMALLEST_VARIANCE, ChiSquared, Fit
@@ -19,6 +18,8 @@ def slow_features(moments: Moments, names: Names, among: str = "") -> Fit:
     Raises:
         DegenerateStatisticsError: one relation binds the bands of both dates.
     """
+    from scipy.linalg import eigh  # slow to import, and a plan only names the method
+
     before, after, across = moments.correlations()
     scale, bands = moments.deviation, len(before)
     both = (before + after) / 2

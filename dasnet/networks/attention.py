@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-QUERY_SHARE = 8
-"""Query and key have an eighth of the channels."""
-
-_WIDEST = 256
+from dasnet.networks.architectures import QUERY_SHARE, WIDEST_HEAD
 
 
 class SpatialAttention(nn.Module):
@@ -35,7 +32,7 @@ class SpatialAttention(nn.Module):
         # is cut into heads that share one query and key. They also want their vectors in one piece.
         value = self.value_conv(x)
         # where nothing is computed, the method's own arithmetic is counted, without that filling
-        heads = 1 if x.is_meta else max(value.shape[1] // _WIDEST, 1)
+        heads = 1 if x.is_meta else max(value.shape[1] // WIDEST_HEAD, 1)
         value = _as_heads(value, heads)
         query, key = (
             narrow if x.is_meta else F.pad(narrow, (0, value.shape[3] - narrow.shape[3])).expand(-1, heads, -1, -1)
@@ -66,12 +63,6 @@ class ChannelAttention(nn.Module):
             attention = torch.softmax(energy.amax(dim=-1, keepdim=True) - energy, dim=-1)  # (B, C, C)
             attended = (attention @ features).reshape(x.shape).to(x.dtype)
         return self.gamma * attended + x
-
-
-def fits_attention(channels: int) -> bool:
-    """Whether features of so many channels can be attended: query and key narrow, the value in heads of one width."""
-    step = QUERY_SHARE if channels <= _WIDEST else _WIDEST
-    return 0 < channels <= QUERY_SHARE * _WIDEST and channels % step == 0
 
 
 def _as_heads(x: Tensor, heads: int) -> Tensor:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dasnet.errors import TrainingError
+from dasnet.networks.architectures import BackboneName
 from dasnet.networks.backbones import BACKBONES
-from dasnet.networks.dasnet import BackboneName
 
 _LISTED = 8
 _PREFIXES = ("module.", "model.", "backbone.")

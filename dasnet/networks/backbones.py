@@ -12,9 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-STRIDE = 8
-"""Pixels of the image between two positions of the last features, in every backbone."""
-
 
 class Pyramid(NamedTuple):
     """Features of images (B, in_bands, H, W), each (B, C, h, w) with positions `half` 2, `quarter` 4 and `last` 8 px
@@ -32,7 +29,6 @@ class ResNet50(nn.Module):
     """
 
     channels = 2048
-    head_channels = 512  # a quarter, as in the paper
     pyramid_channels = (64, 256, 2048)
 
     def __init__(self, in_bands: int = 3) -> None:
@@ -68,7 +64,6 @@ class VGG16(nn.Module):
     """
 
     channels = 512
-    head_channels = 128
     pyramid_channels = (128, 256, 512)
 
     def __init__(self, in_bands: int = 3) -> None:
@@ -103,7 +98,6 @@ class MobileNetV3(nn.Module):
     """
 
     channels = 112
-    head_channels = 64
     pyramid_channels = (16, 24, 112)
     _HALF, _QUARTER = 2, 4  # layers after which the resolution is halved again
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.decoder import grown_to
-from dasnet.networks.peer import Features, PeerArchitecture, SegmentationNetwork
+from dasnet.networks.peer import Features, SegmentationNetwork
 
 _LEVELS = 5
 _DROPOUT = 0.7
@@ -37,9 +38,6 @@ class ConvolutionalLSTM(nn.Module):
 
 class BiDateNet(SegmentationNetwork):
     """BiDateNet. Which date is the first matters: the LSTM reads it first."""
-
-    title = "BiDateNet (Papadomanolaki et al. 2019)"
-    default_width = 16
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.networks.peer import Features, PeerArchitecture, SegmentationNetwork
+from dasnet.networks.architectures import PeerArchitecture
+from dasnet.networks.peer import Features, SegmentationNetwork
 
 _BLOCKS = 4
 _SIDE = 7
@@ -18,9 +19,6 @@ _SIDE = 7
 
 class CDnet(SegmentationNetwork):
     """CDnet. Which date is the first matters."""
-
-    title = "CDnet (Alcantarilla et al. 2018)"
-    default_width = 64
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)

@@ -6,88 +6,19 @@ with a decoder the fused embedding's are two pixels apart, or one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.networks.attention import ChannelAttention, SpatialAttention, fits_attention
-from dasnet.networks.backbones import BACKBONES, STRIDE
+from dasnet.networks.architectures import Architecture, Attention
+from dasnet.networks.attention import ChannelAttention, SpatialAttention
+from dasnet.networks.backbones import BACKBONES
 from dasnet.networks.change_network import ChangeNetwork
-from dasnet.networks.decoder import STRIDES, Decoder, PyramidDecoder
-
-BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
-Attention = Literal["none", "spatial", "channel", "both"]
-Distance = Literal["l2", "cosine"]
+from dasnet.networks.decoder import PyramidDecoder
 
 _DROPOUT = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Which network: everything that its weights' names and shapes, and what it computes, depend on.
-
-    Attributes:
-        backbone: the encoder; resnet50 and vgg16 are the paper's, mobilenet_v3 is for machines without a GPU.
-        in_bands: bands of an image.
-        attention: which attention the two branches have. Without one a branch keeps its convolutions, so that two
-            architectures differ by the attention alone; "none" is the paper's Siam-Conv.
-        distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2].
-        head_channels: channels of branches and embeddings, a multiple of 8 up to 256 or of 256 up to 2048; None = the
-            backbone's default, which for the paper's two is a quarter of the backbone's channels.
-        decoder: "none", as in the paper, or the resolution of the fused embedding: "half" of the image's, with half
-            as many channels, or "full", with a quarter of them (:mod:`dasnet.networks.decoder`).
-    """
-
-    backbone: BackboneName
-    in_bands: int = 3
-    attention: Attention = "both"
-    distance: Distance = "l2"
-    head_channels: int | None = None
-    decoder: Decoder = "none"
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("backbone", self.backbone, get_args(BackboneName)),
-            ("attention", self.attention, get_args(Attention)),
-            ("distance", self.distance, get_args(Distance)),
-            ("decoder", self.decoder, get_args(Decoder)),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
-        if type(self.in_bands) is not int or self.in_bands < 1:
-            raise ValueError(f"in_bands must be 1 or more, not {self.in_bands!r}")
-        if self.head_channels is None:
-            object.__setattr__(self, "head_channels", BACKBONES[self.backbone].head_channels)
-        if type(self.head_channels) is not int or not fits_attention(self.head_channels):
-            raise ValueError(
-                f"head_channels must be a multiple of 8 up to 256, or of 256 up to 2048, not {self.head_channels!r}"
-            )
-
-    @property
-    def stride(self) -> int:
-        """Pixels between two positions of the fused embedding, which is what a prediction is made of."""
-        return self.strides[-1]
-
-    @property
-    def strides(self) -> tuple[int, int, int]:
-        """Pixels between two positions of the spatial, the channel and the fused embedding."""
-        return (STRIDE, STRIDE, STRIDES.get(self.decoder, STRIDE))
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
-        """What :meth:`to_dict` gave; ValueError for fields this version does not know or values it does not take."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown or "backbone" not in values:
-            raise ValueError(f"an architecture has {[f.name for f in fields(cls)]}, not {sorted(values)}")
-        return cls(**values)
 
 
 class Embeddings(NamedTuple):

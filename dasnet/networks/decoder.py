@@ -7,19 +7,12 @@ convolution, sees at that resolution, as in feature pyramids (Lin et al. 2017).
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dasnet.networks.architectures import Decoder
 from dasnet.networks.backbones import Pyramid
-
-Decoder = Literal["none", "half", "full"]
-"""The resolution to which a network decodes, of the image's; none = an eighth, the encoder's own."""
-
-STRIDES: dict[str, int] = {"half": 2, "full": 1}
-"""Pixels of the image between two positions of what a decoder makes."""
 
 
 class PyramidDecoder(nn.Module):

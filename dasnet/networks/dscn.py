@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.networks.peer import Features, PeerArchitecture, PeerNetwork
+from dasnet.networks.architectures import PeerArchitecture
+from dasnet.networks.peer import Features, PeerNetwork
 
 _LAYERS = 5
 _SIDE = 5
@@ -23,9 +24,6 @@ _SIDE = 5
 class DSCN(PeerNetwork):
     """DSCN. Which of two dates is the first does not matter."""
 
-    title = "DSCN (Zhan et al. 2017)"
-    default_width = 32
-    losses = ("wdmc", "contrastive")
     parts = ("distance",)
 
     def __init__(self, architecture: PeerArchitecture) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.decoder import grown_to
-from dasnet.networks.peer import Features, PeerArchitecture, SegmentationNetwork
+from dasnet.networks.peer import Features, SegmentationNetwork
 
 _DROPOUT = 0.2
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3))
@@ -71,7 +72,6 @@ class Decoder(nn.Module):
 
 
 class _FullyConvolutional(SegmentationNetwork):
-    default_width = 16
     encoder: Encoder
     decoder: Decoder
 
@@ -85,8 +85,6 @@ class _FullyConvolutional(SegmentationNetwork):
 
 class EarlyFusion(_FullyConvolutional):
     """FC-EF: both dates are one image of twice as many bands. Which date is the first matters."""
-
-    title = "FC-EF (Daudt et al. 2018)"
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
@@ -114,8 +112,6 @@ class SiameseConcatenation(_FullyConvolutional):
     As in the authors' network the decoder starts from the second date's deepest features.
     """
 
-    title = "FC-Siam-conc (Daudt et al. 2018)"
-
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
         self.encoder = Encoder(architecture.in_bands, architecture.width)
@@ -135,8 +131,6 @@ class SiameseDifference(_FullyConvolutional):
 
     It does by the decoder's start alone: as in the authors' network, the second date's deepest features.
     """
-
-    title = "FC-Siam-diff (Daudt et al. 2018)"
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)

@@ -6,80 +6,18 @@ Legend of shapes: B images, C bands, (H, W) pixels; all of these networks answer
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
+from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.change_network import ChangeNetwork
 
-PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
 Features = tuple[Tensor, ...]
-"""Of one date, (B, channels, H / 2^n, W / 2^n) for the network's resolutions, finest first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeerArchitecture:
-    """Which network beside DASNet: everything that its weights' names and shapes, and what it computes, depend on.
-
-    Attributes:
-        method: the network's name.
-        in_bands: bands of an image.
-        width: channels at full resolution, of which the others are multiples; the paper's unless a smaller network is
-            wanted.
-    """
-
-    method: PeerMethod
-    in_bands: int = 3
-    width: int
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(PeerMethod):
-            raise ValueError(f"method {self.method!r} is none of dasnet, {', '.join(get_args(PeerMethod))}")
-        for name, value in (("in_bands", self.in_bands), ("width", self.width)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value!r}")
-
-    @property
-    def stride(self) -> int:
-        """Pixels between two positions of the distance."""
-        return 1
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Pixels between two positions of each distance that a loss is taken of: there is one."""
-        return (self.stride,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PeerArchitecture:
-        """What :meth:`to_dict` gave; ValueError for fields that do not belong to these networks or are missing."""
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            raise ValueError(
-                f"an architecture of method {values.get('method')!r} has {sorted(expected)}, not {sorted(values)}"
-            )
-        return cls(**values)
+"""Features of one date, (B, channels, H / 2^n, W / 2^n) for the network's resolutions, finest first."""
 
 
 class PeerNetwork(ChangeNetwork):
-    """A network beside DASNet.
-
-    Attributes:
-        title: the paper's name for it, and the paper.
-        default_width: the paper's `PeerArchitecture.width`.
-        losses: names of the losses it can be trained with, the paper's first.
-    """
-
-    title: ClassVar[str]
-    default_width: ClassVar[int]
-    losses: ClassVar[tuple[str, ...]]
-    version: ClassVar[int] = 1
-    """Of what training does with a recipe: one begun with another is not gone on with."""
+    """A network beside DASNet."""
 
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__()
@@ -111,7 +49,6 @@ class SegmentationNetwork(PeerNetwork):
     them: trained by the cross-entropy, and as a distance twice its sigmoid, 2 · P(changed).
     """
 
-    losses = ("cross-entropy",)
     parts = ("segmentation",)
 
     @property

@@ -22,11 +22,11 @@ import math
 from itertools import pairwise
 
 import torch
-from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from dasnet.networks.peer import Features, PeerArchitecture, PeerNetwork
+from dasnet.networks.architectures import PeerArchitecture
+from dasnet.networks.peer import Features, PeerNetwork
 
 _COUPLING_LAYERS = 3
 _LAMBDA = 0.2
@@ -39,10 +39,6 @@ _DRAWING_ALL = _AUTOENCODING + 12 / 750
 class SCCN(PeerNetwork):
     """SCCN. Which date is the first matters: each has its own encoder."""
 
-    title = "SCCN (Liu et al. 2018)"
-    default_width = 20
-    version = 2
-    losses = ("coupling",)
     parts = ("coupling",)
     leaves_weights_alone = True
 
@@ -99,6 +95,8 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
 
 def _unchanged(apart: Tensor, seen: Tensor) -> Tensor:
     """P: 1 up to Otsu's threshold of each pair's own distances where both dates are seen, (b, H, W), and 0 beyond."""
+    from skimage.filters import threshold_otsu  # slow to import, and only training takes it
+
     distances, known = apart.detach().cpu().numpy(), seen.cpu().numpy()
     cuts = [threshold_otsu(d[k]) if k.any() else 0.0 for d, k in zip(distances, known, strict=True)]
     return (apart.detach() <= apart.new_tensor(cuts)[:, None, None]).to(apart.dtype)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from dasnet.errors import BundleError
-from dasnet.networks.dasnet import Architecture, BackboneName
-from dasnet.prediction.bundle import Band, Bundle, save_bundle
+from dasnet.networks.architectures import Architecture, BackboneName
+from dasnet.prediction.bundle import Bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.header import Band
 
 _PREFIXES: dict[BackboneName, tuple[tuple[str, str], ...]] = {
     "resnet50": ((r"CNN\.pretrained\.", "backbone."), (r"CNN\.head\.", "head.")),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # a plan reads calibrations, and torch takes seconds to import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,9 @@ class Calibration:
             ValueError: no changed or no unchanged pixel, or distances that say nothing about change (the fitted slope
                 is not positive).
         """
+        from scipy.optimize import minimize  # slow to import, and a predictor needs the fitted curve alone
+        from scipy.special import expit
+
         d = np.asarray(distances, dtype=np.float64)
         positive, negative = np.asarray(changed, dtype=np.float64), np.asarray(unchanged, dtype=np.float64)
         total = positive.sum() + negative.sum()
@@ -69,8 +74,6 @@ class Calibration:
             error = ((positive + negative) * p - positive) / total
             gradient = np.array([(error * d).sum(), error.sum()]) + 2 * ridge * parameters
             return value + ridge * (parameters**2).sum(), gradient
-
-        from scipy.optimize import minimize  # slow to import, and a predictor needs the fitted curve alone
 
         start = np.array([1.0, math.log(positive.sum() / negative.sum())])
         slope, intercept = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 1000}).x

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.networks.backbones import STRIDE
+from dasnet.networks.architectures import STRIDE
 from dasnet.networks.decoder import upsample
 
 IGNORED = 255

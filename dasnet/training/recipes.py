@@ -9,10 +9,17 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dasnet.networks.dasnet import Architecture, Attention, BackboneName, Distance
-from dasnet.networks.decoder import Decoder
-from dasnet.networks.methods import PEERS, AnyArchitecture, Method
-from dasnet.networks.peer import PeerArchitecture
+from dasnet.networks.architectures import (
+    PEERS,
+    AnyArchitecture,
+    Architecture,
+    Attention,
+    BackboneName,
+    Decoder,
+    Distance,
+    Method,
+    PeerArchitecture,
+)
 from dasnet.training.augment import PSEUDO_CHANGES, Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost

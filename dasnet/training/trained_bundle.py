@@ -11,8 +11,9 @@ from torch import Tensor
 from dasnet.errors import TrainingError
 from dasnet.evaluation import Reliability, calibrated, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
-from dasnet.prediction.bundle import Band, Bundle, build_model, save_bundle
+from dasnet.prediction.bundle import Bundle, build_model, save_bundle
 from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.header import Band
 from dasnet.training.checkpoints import BEST
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dasnet.networks.methods import title_of
+from dasnet.networks.architectures import title_of
 from flows.archive.directory import ArchiveDirectory
 from flows.archive.job import ArchiveJob, Pair
 from flows.archive.work import finished_pairs, set_back_pairs

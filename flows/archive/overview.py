@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pystac
 
-from dasnet.networks.methods import title_of
+from dasnet.networks.architectures import title_of
 from flows.archive.cell_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id, verify_cell
 from flows.archive.directory import ArchiveDirectory
 from flows.archive.job import ArchiveJob, DatedImage

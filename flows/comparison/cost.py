@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dasnet.networks.methods import AnyArchitecture, build_network
+from dasnet.networks.architectures import AnyArchitecture
+from dasnet.networks.methods import build_network
 from dasnet.prediction.bundle import Bundle
 from dasnet.prediction.predictor import DasnetPredictor
 from flows.comparison.results import Cost

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from dasnet.baselines.methods import UNTRAINED
-from dasnet.networks.dasnet import BackboneName
-from dasnet.networks.methods import PEERS
+from dasnet.networks.architectures import PEERS, BackboneName
 from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
 from flows.cluster.config import ClusterConfig
 from flows.comparison.variants import _DASNET, ABLATIONS, CHOICES, Table, TableName, Variant, _all_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dasnet.baselines.methods import UNTRAINED
-from dasnet.networks.methods import PEERS
+from dasnet.networks.architectures import PEERS
 from dasnet.training.augment import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
 
 TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins"]

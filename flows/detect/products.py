@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasnet.networks.methods import title_of
+from dasnet.networks.architectures import title_of
 from flows.detect.directory import PRODUCTS
 from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.metrics import Confusion
-from dasnet.prediction.bundle import portable_name
+from dasnet.prediction.header import portable_name
 from dasnet.prediction.network import Precision
 from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dasnet.baselines.change_vectors import ChangeVectors
 from dasnet.evaluation import Curves, Interval, Reliability, bootstrap, calibrated, curves, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
-from dasnet.prediction.bundle import Bundle, load_bundle, portable_name
+from dasnet.prediction.bundle import Bundle, load_bundle
+from dasnet.prediction.header import portable_name
 from dasnet.prediction.network import Precision
 from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 from dasnet.errors import BundleError
-from dasnet.prediction.bundle import load_bundle, portable_name
+from dasnet.prediction.bundle import load_bundle
+from dasnet.prediction.header import portable_name
 from dasnet.prediction.network import Precision
 from dasnet.prediction.predictor import DasnetPredictor
 from flows.inference.planned import PlannedSeries

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from dasnet.networks.methods import title_of
-from dasnet.networks.peer import PeerArchitecture
+from dasnet.networks.architectures import PeerArchitecture, title_of
 from dasnet.prediction.bundle import Bundle
 from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle

@@ -19,10 +19,11 @@ from dasnet.explanations import (
     seen_by,
     spacing,
 )
-from dasnet.networks.dasnet import Architecture, DASNet
+from dasnet.networks.architectures import Architecture, PeerArchitecture, PeerMethod
+from dasnet.networks.dasnet import DASNet
 from dasnet.networks.decoder import upsample
 from dasnet.networks.methods import build_network
-from dasnet.networks.peer import PeerArchitecture, PeerMethod, SegmentationNetwork
+from dasnet.networks.peer import SegmentationNetwork
 from dasnet.training.pseudo_changes import AXES, STRENGTHS, pseudo_changed
 
 SIDE = 64

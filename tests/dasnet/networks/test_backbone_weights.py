@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from dasnet.errors import TrainingError
 from dasnet.networks._torchvision import models
+from dasnet.networks.architectures import Architecture, BackboneName
 from dasnet.networks.backbone_weights import load_backbone
-from dasnet.networks.dasnet import Architecture, BackboneName, DASNet
+from dasnet.networks.dasnet import DASNet
 
 
 @pytest.mark.parametrize("kind", ["whole", "features"])

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from dasnet.networks._torchvision import models
-from dasnet.networks.backbones import BACKBONES, STRIDE, ResNet50
+from dasnet.networks.architectures import STRIDE
+from dasnet.networks.backbones import BACKBONES, ResNet50
 from dasnet.networks.decoder import PyramidDecoder
 
 NAMES = sorted(BACKBONES)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.bidatenet import BiDateNet, ConvolutionalLSTM
 from dasnet.networks.methods import build_network
-from dasnet.networks.peer import PeerArchitecture
 
 
 def test_parameters_are_as_many_as_published() -> None:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dasnet.networks.architectures import Architecture
 from dasnet.networks.attention import ChannelAttention, SpatialAttention
-from dasnet.networks.dasnet import Architecture, DASNet
+from dasnet.networks.dasnet import DASNet
 from dasnet.networks.decoder import upsample
 from dasnet.prediction.bundle import build_model, random_bundle
 

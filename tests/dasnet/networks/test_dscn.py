@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.methods import build_network
-from dasnet.networks.peer import PeerArchitecture
 
 
 def test_parameters_are_those_of_five_convolutions() -> None:

@@ -14,9 +14,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.errors import BundleError
+from dasnet.networks.architectures import PEERS, PeerArchitecture, architecture_from_dict
 from dasnet.networks.change_network import ChangeNetwork
-from dasnet.networks.methods import PEERS, architecture_from_dict, build_network
-from dasnet.networks.peer import PeerArchitecture, SegmentationNetwork
+from dasnet.networks.methods import PEER_NETWORKS, build_network
+from dasnet.networks.peer import SegmentationNetwork
 from dasnet.prediction.bundle import build_model, load_bundle, random_bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.network import fold_normalisation
@@ -33,7 +34,7 @@ METHODS = sorted(PEERS)
 QUICK = ("fc-siam-diff", "sccn")
 """The others take longer to show the same."""
 
-SEGMENTING = [method for method in METHODS if issubclass(PEERS[method], SegmentationNetwork)]
+SEGMENTING = [method for method in METHODS if issubclass(PEER_NETWORKS[method], SegmentationNetwork)]
 
 
 def architecture(method: str, *, bands: int = 3, width: int = 4) -> PeerArchitecture:

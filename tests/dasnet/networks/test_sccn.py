@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.methods import build_network
-from dasnet.networks.peer import PeerArchitecture
 from dasnet.networks.sccn import SCCN
 from dasnet.training.checkpoints import BEST, CHECKPOINT, HISTORY
 from dasnet.training.losses import MeanCost

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812
 
-from dasnet.networks.dasnet import Architecture
+from dasnet.networks.architectures import Architecture
 from dasnet.prediction.bundle import Bundle, random_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.predictor import BlockPrediction, DasnetPredictor

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dasnet.errors import BundleError
-from dasnet.networks.dasnet import Architecture
+from dasnet.networks.architectures import Architecture
 from dasnet.prediction.authors import convert_state, import_checkpoint
 from dasnet.prediction.bundle import build_model, load_bundle, random_bundle
 from dasnet.prediction.calibration import Calibration

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dasnet.networks.dasnet import Architecture
+from dasnet.networks.architectures import Architecture
 from dasnet.prediction.bundle import build_model, random_bundle
 from dasnet.prediction.network import fold_normalisation
 from dasnet.prediction.predictor import DasnetPredictor

@@ -25,7 +25,7 @@ from distributed import Client, LocalCluster
 from pydantic import ValidationError
 
 from dasnet.errors import BundleError
-from dasnet.prediction.bundle import bundle_path
+from dasnet.prediction.header import bundle_path
 from flows.cluster import connect as cluster
 from flows.cluster.certificates import Certificates, make_certificates
 from flows.cluster.config import ClusterConfig

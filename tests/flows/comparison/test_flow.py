@@ -28,9 +28,8 @@ from dasnet.baselines.methods import UNTRAINED
 from dasnet.baselines.untrained import State
 from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
-from dasnet.networks.dasnet import Architecture
+from dasnet.networks.architectures import Architecture, PeerArchitecture
 from dasnet.networks.methods import build_network
-from dasnet.networks.peer import PeerArchitecture
 from dasnet.prediction.bundle import load_bundle
 from dasnet.training.pseudo_changes import pseudo_changed
 from flows.cluster.config import ClusterConfig

@@ -15,7 +15,7 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_geom
 from rasterio.windows import Window
 
-from dasnet.networks.dasnet import Architecture
+from dasnet.networks.architectures import Architecture
 from dasnet.prediction.bundle import random_bundle, save_bundle
 from flows.detect.run import run_detection
 from storage.synthetic.pair import SyntheticPair

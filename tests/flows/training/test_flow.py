@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
-from dasnet.networks.dasnet import Architecture
+from dasnet.networks.architectures import Architecture
 from dasnet.prediction.bundle import load_bundle, random_bundle, save_bundle
 from flows.cluster.config import ClusterConfig
 from flows.dataset.fitting import require_value_range
