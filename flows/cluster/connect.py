@@ -31,36 +31,25 @@ _CLOSING_S = 30.0
 """For the workers to end by themselves; what is left then ends with this process."""
 
 
-def planned_layout(config: ClusterConfig) -> ClusterLayout:
-    """Workers and lanes as far as they are known before anything runs: a scheduler may get more.
-
-    Raises:
-        ClusterError, CertificateError: as :func:`require_cluster`.
-    """
-    if config.kind == "local":
-        return local_layout(config)
-    if config.kind == "cuda":
-        from dask_cuda.utils import get_n_gpus
-
-        return ClusterLayout(workers=config.workers or get_n_gpus(), lanes=config.lanes or 1)
-    with _client(config) as client:
-        return _joined_layout(client, config)
+_reached: dict[tuple[str, Path | None], Client] = {}
+"""Clients of running schedulers that a plan has asked, for the job that follows."""
 
 
-def require_cluster(config: ClusterConfig) -> None:
-    """Whether the cluster can be had, before anything is written.
+def reach(config: ClusterConfig) -> ClusterLayout:
+    """Workers and lanes of a cluster that is not local, as far as they are known before anything runs.
 
     Raises:
         ClusterError: no such scheduler, no GPU, dask-cuda or what it was asked for is not installed.
         CertificateError: a ``tls://`` address without certificates that hold.
     """
     if config.kind == "cuda":
-        _require_gpus(config)
-    elif config.is_running:
-        _client(config).close()
+        return ClusterLayout(workers=config.workers or _require_gpus(config), lanes=config.lanes or 1)
+    client = _reached[config.kind, config.certificates] = _client(config)
+    return _joined_layout(client, config)
 
 
-def _require_gpus(config: ClusterConfig) -> None:
+def _require_gpus(config: ClusterConfig) -> int:
+    """GPUs of this machine."""
     try:
         from dask_cuda.utils import get_n_gpus
     except ImportError as error:
@@ -83,6 +72,7 @@ def _require_gpus(config: ClusterConfig) -> None:
         raise ClusterError("--cluster cuda found no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES): use --cluster local")
     if config.workers is not None and config.workers > found:
         raise ClusterError(f"--workers {config.workers}, one a GPU, but this machine shows {found}")
+    return int(found)
 
 
 @contextmanager
@@ -180,6 +170,9 @@ def cuda_options(config: ClusterConfig) -> dict[str, Any]:
 
 
 def _client(config: ClusterConfig) -> Client:
+    waiting = _reached.pop((config.kind, config.certificates), None)
+    if waiting is not None and waiting.status == "running":
+        return waiting
     address = scheduler_address(config.kind)
     security = None if config.certificates is None else Certificates(config.certificates).security("client")
     security = security or configured_security()

@@ -31,3 +31,16 @@ def local_layout(config: ClusterConfig) -> ClusterLayout:
     else:
         workers = config.workers
     return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))
+
+
+def planned_layout(config: ClusterConfig) -> ClusterLayout:
+    """Workers and lanes as far as they are known before anything runs: a scheduler may get more.
+
+    Raises:
+        ClusterError, CertificateError: the cluster cannot be had.
+    """
+    if config.kind == "local":
+        return local_layout(config)
+    from flows.cluster.connect import reach
+
+    return reach(config)

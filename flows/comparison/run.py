@@ -15,8 +15,8 @@ from dasnet.metrics import Confusion
 from dasnet.networks.backbone_weights import load_backbone
 from dasnet.prediction.bundle import load_bundle
 from flows.cluster.config import ClusterConfig
-from flows.cluster.connect import connect, require_cluster
-from flows.cluster.layout import local_layout
+from flows.cluster.connect import connect
+from flows.cluster.layout import local_layout, planned_layout
 from flows.cluster.lending import FreeWorkers, lending
 from flows.cluster.settings import several_at_a_time
 from flows.comparison.cost import cost_of
@@ -69,7 +69,7 @@ class ComparisonSummary:
 @step("plan")
 def plan(request: CompareRequest) -> DatasetStore:
     """Open the dataset, see that it can answer; refuse what cannot work for any method."""
-    require_cluster(request.cluster)
+    planned_layout(request.cluster)
     store = open_dataset(request.dataset)
     trained = any(variant.is_trained for variant in request.variants)
     for split in ("train", "val", "test") if trained else ("val", "test"):

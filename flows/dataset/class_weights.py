@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dasnet.errors import TrainingError
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
-from flows.cluster.connect import connect, require_cluster
+from flows.cluster.connect import connect
+from flows.cluster.layout import planned_layout
 from flows.dataset.fitting import ATTRIBUTE
 from flows.dataset.request import WeightsRequest
 from flows.run.artifacts import Markdown, Table
@@ -88,7 +89,7 @@ def count_class_weights(request: WeightsRequest) -> ClassWeights:
     Raises:
         TrainingError: the training split has one class alone: a weight would be infinite.
     """
-    require_cluster(request.cluster)
+    planned_layout(request.cluster)
     store = open_dataset(request.dataset)
     current_observer().begin("count", 1, unit="dataset")
     with connect(request.cluster) as (client, _):

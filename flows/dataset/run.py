@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
-from flows.cluster.connect import require_cluster
+from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
 from flows.dataset.cut import cut, lay_out
 from flows.dataset.directory import DatasetDirectory, opening_of
@@ -32,7 +32,7 @@ from storage.imagery.digests import digest_files
 @step("find scenes")
 def find(request: PrepareRequest) -> list[SceneFiles]:
     """The scenes that a request names, none of them opened but the first."""
-    require_cluster(request.cluster)
+    planned_layout(request.cluster)
     if request.source is not None:
         scenes = find_scenes(request.source)
     else:

@@ -11,13 +11,14 @@ from typing import Any
 
 import psutil
 
-from dasnet.prediction.bundle import Bundle, load_bundle
-from flows.cluster.connect import require_cluster
+from dasnet.prediction.header import BundleHeader, read_header
+from flows.cluster.layout import planned_layout
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import choose_untrained
 from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import UntrainedModel, is_untrained
+from flows.run.directory import RunDirectory
 from flows.run.quantities import volume
 from storage.errors import InputError
 from storage.geometry import grid_facts
@@ -29,6 +30,7 @@ from storage.imagery.sources import naive_utc
 from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
 from storage.stores.run_store import date_name
+from tiling.plan import Plan
 from tiling.worker import SeriesTask
 
 
@@ -139,14 +141,14 @@ def resolve(request: DetectRequest) -> Job:
     Raises:
         InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, with the values that clash.
     """
-    require_cluster(request.cluster)
+    planned_layout(request.cluster)
     warnings: list[str] = []
-    bundle: Bundle | UntrainedModel
+    bundle: BundleHeader | UntrainedModel
     if is_untrained(request.bundle):
         mosaics = (open_mosaic(request.before), open_mosaic(request.after))
         bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
-        bundle = load_bundle(request.bundle)
+        bundle = read_header(request.bundle)
         mosaics = (open_mosaic(request.before), open_mosaic(request.after))
         bands = _bands_for(bundle, request, mosaics)
     asked = request.grid
@@ -162,7 +164,7 @@ def resolve(request: DetectRequest) -> Job:
         # products are drafted here before they are uploaded, the COG twice
         require_free_space(scratch_of(request.output), 2 * plan.bytes_out)
     plan.require(
-        free_disk=None if isinstance(request.output, ObjectPath) else _room(request.output.resolve()),
+        free_disk=None if isinstance(request.output, ObjectPath) else _room(request.output, plan),
         memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
     )
     return Job(
@@ -178,7 +180,7 @@ def resolve(request: DetectRequest) -> Job:
     )
 
 
-def _bands_for(bundle: Bundle, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
+def _bands_for(bundle: BundleHeader, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
     if request.threshold is not None:
         raise InputError(
             f"--threshold {request.threshold} is for a method without training: {request.bundle} has its own, "
@@ -196,10 +198,15 @@ def _bands_for(bundle: Bundle, request: DetectRequest, mosaics: tuple[Mosaic, ..
     return [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
 
 
-def _room(output: Path) -> int:
-    """Bytes that a run may take there: free ones, and those it has already."""
-    already = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.is_dir() else 0
-    return free_bytes(output) + already
+def _room(output: Path, plan: Plan) -> int:
+    """Bytes that a run may take there: free ones, and those that its finished blocks have already."""
+    free = free_bytes(output.resolve())
+    if free >= plan.disk_bytes:
+        return free
+    directory, blocks = RunDirectory(output), len(plan.blocks)
+    ingested = directory.ledger("ingest").count("done") / (plan.dates * blocks)
+    inferred = directory.ledger("infer").count("done") / blocks
+    return free + round(ingested * plan.bytes_in + inferred * plan.bytes_out)
 
 
 def _times(

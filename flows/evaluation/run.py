@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.prediction.bundle import load_bundle
-from flows.cluster.connect import require_cluster
+from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
 from flows.dataset.fitting import fitted
 from flows.detect.flow import detect_changes
@@ -53,7 +53,7 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
 
     The threshold is the bundle's own, frozen on its validation data; nothing is chosen on what is scored here.
     """
-    require_cluster(request.cluster)
+    planned_layout(request.cluster)
     require_a_bundle(request.bundle, flow="evaluate")
     bundle = load_bundle(request.bundle)
     store = None if request.dataset is None else open_dataset(request.dataset)

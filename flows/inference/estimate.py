@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-import torch
 
-from dasnet.prediction.predictor import DasnetPredictor
 from flows.inference.planned import PlannedSeries
 from flows.inference.untrained_model import UntrainedModel
 
@@ -28,10 +26,17 @@ def timed(job: J) -> J:
     """
     if job.request.cluster.kind != "local" or isinstance(job.bundle, UntrainedModel):
         return job
+    import torch
+
+    from dasnet.prediction.bundle import load_bundle
+    from dasnet.prediction.predictor import DasnetPredictor
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        predictor = DasnetPredictor(job.bundle, device="cpu", precision=job.request.precision, batch=job.request.batch)
+        predictor = DasnetPredictor(
+            load_bundle(job.request.bundle), device="cpu", precision=job.request.precision, batch=job.request.batch
+        )
         window, count = job.lattice.window, _WINDOWS
         side = window * count
         images = np.zeros((2, len(job.bundle.bands), window, side), dtype=job.bundle.dtype)

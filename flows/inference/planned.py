@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from odc.geo.geobox import GeoBox
 
-from dasnet.prediction.bundle import Bundle
+from dasnet.prediction.header import BundleHeader
 from flows.cluster.stage import Effort
 from flows.inference.request import InferenceRequest
 from flows.inference.untrained_model import UntrainedModel
@@ -32,7 +32,7 @@ class PlannedSeries:
     """
 
     request: InferenceRequest
-    bundle: Bundle | UntrainedModel
+    bundle: BundleHeader | UntrainedModel
     grid: GeoBox
     plan: Plan
     warnings: tuple[str, ...]

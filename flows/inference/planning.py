@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from odc.geo.geobox import GeoBox
 
-from dasnet.prediction.bundle import Bundle
-from flows.cluster.connect import planned_layout
+from dasnet.prediction.header import BundleHeader
+from flows.cluster.layout import planned_layout
 from flows.inference.request import InferenceRequest
 from flows.inference.untrained_model import UntrainedModel
 from storage.errors import InputError
@@ -18,7 +18,7 @@ from tiling.plan import Plan
 _RESOLUTION_TOLERANCE = 1.5
 
 
-def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
+def require_dtype(mosaic: Mosaic, bundle: BundleHeader, name: str) -> None:
     """Refuse a mosaic of another type than the bundle's; raises InputError."""
     if mosaic.dtype != bundle.dtype:
         raise InputError(
@@ -27,7 +27,7 @@ def require_dtype(mosaic: Mosaic, bundle: Bundle, name: str) -> None:
         )
 
 
-def compare_resolution(grid: GeoBox, bundle: Bundle | UntrainedModel, warnings: list[str]) -> None:
+def compare_resolution(grid: GeoBox, bundle: BundleHeader | UntrainedModel, warnings: list[str]) -> None:
     """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
     if bundle.resolution is None:
         return
@@ -40,7 +40,7 @@ def compare_resolution(grid: GeoBox, bundle: Bundle | UntrainedModel, warnings: 
         )
 
 
-def plan_of(request: InferenceRequest, bundle: Bundle | UntrainedModel, grid: GeoBox, *, dates: int) -> Plan:
+def plan_of(request: InferenceRequest, bundle: BundleHeader | UntrainedModel, grid: GeoBox, *, dates: int) -> Plan:
     """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
     window = request.window or bundle.window
     usual = bundle.overlap if isinstance(bundle, UntrainedModel) else window // 4

@@ -5,12 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from dasnet.errors import BundleError
-from dasnet.prediction.bundle import load_bundle
 from dasnet.prediction.header import portable_name
-from dasnet.prediction.network import Precision
-from dasnet.prediction.predictor import DasnetPredictor
 from flows.inference.planned import PlannedSeries
 from tiling.protocols import Predictor
 
@@ -43,7 +41,7 @@ def load_predictor(
     pairs: int,
     spare: int,
     device: str,
-    precision: Precision,
+    precision: Literal["auto", "float32", "bfloat16"],
     batch: int | None,
     compile: bool,
 ) -> Predictor:
@@ -52,6 +50,9 @@ def load_predictor(
     Raises:
         BundleError: the file is not the one that the run began with: its blocks would be those of two models.
     """
+    from dasnet.prediction.bundle import load_bundle
+    from dasnet.prediction.predictor import DasnetPredictor
+
     loaded = load_bundle(bundle)
     if loaded.digest != digest:
         raise BundleError(

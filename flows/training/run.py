@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from dasnet.errors import TrainingError
 from dasnet.networks.backbone_weights import load_backbone
 from flows.cluster.config import ClusterConfig
-from flows.cluster.connect import connect, require_cluster
+from flows.cluster.connect import connect
+from flows.cluster.layout import planned_layout
 from flows.cluster.stage import ConnectCluster
 from flows.dataset.fitting import require_value_range
 from flows.evaluation.samples import Score, score
@@ -28,7 +29,7 @@ from storage.datasets.store import DatasetStore, open_dataset
 @step("plan")
 def plan(request: TrainRequest) -> DatasetStore:
     """Open the dataset, see that recipe, weights and cluster fit; refuse what cannot work."""
-    require_cluster(request.cluster)
+    planned_layout(request.cluster)
     store = open_dataset(request.dataset)
     recipe = request.effective
     for split in ("train", "val"):

@@ -29,8 +29,8 @@ from dasnet.prediction.header import bundle_path
 from flows.cluster import connect as cluster
 from flows.cluster.certificates import Certificates, make_certificates
 from flows.cluster.config import ClusterConfig
-from flows.cluster.connect import connect, cuda_options, require_cluster
-from flows.cluster.layout import ClusterLayout, local_layout
+from flows.cluster.connect import connect, cuda_options
+from flows.cluster.layout import ClusterLayout, local_layout, planned_layout
 from flows.detect.job import resolve
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
@@ -157,13 +157,13 @@ def test_nobody_at_the_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         port = probe.getsockname()[1]
     monkeypatch.setattr(cluster, "_PATIENCE", "1s")
     with pytest.raises(ClusterError, match=f"no Dask scheduler answers at tcp://127.0.0.1:{port}"):
-        require_cluster(ClusterConfig(kind=f"tcp://127.0.0.1:{port}"))
+        planned_layout(ClusterConfig(kind=f"tcp://127.0.0.1:{port}"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_gpus_that_are_not_there_are_refused() -> None:
     with pytest.raises(ClusterError, match="--cluster cuda"):
-        require_cluster(ClusterConfig(kind="cuda"))
+        planned_layout(ClusterConfig(kind="cuda"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -310,12 +310,12 @@ def test_an_open_scheduler_behind_a_file_is_refused_when_certificates_are_given(
     file = tmp_path / "scheduler.json"
     file.write_text('{"address": "tcp://127.0.0.1:8786"}')
     with pytest.raises(CertificateError, match="certificates are given, but the scheduler is at tcp://127"):
-        require_cluster(ClusterConfig(kind=str(file), certificates=secured.certificates.directory))
+        planned_layout(ClusterConfig(kind=str(file), certificates=secured.certificates.directory))
     with pytest.raises(ClusterError, match=r"nowhere\.json cannot be read"):
-        require_cluster(ClusterConfig(kind=str(tmp_path / "nowhere.json")))
+        planned_layout(ClusterConfig(kind=str(tmp_path / "nowhere.json")))
     file.write_text("[]")
     with pytest.raises(ClusterError, match="was not written by a Dask scheduler"):
-        require_cluster(ClusterConfig(kind=str(file)))
+        planned_layout(ClusterConfig(kind=str(file)))
 
 
 def test_nobody_of_another_authority_or_without_certificates_gets_in(
@@ -324,9 +324,9 @@ def test_nobody_of_another_authority_or_without_certificates_gets_in(
     monkeypatch.setattr(cluster, "_PATIENCE", "3s")
     foreign = make_certificates(tmp_path / "foreign")
     with pytest.raises(ClusterError, match="no Dask scheduler answers"):
-        require_cluster(ClusterConfig(kind=secured.address, certificates=foreign.directory))
+        planned_layout(ClusterConfig(kind=secured.address, certificates=foreign.directory))
     with pytest.raises(ClusterError, match="no Dask scheduler answers"):
-        require_cluster(ClusterConfig(kind=secured.address.replace("tls://", "tcp://")))
+        planned_layout(ClusterConfig(kind=secured.address.replace("tls://", "tcp://")))
 
 
 def _authority_only(certificates: Certificates) -> list[object]:
