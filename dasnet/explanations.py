@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.errors import PredictorError
-from dasnet.metrics import IGNORED
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.attention import SpatialAttention
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.decoder import upsample
 from dasnet.networks.peer import PeerNetwork, SegmentationNetwork
+from tiling.conventions import IGNORED
 
 Layers = Mapping[str, Tensor]
 """Name → features, shallow to deep."""

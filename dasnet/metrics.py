@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-IGNORED = 255
+from tiling.conventions import IGNORED
+
 """Label of a pixel that does not count."""
 
 

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("flows", "dasnet", "tiling", "storage")
 MAY_IMPORT = {"flows": {"dasnet", "tiling", "storage"}, "dasnet": set(), "tiling": set(), "storage": set()}
+CONVENTIONS = "tiling.conventions"
+"""What every room may import; itself it imports none."""
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
@@ -28,6 +30,15 @@ def imported(path: Path, *, top_level: bool = False) -> set[str]:
     return names
 
 
+def assigned(path: Path) -> set[str]:
+    """Names that a module's own lines give a value."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            names |= {part.id for part in getattr(target, "elts", [target]) if isinstance(part, ast.Name)}
+    return names
+
+
 def roots(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
@@ -35,8 +46,18 @@ def roots(names: set[str]) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_down_only(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
-    others = roots(imported(path)) & set(ROOMS) - {room}
+    below = {name for name in imported(path) if not f"{name}.".startswith(f"{CONVENTIONS}.")}
+    others = roots(below) & set(ROOMS) - {room}
     assert others <= MAY_IMPORT[room]
+
+
+def test_conventions_have_no_copies() -> None:
+    """What a number in a file stands for is said once, in a module that imports nothing of ours or of others."""
+    source = ROOT / "tiling" / "conventions.py"
+    assert roots(imported(source)) <= {"__future__", "math", "typing"}
+    names = assigned(source)
+    copies = {str(path.relative_to(ROOT)): assigned(path) & names for path in MODULES if path != source}
+    assert not {path: found for path, found in copies.items() if found}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

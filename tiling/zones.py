@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from tiling.conventions import SPLITS
 from tiling.grid import Box
 
-SPLITS = ("train", "val", "test")
 SHARES = {"train": 8.0, "val": 1.0, "test": 1.0}
 """Of the pixels, as in the paper."""
 

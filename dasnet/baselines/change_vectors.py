@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from dasnet.metrics import IGNORED, Confusion
+from dasnet.metrics import Confusion
+from tiling.conventions import IGNORED
 
 
 class ChangeVectors:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tiling.conventions import LEVELS
+
 THRESHOLD = 0.5
 """Of the probability: where the statistic reaches the method's own threshold."""
 
@@ -59,7 +61,7 @@ def levels(statistic: NDArray[np.float64], threshold: float) -> NDArray[np.uint8
     share = probability(statistic, threshold)
     if not np.isfinite(share).all():
         raise ArithmeticError("a valid pixel has no finite statistic: are its values within float32's range?")
-    return np.floor(share * 254).astype(np.uint8)
+    return np.floor(share * LEVELS).astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_info
 
 from dasnet.baselines.detector import Detector, levels
 from dasnet.errors import PredictorError
-from dasnet.prediction.blending import DISAGREEMENT_BINS, NODATA
-from dasnet.prediction.predictor import BlockPrediction
+from dasnet.prediction.block_prediction import BlockPrediction
+from tiling.conventions import DISAGREEMENT_BINS, NODATA
 
 
 def arithmetic() -> dict[str, Any]:

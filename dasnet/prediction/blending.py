@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LEVELS = 254
-"""Probability 1 as stored; a probability p is stored as round(254·p)."""
-NODATA = 255
-DISAGREEMENT_BINS = 256
+from tiling.conventions import DISAGREEMENT_BINS, DISAGREEMENT_SCALE, NODATA, level_of
 
 
 class Blend:
@@ -53,9 +50,9 @@ class Blend:
         """
         weights = self._sum_of_weights[crop]
         mean = self._sum[:, *crop] / weights
-        stored = torch.where(valid, (mean * LEVELS).round(), NODATA)
+        stored = torch.where(valid, level_of(mean), NODATA)
         variance = self._sum_of_squares[:, *crop] / weights - mean * mean
-        bins = (variance.clamp(min=0).sqrt() * (2 * (DISAGREEMENT_BINS - 1))).round()
+        bins = (variance.clamp(min=0).sqrt() * DISAGREEMENT_SCALE).round()
         compared = bins[valid & (self._windows[crop] > 1)].clamp(max=DISAGREEMENT_BINS - 1)
         if not torch.isfinite(stored).all():
             raise ArithmeticError("the network gave valid pixels no finite probability: are all valid pixels finite?")

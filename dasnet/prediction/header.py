@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from dasnet.errors import BundleError
 from dasnet.networks.architectures import AnyArchitecture, architecture_from_dict
 from dasnet.prediction.calibration import Calibration
+from tiling.conventions import DTYPES
 
 FORMAT_VERSION = 1
-DTYPES = ("uint8", "uint16", "float32")
 METADATA_KEY = "dasnet"
 _AS_THEY_ARE = ("dtype", "threshold", "window", "resolution", "provenance", "metrics", "card")  # fields that are JSON
 BUNDLES = Path(__file__).parents[1] / "bundles"

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,11 @@ from torch import Tensor
 
 from dasnet.errors import PredictorError
 from dasnet.networks.decoder import upsample
-from dasnet.prediction.blending import DISAGREEMENT_BINS, NODATA, Blend
+from dasnet.prediction.blending import Blend
+from dasnet.prediction.block_prediction import BlockPrediction
 from dasnet.prediction.bundle import Bundle, build_model
 from dasnet.prediction.network import InferenceNetwork, Precision, prepare
+from tiling.conventions import DISAGREEMENT_BINS, NODATA
 
 _log = logging.getLogger(__name__)
 
@@ -30,24 +31,6 @@ _log = logging.getLogger(__name__)
 _BATCH_CPU = 1
 _BATCH_CUDA = 16
 _SPARE_BYTES = 256 << 20  # for what a library allocates beside
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockPrediction:
-    """What the predictor makes of one block; the fields are those of tiling.protocols.Prediction.
-
-    Attributes:
-        probability: (P, h, w) uint8, change probability × 254 of each pair of dates; 255 = nodata.
-        windows_computed: windows that went through the network.
-        windows_skipped: windows without a pixel that is valid in both dates of any pair.
-        disagreement: (256,) int64, histogram of the windows' standard deviation × 510 over valid pixels that more than
-            one window covers.
-    """
-
-    probability: NDArray[np.uint8]
-    windows_computed: int
-    windows_skipped: int
-    disagreement: NDArray[np.int64]
 
 
 _ON_A_GPU = threading.RLock()

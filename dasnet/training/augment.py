@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks._torchvision import transforms_v2
-from dasnet.training.losses import IGNORED
+from tiling.conventions import IGNORED
 
 _ops = transforms_v2.functional
 _PEAKS = {"uint8": 255.0, "uint16": 65535.0}

@@ -26,11 +26,11 @@ from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
-from dasnet.training.losses import IGNORED
 from dasnet.training.parallel import Ranks, made_parallel
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Batch, Order, SampleSource, prefetched
 from dasnet.training.validation import validation_sweep
+from tiling.conventions import IGNORED
 
 _CHECKPOINT_EVERY_S = 120.0
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.decoder import upsample
+from tiling.conventions import IGNORED
 
-IGNORED = 255
 """Label of a pixel that has no part in the loss."""
 
 

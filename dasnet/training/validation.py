@@ -13,9 +13,9 @@ from dasnet.errors import TrainingError
 from dasnet.metrics import ThresholdSweep
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.decoder import upsample
-from dasnet.training.losses import IGNORED
 from dasnet.training.parallel import Ranks
 from dasnet.training.samples import Batch, SampleSource, prefetched
+from tiling.conventions import IGNORED
 
 BINS = 4096
 """Of distances over [0, 2]."""

@@ -21,7 +21,7 @@ from flows.inference.product_ledger import ProductLedger
 from flows.inference.verify import REASON, BlockVerifier, conclude_all
 from flows.run.observer import current_observer, step
 from storage.products.series_maps import SeriesMaps
-from storage.stores.run_store import NODATA, changed_level
+from tiling.conventions import NODATA, changed_level
 from tiling.grid import Cell
 
 PAIR_PRODUCTS = {

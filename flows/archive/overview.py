@@ -29,7 +29,7 @@ from storage.pages.thumbnails import image_look, probability_look, step_of
 from storage.pages.timeline import Timeline, TimelineDate, TimelinePair, write_timeline
 from storage.products.stac import ItemAsset, write_collection
 from storage.stores.cube import assemble_cube
-from storage.stores.run_store import changed_level
+from tiling.conventions import changed_level
 
 
 @dataclass(frozen=True, kw_only=True)

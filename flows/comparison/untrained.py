@@ -18,11 +18,12 @@ from dasnet.baselines.methods import UNTRAINED, Sheet, fit, untrained_named
 from dasnet.baselines.reweighted import Threshold
 from dasnet.baselines.statistics import Names
 from dasnet.baselines.untrained import State
-from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
+from dasnet.metrics import Confusion, ThresholdSweep
 from flows.comparison.results import Result
 from flows.run.directory import run_key
 from storage.datasets.store import DatasetStore, Samples
 from storage.places.publish import write_json_atomically
+from tiling.conventions import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)

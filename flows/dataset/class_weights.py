@@ -18,7 +18,8 @@ from flows.dataset.fitting import ATTRIBUTE
 from flows.dataset.request import WeightsRequest
 from flows.run.artifacts import Markdown, Table
 from flows.run.observer import current_observer, step
-from storage.datasets.store import SPLITS, DatasetStore, open_dataset
+from storage.datasets.store import DatasetStore, open_dataset
+from tiling.conventions import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from flows.dataset.tools import make_cut_tool
 from flows.run.observer import current_observer
 from storage.datasets.cut import Cutout
 from storage.datasets.scenes import SceneFiles, open_scene
-from storage.datasets.store import SPLITS, DatasetStore, create_dataset
+from storage.datasets.store import DatasetStore, create_dataset
 from storage.errors import InputError
 from storage.geometry import grid_facts, metres_a_pixel
+from tiling.conventions import SPLITS
 from tiling.zones import Zone, cells, columns, dealt, whole, windows_of
 
 _HEADERS_OPENED = 1000

@@ -11,10 +11,11 @@ import numpy as np
 
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
 from storage.datasets.cut import SampleFacts, near_duplicates
-from storage.datasets.store import SPLITS, DatasetStore
+from storage.datasets.store import DatasetStore
 from storage.pages.contact_sheet import Panel, contact_sheet
 from storage.pages.page import Page, Section, write_page
 from storage.places.publish import publish
+from tiling.conventions import SPLITS
 
 _PANELS = 24
 _LISTED = 40

@@ -24,9 +24,10 @@ from flows.run.versions import versions
 from storage.datasets.cut import Cutout, SampleFacts, band_statistics
 from storage.datasets.layouts import find_scenes
 from storage.datasets.scenes import SceneFiles, open_scene, quiet_pictures
-from storage.datasets.store import LEFT_OUT, SPLITS, DatasetStore
+from storage.datasets.store import LEFT_OUT, DatasetStore
 from storage.errors import InputError
 from storage.imagery.digests import digest_files
+from tiling.conventions import SPLITS
 
 
 @step("find scenes")

@@ -27,7 +27,8 @@ from flows.run.versions import versions
 from storage.pages.page import area_words
 from storage.pages.run_report import ReportData, disagreement_summary, write_report
 from storage.places.bucket import Location
-from storage.stores.run_store import NODATA, RunStore, changed_level
+from storage.stores.run_store import RunStore
+from tiling.conventions import NODATA, changed_level
 from tiling.grid import Box
 from tiling.ledger import Ledger
 

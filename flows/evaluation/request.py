@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from flows.cluster.config import ClusterConfig
 from flows.detect.request import DetectRequest
 from flows.run.fields import Frozen, LocalDirectory
+from tiling.conventions import Split
 
 
 class EvaluateRequest(Frozen):
@@ -18,7 +19,7 @@ class EvaluateRequest(Frozen):
     bundle: Annotated[str, Field(description="Name of a shipped bundle, or a path.")]
     output: Annotated[LocalDirectory, Field(description="Directory of the evaluation: new, or of the same one.")]
     dataset: Annotated[Path | None, Field(description="Dataset directory.")] = None
-    split: Annotated[Literal["train", "val", "test"], Field(description="Which samples.")] = "test"
+    split: Annotated[Split, Field(description="Which samples.")] = "test"
     mosaic: Annotated[
         DetectRequest | None,
         Field(description="A whole mosaic to detect changes in; its bundle and output are those of this request."),

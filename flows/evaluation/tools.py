@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from dasnet.baselines.change_vectors import ChangeVectors
-from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
+from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import load_bundle
 from dasnet.prediction.network import Precision
 from dasnet.prediction.predictor import DasnetPredictor
 from storage.datasets.scenes import LabelOnGrid
 from storage.datasets.store import DatasetStore
-from storage.stores.run_store import NODATA, RunStore, changed_level
+from storage.stores.run_store import RunStore
+from tiling.conventions import IGNORED, NODATA, changed_level
 from tiling.grid import BlockGrid
 
 BINS = 4096

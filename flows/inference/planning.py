@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from dasnet.prediction.header import BundleHeader
@@ -53,7 +54,7 @@ def plan_of(request: InferenceRequest, bundle: BundleHeader | UntrainedModel, gr
         lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
         dates=dates,
         bands=len(bundle.bands),
-        itemsize={"uint8": 1, "uint16": 2, "float32": 4}[bundle.dtype],
+        itemsize=np.dtype(bundle.dtype).itemsize,
         workers=layout.workers,
         lanes=layout.lanes,
         model_bytes=bundle.lane_bytes if isinstance(bundle, UntrainedModel) else 0,

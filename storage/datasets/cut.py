@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from storage.datasets.label_values import CHANGED, IGNORED, UNCHANGED
 from storage.datasets.scenes import Scene
-from storage.datasets.store import LEFT_OUT, SPLITS, DatasetStore, Samples
+from storage.datasets.store import LEFT_OUT, DatasetStore, Samples
+from tiling.conventions import CHANGED, IGNORED, SPLITS, UNCHANGED
 
 _GENEROUS = 2.0
 """Pixels that may be read for one that is wanted."""

@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from storage.errors import InputError
 
-CHANGED, UNCHANGED, IGNORED = 1, 0, 255
-"""What a label is in a dataset store; ignored = nodata, no part of any loss or score."""
-
 Coding = Literal["unchanged", "0/1", "0/255"]
 """Of a label raster; "unchanged" = all 0, which every coding has."""
 

@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from storage.datasets.scenes import SceneFiles
-from storage.datasets.store import SPLITS
 from storage.errors import InputError
+from tiling.conventions import SPLITS
 
 DATES = (("A", "B"), ("T1", "T2"), ("t1", "t2"), ("before", "after"))
 LABELS = ("label", "labels", "OUT", "out", "mask", "masks", "gt", "GT")

@@ -22,7 +22,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
-from storage.datasets.label_values import IGNORED, binarise, histogram, one_band
+from storage.datasets.label_values import binarise, histogram, one_band
 from storage.errors import InputError
 from storage.imagery.bands import same_bands
 from storage.imagery.grids import common_grid
@@ -30,6 +30,7 @@ from storage.imagery.header_checks import check_header
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.imagery.sources import DRIVERS, Source, absolute, image_bands_of, open_with_allowed_driver
+from tiling.conventions import IGNORED
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
 POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")

@@ -37,9 +37,9 @@ from storage.errors import InputError, IntegrityError
 from storage.places.publish import sync
 from storage.places.zarr_access import READING_FILES
 from storage.stores.run_store import COMPRESSORS, WRITING
+from tiling.conventions import IGNORED, SPLITS
 
 FORMAT = 1
-SPLITS = ("train", "val", "test")
 LEFT_OUT = -1
 DATES = ("before", "after")
 
@@ -122,7 +122,7 @@ def create_dataset(
                 shards=(shard, *depth, window, window),
                 compressors=COMPRESSORS,
                 dimension_names=("sample", *middle, "y", "x"),
-                fill_value=255 if name == "label" else 0,
+                fill_value=IGNORED if name == "label" else 0,
             )
         zarr.consolidate_metadata(draft)
     draft.replace(path)

@@ -25,11 +25,11 @@ from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.gdal import gdal_name, gdal_settings, plain_name
 from storage.places.zarr_access import open_address
+from tiling.conventions import DTYPES
 
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
 """Formats that hold pixels. A VRT is none of them: it names other files, any file, also under the name of a TIFF."""
 
-DTYPES = ("uint8", "uint16", "float32")
 RASTER_SUFFIXES = (".tif", ".tiff", ".img", ".jp2")
 
 

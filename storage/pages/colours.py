@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.stores.run_store import NODATA
+from tiling.conventions import LEVELS, NODATA
 
 MISSING = (214, 214, 214)
 
@@ -20,7 +20,8 @@ _ANCHORS = np.array(
 
 
 _SCALE: NDArray[np.uint8] = np.stack(
-    [np.interp(np.linspace(0, 1, 255), np.linspace(0, 1, len(_ANCHORS)), _ANCHORS[:, c]) for c in range(3)], axis=1
+    [np.interp(np.linspace(0, 1, LEVELS + 1), np.linspace(0, 1, len(_ANCHORS)), _ANCHORS[:, c]) for c in range(3)],
+    axis=1,
 ).astype(np.uint8)
 
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from storage.pages.colours import colours, display_bands, stretch
 from storage.pages.pictures import png
+from tiling.conventions import CHANGED, IGNORED, NODATA, changed_level, level_of
 
 _CHANGED, _UNCHANGED, _UNKNOWN = (253, 231, 37), (40, 40, 48), (214, 214, 214)
 _RIGHT, _FALSE, _MISSED = (253, 231, 37), (214, 96, 77), (67, 147, 195)
@@ -75,8 +76,8 @@ def _pictures(panel: Panel, bands: Sequence[str]) -> list[NDArray[np.uint8]]:
     both = stretch(np.stack([panel.before[chosen], panel.after[chosen]]).astype(np.float32), panel.valid)
     row = [both[0], both[1], labelled(panel.label)]
     if panel.probability is not None:
-        stored = np.where(panel.label == 255, 255, np.round(panel.probability * 254)).astype(np.uint8)
-        row += [colours(stored), judged(panel.probability >= panel.threshold, panel.label)]
+        stored = np.where(panel.label == IGNORED, NODATA, level_of(panel.probability)).astype(np.uint8)
+        row += [colours(stored), judged(stored >= changed_level(panel.threshold), panel.label)]
     return row
 
 
@@ -87,7 +88,7 @@ def labelled(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def judged(called: NDArray[np.bool_], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What was called changed (s, s), beside the label (s, s): a picture (s, s, 3) in :data:`MEANINGS`' colours."""
-    changed, known = label == 1, label != 255
+    changed, known = label == CHANGED, label != IGNORED
     return _painted(
         label.shape,
         [

@@ -15,7 +15,7 @@ from storage.pages.pictures import LINE, edges
 from storage.places.bucket import Location
 from storage.places.publish import publish
 from storage.products.reader import SeriesReader
-from storage.stores.run_store import NODATA, changed_level
+from tiling.conventions import LEVELS, NODATA, changed_level
 
 LONG_SIDE = 1024
 """Pixels of the longer side of a quicklook."""
@@ -104,7 +104,7 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int, font: Any) -> str
 def _draw_scale(canvas: Image.Image, *, left: int, top: int, width: int, font: Any) -> None:
     draw = ImageDraw.Draw(canvas)
     length = min(width // 2, 220)
-    ramp = np.repeat(_SCALE[np.linspace(0, 254, length).astype(int)][None], 12, axis=0)
+    ramp = np.repeat(_SCALE[np.linspace(0, LEVELS, length).astype(int)][None], 12, axis=0)
     canvas.paste(Image.fromarray(ramp), (left + 18, top + 2))
     draw.text((left, top - 2), "0", fill="black", font=font)
     draw.text((left + length + 24, top - 2), "1", fill="black", font=font)

@@ -12,6 +12,7 @@ from storage.pages.page import render
 from storage.pages.pictures import outlines, photograph
 from storage.pages.quicklook import Quicklooks
 from storage.places.bucket import Location
+from tiling.conventions import DISAGREEMENT_BINS, DISAGREEMENT_SCALE, NODATA
 
 _BARS = 64
 
@@ -71,7 +72,7 @@ def disagreement_summary(histogram: NDArray[np.int64]) -> tuple[float, float]:
     total = int(histogram.sum())
     if not total:
         return 0.0, 0.0
-    values = np.arange(256) / 510
+    values = np.arange(DISAGREEMENT_BINS) / DISAGREEMENT_SCALE
     percentile = values[np.searchsorted(np.cumsum(histogram), 0.95 * total)]
     return float((histogram * values).sum() / total), float(percentile)
 
@@ -79,7 +80,7 @@ def disagreement_summary(histogram: NDArray[np.int64]) -> tuple[float, float]:
 def _bars(histogram: Sequence[int]) -> list[tuple[float, float, float, str]]:
     """(x, width, height, title) of the bars of the probability's histogram, in per cent; heights are logarithmic."""
     counts = np.add.reduceat(
-        np.asarray(histogram[:255], dtype=float), np.linspace(0, 255, _BARS, endpoint=False).astype(int)
+        np.asarray(histogram[:NODATA], dtype=float), np.linspace(0, NODATA, _BARS, endpoint=False).astype(int)
     )
     heights = np.log10(1 + counts)
     heights = 100 * heights / max(heights.max(), 1e-9)

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from storage.pages.colours import MISSING, colours
 from storage.pages.page import Section, area_words, render
 from storage.pages.pictures import Colour, outlines, photograph, png, see_through
-from storage.stores.run_store import NODATA
+from tiling.conventions import NODATA
 
 NO_CHANGE, UNKNOWN = -1, -2
 """Of :func:`first_look`."""

@@ -22,7 +22,7 @@ from storage.errors import IntegrityError
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import publish, scratch_of
 from storage.products.reader import CheckBlock, ProbabilityReader, strips
-from storage.stores.run_store import NODATA, PROBABILITY_SCALE
+from tiling.conventions import NODATA, PROBABILITY_SCALE
 
 _GDAL = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_OVR_BLOCKSIZE": "512"}
 

@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from storage.places.bucket import Location
 from storage.places.publish import publish
 from storage.products.reader import ProbabilityReader
-from storage.stores.run_store import NODATA, changed_level
+from tiling.conventions import LEVELS, NODATA, changed_level
 
 _ROWS_A_GROUP = 50_000
 _FOUR_CONNECTED = ndimage.generate_binary_structure(2, 1)
@@ -198,8 +198,8 @@ def _columns(areas: list[_Area], grid: GeoBox, geod: Geod) -> dict[str, Any]:
         "geometry": geopandas.GeoSeries(polygons, crs=str(grid.crs)),
         "area_m2": np.array([abs(geod.geometry_area_perimeter(p)[0]) for p in geographic], dtype=np.float64),
         "pixels": np.array([area.pixels for area in areas], dtype=np.int64),
-        "mean_probability": np.array([area.total / area.pixels / 254 for area in areas], dtype=np.float64),
-        "max_probability": np.array([area.highest / 254 for area in areas], dtype=np.float64),
+        "mean_probability": np.array([area.total / area.pixels / LEVELS for area in areas], dtype=np.float64),
+        "max_probability": np.array([area.highest / LEVELS for area in areas], dtype=np.float64),
     }
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from storage.errors import IntegrityError
-from storage.stores.run_store import NODATA
+from tiling.conventions import NODATA
 
 
 class ProbabilityReader(Protocol):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from storage.products.cog import Layer, write_layer
 from storage.products.reader import CheckBlock, read_checked
 from storage.stores.by_name import PairView
-from storage.stores.run_store import NODATA, changed_level
+from tiling.conventions import NODATA, PROBABILITY_SCALE, changed_level
 
 NEVER, UNKNOWN = 0, -1
 """Of a map of first dates: no change was seen; no pair is known there."""
@@ -62,7 +62,7 @@ class SeriesMaps:
     def write_peak(self, path: Path, conclude: Callable[[], None]) -> None:
         """As a COG like that of one pair; `conclude` as of :func:`storage.products.cog.write_cog`."""
         layer = Layer(
-            dtype="uint8", nodata=NODATA, description="highest change probability of all pairs", scale=1 / 254
+            dtype="uint8", nodata=NODATA, description="highest change probability of all pairs", scale=PROBABILITY_SCALE
         )
         write_layer(path, layer, grid=self.views[0].grid, strips=self._strips(self.read_peak), conclude=conclude)
 

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from storage.places.bucket import Location
 from storage.places.publish import publish
-from storage.stores.run_store import NODATA, PROBABILITY_SCALE
+from tiling.conventions import NODATA, PROBABILITY_SCALE
 
 _EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",

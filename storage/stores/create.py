@@ -27,7 +27,8 @@ from zarr.errors import ZarrUserWarning
 from storage.geometry import grid_facts
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import sync
-from storage.stores.run_store import COMPRESSORS, NODATA, PROBABILITY_SCALE
+from storage.stores.run_store import COMPRESSORS
+from tiling.conventions import NODATA, PROBABILITY_SCALE
 
 
 def create_store(

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Any, Generic, cast
 
@@ -36,15 +35,6 @@ from storage.geometry import grid_of
 from storage.places.bucket import Location, ObjectPath, P, explain
 from storage.places.publish import sync
 from storage.places.zarr_access import reading, zarr_store
-
-NODATA = 255
-PROBABILITY_SCALE = 1 / 254
-
-
-def changed_level(threshold: float) -> int:
-    """The smallest stored value (0 to 254) whose probability, value / 254, reaches `threshold`."""
-    return ceil(threshold * 254 - 1e-9)
-
 
 # Imagery hardly compresses; a higher level costs more time than it saves disk. The checksum is zstd's own: when zarrs
 # reads a part of a shard, it does not look at that of a CRC codec behind it.

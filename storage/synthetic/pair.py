@@ -19,8 +19,8 @@ from rasterio.windows import Window as RasterWindow
 
 from storage.errors import InputError
 from storage.synthetic.scene import CELL, PseudoChange, Scene
+from tiling.conventions import IGNORED
 
-UNKNOWN = 255
 """Nodata of the truth: either date has none there."""
 
 _ACQUIRED = {"before": "2019-06-21T10:30:00", "after": "2024-09-05T10:30:00"}
@@ -101,7 +101,7 @@ def synthesize(
                         width=width,
                         count=1 if name == "change" else 3,
                         dtype="uint8",
-                        nodata=UNKNOWN if name == "change" else 0,
+                        nodata=IGNORED if name == "change" else 0,
                         crs=reference,
                         transform=Affine(resolution, 0.0, _LEFT, 0.0, -resolution, _TOP),
                         tiled=True,
@@ -129,7 +129,7 @@ def synthesize(
                         image[:, gone] = 0
                         missing |= gone
                     files[name].write(image, window=window)
-                drawn.change[missing] = UNKNOWN
+                drawn.change[missing] = IGNORED
                 files["change"].write(drawn.change, 1, window=window)
                 if on_progress is not None:
                     on_progress(drawn.change.size)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from dasnet.metrics import IGNORED, Confusion, ThresholdSweep
+from dasnet.metrics import Confusion, ThresholdSweep
+from tiling.conventions import IGNORED
 
 pairs = st.lists(st.tuples(st.booleans(), st.sampled_from([0, 1, IGNORED])), min_size=1, max_size=200)
 

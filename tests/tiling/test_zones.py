@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiling.conventions import SPLITS
 from tiling.grid import Box
-from tiling.zones import SPLITS, Zone, cells, columns, dealt, whole, windows_of
+from tiling.zones import Zone, cells, columns, dealt, whole, windows_of
 
 sides = st.integers(1, 700)
 

@@ -9,8 +9,9 @@ import torch
 from dasnet.networks.dasnet import Distances
 from dasnet.networks.decoder import upsample
 from dasnet.training.class_frequency import ClassFrequency
-from dasnet.training.losses import IGNORED, DoubleMarginLoss
+from dasnet.training.losses import DoubleMarginLoss
 from dasnet.training.recipes import paper_cdd
+from tiling.conventions import IGNORED
 
 
 def test_hand_worked_value() -> None:

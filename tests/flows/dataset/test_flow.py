@@ -17,10 +17,11 @@ from flows.dataset.flow import compute_class_weights, prepare_dataset
 from flows.dataset.report import DatasetSummary
 from flows.dataset.request import PrepareRequest, WeightsRequest
 from flows.run.errors import FailedBlocksError
-from storage.datasets.store import SPLITS, DatasetStore, open_dataset
+from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError, IntegrityError
 from storage.synthetic.pair import SyntheticPair, synthesize
 from tests.flows.conftest import Dasnet
+from tiling.conventions import SPLITS
 
 RANDOM = np.random.default_rng(3)
 

@@ -15,8 +15,8 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 from storage.products.polygons import write_changes
-from storage.stores.run_store import changed_level
 from tests.storage.products.memory import MemoryRun
+from tiling.conventions import changed_level
 
 
 def whole(run: MemoryRun, threshold: float) -> list[tuple[shapely.Geometry, int, float, float]]:

@@ -13,8 +13,9 @@ from scipy import ndimage
 
 from storage.errors import InputError
 from storage.synthetic.noise import LatticeNoise, Sun, uniform
-from storage.synthetic.pair import UNKNOWN, synthesize
+from storage.synthetic.pair import synthesize
 from storage.synthetic.scene import CELL, PseudoChange, Scene, Window
+from tiling.conventions import IGNORED
 
 # No difference but the truth's: the same sun, no season, no sensor.
 STILL = PseudoChange(
@@ -127,7 +128,7 @@ def test_files_hold_the_scene(tmp_path: Path) -> None:
         missing |= ~valid
     with rasterio.open(pair.change) as file:
         truth = file.read(1)
-    assert np.array_equal(truth == UNKNOWN, missing)
+    assert np.array_equal(truth == IGNORED, missing)
     assert np.array_equal(truth[~missing], drawn.change[~missing])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after.tif", "before.tif", "change.tif"]
 
