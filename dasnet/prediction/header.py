@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from dasnet.errors import BundleError
 from dasnet.networks.architectures import AnyArchitecture, architecture_from_dict
 from dasnet.prediction.calibration import Calibration
-from tiling.conventions import DTYPES
+from tiling.conventions import DTYPES, lowest_changed
 
 FORMAT_VERSION = 1
 METADATA_KEY = "dasnet"
@@ -93,6 +93,11 @@ class BundleHeader:
             raise BundleError(f"window {self.window!r} must be 32 px or more")
         if self.resolution is not None and not (_finite(self.resolution) and self.resolution > 0):
             raise BundleError(f"ground resolution {self.resolution!r} must be a positive number of metres, or unknown")
+
+    @property
+    def cut(self) -> float:
+        """The distance from on which a pixel is stored as changed: what is scored tile by tile is what is delivered."""
+        return self.calibration.distance(lowest_changed(self.threshold))
 
     def to_json(self) -> str:
         """What stands in the file's metadata."""

@@ -261,4 +261,4 @@ def _called(
     samples = store.read(chosen)
     predictor = DasnetPredictor(bundle, device="auto", precision="float32")
     distances = predictor.distances(np.stack([samples.before, samples.after], axis=1), samples.valid)[:, 0]
-    return list(distances >= bundle.calibration.distance(bundle.threshold))
+    return list(distances >= bundle.cut)

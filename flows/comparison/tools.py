@@ -78,6 +78,6 @@ def make_robustness_tool(store: DatasetStore, bundle: Path, device: str, peak: f
     return RobustnessTool(
         store=store,
         predictor=DasnetPredictor(loaded, device=device, precision="float32"),
-        cut=loaded.calibration.distance(loaded.threshold),
+        cut=loaded.cut,
         peak=peak,
     )

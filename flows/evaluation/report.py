@@ -30,7 +30,7 @@ def write_evaluation(
     extra: Sequence[Section] = (),
 ) -> list[tuple[str, bytes]]:
     """Write the page; returns its pictures (name, PNG) for artifacts."""
-    cut = bundle.calibration.distance(bundle.threshold)
+    cut = bundle.cut
     worst, best = _cases(score)
     pictures = {
         "worst": _sheet(bundle, store, worst, score),

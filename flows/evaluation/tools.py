@@ -62,7 +62,7 @@ def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: 
     return ScoringTool(
         store=store,
         predictor=DasnetPredictor(loaded, device=device, precision=precision),
-        cut=loaded.calibration.distance(loaded.threshold),
+        cut=loaded.cut,
         vectors=ChangeVectors([band.std for band in loaded.bands]),
     )
 
@@ -121,6 +121,6 @@ def make_mosaic_scoring_tool(
         label=label,
         predictor=DasnetPredictor(loaded, device=device, precision=precision),
         threshold=loaded.threshold,
-        cut=loaded.calibration.distance(loaded.threshold),
+        cut=loaded.cut,
         window=loaded.window,
     )

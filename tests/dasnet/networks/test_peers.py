@@ -201,7 +201,7 @@ def test_it_learns_squares_and_ends_in_a_bundle(method: str, tmp_path: Path) -> 
     found = DasnetPredictor(bundle, precision="float32").distances(
         np.stack([source.before[:1], source.after[:1]], axis=1), source.valid[:1]
     )
-    called = found[0, 0] >= bundle.calibration.distance(bundle.threshold)
+    called = found[0, 0] >= bundle.cut
     assert (called == (source.label[0] == 1)).mean() > 0.9
 
 

@@ -20,6 +20,7 @@ from dasnet.prediction.bundle import Bundle, build_model
 from dasnet.prediction.network import InferenceNetwork
 from dasnet.prediction.predictor import DasnetPredictor
 from tests.dasnet.prediction.blocks import BUNDLE, LATTICE, SIZE, made, scene, whole
+from tiling.conventions import NODATA, changed_level
 from tiling.grid import Box
 
 
@@ -197,3 +198,21 @@ def test_what_does_not_fit_is_refused() -> None:
         DasnetPredictor(BUNDLE, device="cuda:97")
     with pytest.raises(PredictorError, match="batch of 0"):
         DasnetPredictor(BUNDLE, batch=0)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.61803, 0.9])
+def test_a_window_by_itself_is_judged_as_the_mosaic_that_is_delivered(threshold: float) -> None:
+    bundle = replace(BUNDLE, threshold=threshold)
+    predictor = DasnetPredictor(bundle, precision="float32")
+    images, valid = (array[..., 40 : 40 + SIZE, 90 : 90 + SIZE] for array in scene())
+    mosaic = predictor.predict(
+        images,
+        valid,
+        origins=np.zeros((1, 2), dtype=np.int64),
+        taper=np.ones(SIZE, dtype=np.float32),
+        crop=(slice(0, SIZE), slice(0, SIZE)),
+    ).probability[0]
+    alone = predictor.distances(images[None], valid[None])[0, 0] >= bundle.cut
+    both = mosaic != NODATA
+    assert np.array_equal(alone[both], mosaic[both] >= changed_level(threshold))
+    assert both.any()
