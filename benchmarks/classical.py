@@ -24,8 +24,8 @@ from dasnet.baselines.methods import UNTRAINED, fit, untrained_named
 from dasnet.baselines.reweighted import ChiSquared
 from dasnet.baselines.statistics import Names
 from dasnet.evaluation import curves
-from tiling.conventions import IGNORED
 from dasnet.metrics import Confusion, ThresholdSweep
+from tiling.conventions import IGNORED
 
 Pair = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint8]]
 """before and after (C, h, w), where both are valid, and the label (h, w): 1 changed, 0 unchanged, 255 not known."""

@@ -29,7 +29,7 @@ from storage.imagery.rasters import GridReader
 from storage.imagery.sources import naive_utc
 from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
-from storage.stores.run_store import date_name
+from storage.stores.date_names import date_name
 from tiling.plan import Plan
 from tiling.worker import SeriesTask
 

@@ -9,12 +9,10 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from dasnet.baselines.predictor import UntrainedPredictor
 from flows.cluster.stage import ConnectCluster, StageResult, when_needed
 from flows.detect.job import Job, resolve
 from flows.detect.products import Summary, make_products
 from flows.detect.request import DetectRequest
-from flows.detect.statistics import make_statistics
 from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
 from flows.inference.lost_images import set_back_lost, stored_images
 from flows.inference.planned import read_name
@@ -84,7 +82,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
         if make_predictor is None and isinstance(job.bundle, UntrainedModel):
             # the statistics of what could be read are not those of the mosaic
             ingested.require_all(directory.path)
-            make_predictor = partial(UntrainedPredictor, make_statistics(job, job.bundle, directory, cluster))
+            make_predictor = _untrained_predictor(job, job.bundle, directory, cluster)
         stages.predict_with(make_predictor or predictor_factory(job))
         inferred = _infer(job, directory, stages)
         until_products.close()
@@ -94,6 +92,15 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             total = (1 + len(job.dates)) * len(job.blocks)
             raise FailedBlocksError(failed, total=total, directory=directory.path)
         return make_products(job, directory)
+
+
+def _untrained_predictor(
+    job: Job, model: UntrainedModel, directory: RunDirectory[Location], cluster: ConnectCluster
+) -> Callable[[], Predictor]:
+    from dasnet.baselines.predictor import UntrainedPredictor
+    from flows.detect.statistics import make_statistics
+
+    return partial(UntrainedPredictor, make_statistics(job, model, directory, cluster))
 
 
 def _stages(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster, until: ExitStack) -> SeriesStages:

@@ -1,36 +1,36 @@
-"""Products that any pair of dates has: COG, polygons, quicklook and STAC item, of a whole run or of a cell."""
+"""Products that any pair of dates has: COG, polygons, quicklook and STAC item, of a whole run or of a cell.
+
+The libraries that write them are imported when one is to be made: a run that is finished makes none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, TypeVar
-
-import pystac
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.inference.lost_images import StoredImage, looking_at
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.verify import BlockVerifier
 from flows.run.versions import versions
 from storage.errors import IntegrityError
-from storage.pages.quicklook import Quicklooks, make_quicklooks, write_quicklook
 from storage.places.bucket import Location
-from storage.products.cog import write_cog
-from storage.products.polygons import write_changes
 from storage.products.reader import SeriesReader
-from storage.products.stac import ItemAsset, write_item
 from tiling.ledger import Ledger
+
+if TYPE_CHECKING:
+    from storage.pages.quicklook import Quicklooks
 
 T = TypeVar("T")
 
 QUICKLOOK = "Before, after and change probability"
 
 _KINDS = {
-    "probability": (pystac.MediaType.COG, "Change probability", "data"),
+    "probability": ("image/tiff; application=geotiff; profile=cloud-optimized", "Change probability", "data"),
     "changes": ("application/vnd.apache.parquet", "Changed areas", "data"),
-    "quicklook": (pystac.MediaType.PNG, QUICKLOOK, "thumbnail"),
-    "report": (pystac.MediaType.HTML, "Report", "overview"),
+    "quicklook": ("image/png", QUICKLOOK, "thumbnail"),
+    "report": ("text/html", "Report", "overview"),
 }
 """Media type, title and STAC role of each product."""
 
@@ -58,6 +58,8 @@ class PairProducts:
         """The COG; returns its facts, with a ``histogram`` of the 256 stored values."""
 
         def make(path: Location) -> dict[str, Any]:
+            from storage.products.cog import write_cog
+
             result = write_cog(self._reader, path, check=self._verifier, conclude=self._verifier.conclude)
             return {**asdict(result), "valid_pixels": result.valid_pixels}
 
@@ -67,6 +69,8 @@ class PairProducts:
         """The polygons; returns ``count`` and ``area_m2``."""
 
         def make(path: Location) -> dict[str, Any]:
+            from storage.products.polygons import write_changes
+
             return asdict(
                 self._verified(
                     lambda: write_changes(self._reader, path, threshold=self._threshold, min_area_m2=self._min_area_m2)
@@ -79,6 +83,8 @@ class PairProducts:
         """Both dates and the probability in one picture."""
 
         def make(path: Location) -> dict[str, Any]:
+            from storage.pages.quicklook import write_quicklook
+
             write_quicklook(path, self.looks, captions=captions)
             return {}
 
@@ -87,6 +93,8 @@ class PairProducts:
     @cached_property
     def looks(self) -> Quicklooks:
         """Both dates and the probability, small."""
+        from storage.pages.quicklook import make_quicklooks
+
         with looking_at(self._stored(), ingested=self._ingested):
             return self._verified(lambda: make_quicklooks(self._reader, threshold=self._threshold))
 
@@ -95,6 +103,8 @@ class PairProducts:
         digests = {name: self._products.digest(name) for name in _KINDS if self._products.has(name)}
 
         def make(path: Location) -> dict[str, Any]:
+            from storage.products.stac import ItemAsset, write_item
+
             assets = [
                 ItemAsset(
                     key=key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -12,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rioxarray  # noqa: F401  registers the .rio accessor
-import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
@@ -29,7 +28,6 @@ from storage.geometry import is_whole_shift, region_geometry
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sources import Source
 from storage.places.gdal import gdal_name, gdal_settings
-from storage.places.zarr_access import open_address
 
 _OPEN_PER_THREAD = 16
 _RESAMPLED_TILE = 512
@@ -159,7 +157,7 @@ def read_source(
     if source.parts:
         return _read_parts(source, bands, rows, cols)
     try:
-        image, valid = (_read_zarr if source.driver == "Zarr" else _read_raster)(source, bands, rows, cols)
+        image, valid = _reading_of(source)(source, bands, rows, cols)
     except Exception as error:  # GDAL's and the codecs' errors come in many types
         cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
         raise ShortReadError(
@@ -181,6 +179,14 @@ def _read_parts(
     return np.concatenate([image for image, _ in found]), np.logical_and.reduce([valid for _, valid in found])
 
 
+def _reading_of(source: Source) -> Callable[..., tuple[NDArray[Any], NDArray[np.bool_]]]:
+    if source.driver != "Zarr":
+        return _read_raster
+    from storage.imagery.zarr_groups import read_group
+
+    return read_group
+
+
 def _read_raster(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -192,23 +198,6 @@ def _read_raster(
         if flags == [rasterio.enums.MaskFlags.all_valid]:
             return image, np.ones(image.shape[1:], dtype=bool)
         return image, dataset.dataset_mask(window=window) > 0
-
-
-def _read_zarr(
-    source: Source, bands: tuple[int, ...], rows: slice, cols: slice
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    dataset = xr.open_zarr(
-        open_address(source.path), chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False
-    )
-    variable = dataset[source.variable].isel(y=rows, x=cols)
-    pixels = variable.to_numpy()
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    nodata = variable.rio.nodata
-    if nodata is None or np.isnan(nodata):
-        valid = np.ones(pixels.shape[1:], dtype=bool)
-    else:
-        valid = (pixels != nodata).any(axis=0)
-    return np.ascontiguousarray(pixels[[band - 1 for band in bands]]), valid
 
 
 def _handle(source: Source) -> rasterio.DatasetReader:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import xarray as xr
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
@@ -24,7 +23,6 @@ from storage.imagery.header_checks import check_header
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.gdal import gdal_name, gdal_settings, plain_name
-from storage.places.zarr_access import open_address
 from tiling.conventions import DTYPES
 
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
@@ -84,7 +82,11 @@ def open_source(path: str) -> Header:
     """
     refuse_credentials(path)
     try:
-        return _open_zarr(path) if is_zarr(path) else _open_raster(path)
+        if not is_zarr(path):
+            return _open_raster(path)
+        from storage.imagery.zarr_groups import open_group
+
+        return open_group(path)
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
 
@@ -133,7 +135,7 @@ def _open_raster(path: str) -> Header:
             ),
             bands=_band_names(dataset, image_bands),
             dtype=dtype,
-            date=_date(path, {**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
+            date=date_of(path, {**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
         )
         # last, because GDAL's error from a pixel that cannot be read surfaces again in the next call on this dataset
         _require_a_valid_pixel(path, dataset)
@@ -188,10 +190,10 @@ def _grid(path: str, dataset: DatasetReader) -> GeoBox:
             f"{path} is not north-up (pixel size {transform.a:g} × {transform.e:g}): warp it first (gdalwarp)"
         )
     north_up = Affine(transform.a, 0, transform.c, 0, transform.e, transform.f)
-    return GeoBox(dataset.shape, north_up, _crs(dataset.crs))
+    return GeoBox(dataset.shape, north_up, crs_of(dataset.crs))
 
 
-def _crs(found: rasterio.crs.CRS) -> CRS:
+def crs_of(found: rasterio.crs.CRS) -> CRS:
     code = found.to_epsg()
     return CRS(f"EPSG:{code}" if code else found.to_wkt())
 
@@ -208,7 +210,7 @@ def _band_names(dataset: DatasetReader, numbers: Iterable[int]) -> tuple[str, ..
     return tuple(names)
 
 
-def _date(path: str, tags: dict[str, str]) -> datetime | None:
+def date_of(path: str, tags: dict[str, str]) -> datetime | None:
     """From what GDAL's metadata readers call the acquisition, else from the name.
 
     TIFF's own DateTime is no help: it says when the file was written.
@@ -261,46 +263,3 @@ def _any_valid(dataset: DatasetReader, window: rasterio.windows.Window) -> bool:
     if valid.any() and np.dtype(dataset.dtypes[0]).kind == "f":
         valid &= np.isfinite(dataset.read(window=window)).all(axis=0)
     return bool(valid.any())
-
-
-def _open_zarr(path: str) -> Header:
-    try:
-        dataset = xr.open_zarr(
-            open_address(path), chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be opened as a Zarr group: {error}") from error
-    candidates = [str(name) for name, variable in dataset.data_vars.items() if {"y", "x"} <= set(variable.dims)]
-    name = "image" if "image" in candidates else candidates[0] if len(candidates) == 1 else None
-    if name is None:
-        raise InputError(f"{path} needs one variable over (y, x), or one named `image`; it has {candidates or 'none'}")
-    image = dataset[name]
-    if image.ndim > 3 or (image.ndim == 3 and image.dims[1:] != ("y", "x")):
-        raise InputError(
-            f"{path}: `{name}` has dimensions {image.dims}; a mosaic of one date has (band, y, x) or (y, x)"
-        )
-    if image.rio.crs is None:
-        raise InputError(f"{path}: `{name}` has no coordinate reference system (CF grid mapping)")
-    if str(image.dtype) not in DTYPES:
-        raise InputError(f"{path} holds {image.dtype}; a mosaic is one of {', '.join(DTYPES)}")
-    transform = image.rio.transform(recalc=True)
-    if transform.e >= 0:
-        raise InputError(f"{path} is not north-up (pixel size {transform.a:g} × {transform.e:g}): flip y first")
-    count = image.sizes.get(str(image.dims[0]), 1) if image.ndim == 3 else 1
-    labels = (
-        [str(v) for v in image[image.dims[0]].to_numpy()] if image.ndim == 3 and image.dims[0] in image.coords else []
-    )
-    named = bool(labels) and not all(label.lstrip("-").isdigit() for label in labels)
-    return Header(
-        source=Source(
-            path=path,
-            grid=GeoBox((image.sizes["y"], image.sizes["x"]), transform, _crs(image.rio.crs)),
-            files=(path,),
-            driver="Zarr",
-            variable=name,
-            image_bands=tuple(range(1, count + 1)),
-        ),
-        bands=tuple(labels) if named else tuple(f"band{n}" for n in range(1, count + 1)),
-        dtype=str(image.dtype),
-        date=_date(path, {}),
-    )

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from storage.pages.pictures import data_uri
 from storage.places.bucket import Location
 from storage.places.publish import publish
@@ -51,6 +49,8 @@ def write_page(path: Path, page: Page) -> None:
 
 def render(path: Location, template: str, **values: object) -> None:
     """Write one of the templates, filled in; `values` has ``page``, of which each shows title, subtitle, warnings."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -17,8 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import rioxarray  # noqa: F401  registers the .rio accessor
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -170,6 +168,9 @@ def _empty_store(
     assert grid.crs is not None
     height, width = grid.shape
     transform = grid.affine
+    import rioxarray  # noqa: F401  registers the .rio accessor
+    import xarray as xr
+
     dataset = xr.Dataset(
         coords={
             **coordinates,

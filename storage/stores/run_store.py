@@ -19,11 +19,9 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
-import rioxarray  # noqa: F401  registers the .rio accessor
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from obstore.exceptions import BaseError
@@ -35,6 +33,10 @@ from storage.geometry import grid_of
 from storage.places.bucket import Location, ObjectPath, P, explain
 from storage.places.publish import sync
 from storage.places.zarr_access import reading, zarr_store
+from storage.stores.date_names import date_index, date_name
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Imagery hardly compresses; a higher level costs more time than it saves disk. The checksum is zstd's own: when zarrs
 # reads a part of a shard, it does not look at that of a CRC codec behind it.
@@ -43,15 +45,6 @@ COMPRESSORS = (ZstdCodec(level=1, checksum=True),)
 # zarrs, which reads files fast, writes no empty chunks, and not by way of a temporary name: so zarr's own writes.
 # Whether empty chunks are written is not kept in the store, each process has to ask for it.
 WRITING = {"array.write_empty_chunks": True}
-
-
-def date_name(index: int) -> str:
-    """Name of a date of a run, from 0; the interval that begins with it has the same."""
-    return f"t{index}"
-
-
-def _index(name: str) -> int:
-    return int(name.removeprefix("t"))
 
 
 def store_exists(path: Location) -> bool:
@@ -135,6 +128,9 @@ class RunStore(Generic[P]):
 
     def open(self) -> xr.Dataset:
         """The store as a lazy, georeferenced dataset; probabilities decoded to [0, 1] with NaN for nodata."""
+        import rioxarray  # noqa: F401  registers the .rio accessor
+        import xarray as xr
+
         return xr.open_zarr(zarr_store(self.path), chunks=None, decode_coords="all")
 
     def read_series(
@@ -164,10 +160,10 @@ class RunStore(Generic[P]):
         return images, valid
 
     def read_dates(self, names: Sequence[str], *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """As :meth:`read_series`, of the dates that are named by :func:`date_name`."""
+        """As :meth:`read_series`, of the dates that are named by :func:`~storage.stores.date_names.date_name`."""
         if list(names) == [date_name(index) for index in range(self.dates)]:
             return self.read_series(rows=rows, cols=cols)
-        indices = [_index(name) for name in names]
+        indices = [date_index(name) for name in names]
         series = [self.read_series(rows=rows, cols=cols, dates=slice(index, index + 1)) for index in indices]
         return np.concatenate([images for images, _ in series]), np.concatenate([valid for _, valid in series])
 
@@ -191,14 +187,14 @@ class RunStore(Generic[P]):
         self._write(self._valid, (time,), (time, rows, cols), valid)
 
     def write_date(self, name: str, image: NDArray[Any], valid: NDArray[np.bool_], *, rows: slice, cols: slice) -> None:
-        """As :meth:`write_image`, of the date that is named by :func:`date_name`."""
-        self.write_image(_index(name), image, valid, rows=rows, cols=cols)
+        """As :meth:`write_image`, of the date that is named by :func:`~storage.stores.date_names.date_name`."""
+        self.write_image(date_index(name), image, valid, rows=rows, cols=cols)
 
     def write_pair(self, name: str, probability: NDArray[np.uint8], *, rows: slice, cols: slice) -> str:
         """Write one block (h, w) of the interval that begins with date `name`; returns its SHA-256, as hex."""
         self._require_one_block(rows, cols)
         pixels = np.ascontiguousarray(probability, dtype=np.uint8)
-        interval = _index(name)
+        interval = date_index(name)
         self._write(self._probability, (interval,), (interval, rows, cols), pixels)
         return hashlib.sha256(pixels.data).hexdigest()
 
