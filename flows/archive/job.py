@@ -158,7 +158,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     here = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
     left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
     wanted = [band.name for band in bundle.bands]
-    cache = DigestCache(root.path / "digests.json")
+    cache = DigestCache(root.digests)
     for _, mosaic in here:
         require_dtype(mosaic, bundle, request.bundle)
         require_similar_resolution(mosaic, grid)

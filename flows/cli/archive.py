@@ -71,5 +71,6 @@ def reprocess(
         job="flows.archive.run:run_reprocessing",
         flow="flows.archive.flow:reprocess_archive",
         kept="finished blocks are kept",
+        plan=job,
     )
     print_pairs(result.lines())

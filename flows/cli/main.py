@@ -145,6 +145,7 @@ def detect(
         job="flows.detect.run:run_detection",
         flow="flows.detect.flow:detect_changes",
         kept="finished blocks are kept",
+        plan=job,
     )
     print_pairs(result.lines())
 

@@ -23,15 +23,19 @@ EXIT_INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def run_job(request: Any, directory: Location, *, job: str, flow: str, kept: str, ui: bool = False) -> Any:
+def run_job(
+    request: Any, directory: Location, *, job: str, flow: str, kept: str, ui: bool = False, plan: Any = None
+) -> Any:
     """Do what a request asks, in `directory`, reporting to this terminal; as a flow run where a Prefect API is used.
 
     Args:
+        plan: what was planned for the request already, None = it is planned when it runs.
         job: ``module:function`` that takes the request.
         flow: the same as a flow of Prefect.
         kept: what an interruption leaves, for the message.
         ui: bring a Prefect server with its UI for the time of the command, if none is configured or running.
     """
+    from flows.run.already_planned import already_planned
     from flows.run.observer import observed_by
     from flows.run.terminal import TerminalObserver
     from storage.places.publish import claim_directory
@@ -41,7 +45,8 @@ def run_job(request: Any, directory: Location, *, job: str, flow: str, kept: str
     try:
         with observed_by(terminal), prefect_api(ui=ui) as is_used:
             module, _, function = (flow if is_used else job).partition(":")
-            return getattr(import_module(module), function)(request)
+            with nullcontext() if plan is None else already_planned(request, plan):
+                return getattr(import_module(module), function)(request)
     except KeyboardInterrupt:
         stderr.print(f"[yellow]interrupted[/yellow]: {kept}; run the same command again to go on")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -26,7 +26,7 @@ from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import InputError
-from storage.imagery.digests import digest_mosaic
+from storage.imagery.digests import DigestCache
 from storage.places.bucket import Location
 from storage.stores.create import create_store
 from storage.stores.run_store import RunStore, store_exists
@@ -46,13 +46,15 @@ def plan_run(request: DetectRequest) -> Job:
 def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
     """Digest the inputs and make the directory this run's; refuse one that holds another run."""
     current_observer().begin("inputs", len(job.mosaics), unit="mosaics")
-    digested = {mosaic.label: digest_mosaic(mosaic) for mosaic in job.mosaics}
+    cache = DigestCache(directory.digests)
+    digested = {mosaic.label: cache.digest(mosaic) for mosaic in job.mosaics}
     key = directory.adopt(
         job.identity({label: digest.sha256 for label, digest in digested.items()}),
         files={label: dict(digest.files) for label, digest in digested.items()},
         request=job.request.model_dump(mode="json"),
         versions=versions(),
     )
+    cache.save()
     current_observer().end(f"run {key[:12]}…")
     return key
 

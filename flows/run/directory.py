@@ -42,6 +42,7 @@ class RunDirectory(Generic[P]):
         self.store = self.at("run.zarr")
         self.ledger_directory = self.at("ledger")
         self.logs = self.at("logs")
+        self.digests = self.at("digests.json")
 
     def at(self, name: str) -> P:
         """The file or folder of that name in this directory."""

@@ -17,7 +17,7 @@ import fsspec
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.mosaics import Mosaic
-from storage.places.bucket import SCHEME, ObjectPath
+from storage.places.bucket import SCHEME, Location, ObjectPath
 from storage.places.publish import write_json_atomically
 
 
@@ -35,7 +35,7 @@ class DigestCache:
     An archive of a thousand mosaics is looked at every month, and one of them is new.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         """`path`: JSON file, written by :meth:`save`."""
         self._path = path
         self._known: dict[str, list[object]] = {}
