@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.detect.directory import PRODUCTS
-from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
 from flows.run.directory import RunDirectory
 from storage.errors import InputError
 from storage.places.bucket import Location, ObjectPath
@@ -157,9 +156,15 @@ def _run_status(path: Location, directory: RunDirectory[Location], description: 
     stages: dict[str, StageState] = {}
     failed: dict[str, str] = {}
     totals = {"ingest": dates * len(blocks)}
-    state = read_progress(directory).state
-    if "method" in description["identity"]["parameters"] and not state.finished:
-        totals[pass_name(state.passes + 1)] = len(sheets_of(height=shape[0], width=shape[1]))
+    passes = 0
+    if "method" in description["identity"]["parameters"]:
+        # what the methods without training are made of is not imported for a run that has none
+        from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
+
+        state = read_progress(directory).state
+        passes = state.passes
+        if not state.finished:
+            totals[pass_name(passes + 1)] = len(sheets_of(height=shape[0], width=shape[1]))
     for stage, total in {**totals, "infer": len(blocks)}.items():
         ledger = directory.ledger(stage)
         stages[stage] = StageState(total=total, done=ledger.count("done"), failed=ledger.count("failed"))
@@ -170,5 +175,5 @@ def _run_status(path: Location, directory: RunDirectory[Location], description: 
         stages=stages,
         failed=failed,
         products=tuple(name for name in PRODUCTS.values() if (path / name).exists()),
-        passes=state.passes,
+        passes=passes,
     )

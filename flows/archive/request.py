@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from flows.inference.request import InferenceRequest
-from flows.run.fields import Address, LocalDirectory
+from flows.run.fields import Address, Cli, LocalDirectory
 from tiling.pairing import require_rule
 
 ArchiveSpec = Address | list[Address]
@@ -21,23 +21,28 @@ class ReprocessRequest(InferenceRequest):
 
     archive: Annotated[
         ArchiveSpec,
+        Cli(is_positional=True, is_repeatable=True),
         Field(
             description="STAC catalogue or item collection (.json, file or URL), table (.csv: date, path), folder, "
             "pattern or list of rasters; each local or s3://…."
         ),
     ]
-    output: Annotated[LocalDirectory, Field(description="Archive directory: new, empty, or of the same archive.")]
+    output: Annotated[
+        LocalDirectory,
+        Field(description="Archive directory: new, empty, or of the same archive, which then goes on."),
+    ]
     asset: Annotated[
         str | None,
         Field(
             description="Key of the STAC asset with the imagery, or keys of those with its bands (`red,green,blue`); "
-            "empty: the only raster asset."
+            "default: the only raster asset."
         ),
     ] = None
-    start: Annotated[date | None, Field(description="First day wanted; empty: the archive's first.")] = None
-    end: Annotated[date | None, Field(description="Last day wanted; empty: the archive's last.")] = None
+    start: Annotated[date | None, Field(description="First day wanted; default: the archive's first.")] = None
+    end: Annotated[date | None, Field(description="Last day wanted; default: the archive's last.")] = None
     pairing: Annotated[
         str,
+        Cli(metavar="RULE"),
         Field(
             description="Which dates are compared: `consecutive`, `baseline:YYYY-MM-DD`, or `same-season` (the nearest "
             "day of the year among the years before)."
@@ -45,6 +50,7 @@ class ReprocessRequest(InferenceRequest):
     ] = "consecutive"
     cell: Annotated[
         int,
+        Cli(section="How it is computed"),
         Field(ge=64, description="Side in pixels of a part of the region that is a run of its own; whole blocks."),
     ] = 102_400
 

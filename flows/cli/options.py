@@ -1,137 +1,245 @@
-"""Options that several commands have, written once."""
+"""The options of a command, made of the fields of its request: name, default and description are written there alone.
+
+A value is handed to the request as it was typed, and only if it was: the request says what it means and what is wrong
+with it, whether it comes from here or from Prefect's form.
+"""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import typer
+import click
+from click.core import ParameterSource
+from pydantic import BaseModel
 
-from flows.cli.terminal import numbers
+from flows.cli.commands import Command, imported
+from flows.run.fields import Cli, assigned, option_name
 
-Command = Callable[..., None]
+FLAGS = {
+    "dry_run": "Print what would be done and what it would take, and stop.",
+    "ui": "Show the run in Prefect's UI while it lasts, where no API is configured and no `dasnet server` runs.",
+}
+"""What a command takes beside its request."""
+
+_COLUMN = 28
+"""Widest name that has its description beside it."""
+
+_FIRST, _LAST = "Options", "This command"
+_CHOICE = "NAME"
+_METAVARS = {int: "N", float: "NUMBER", Path: "PATH", date: "YYYY-MM-DD", datetime: "DATE"}
 
 
-def with_options(**groups: Callable[..., dict[str, Any]]) -> Callable[[Command], Command]:
-    """Give a command the options of a group in the place of one parameter, which takes what the group makes of them.
+@dataclass(frozen=True, kw_only=True)
+class RequestField:
+    """A field of a request, or of a model in it, that the command line gives as one value.
 
-    Args:
-        groups: by the name of the parameter; each a function whose parameters are options.
+    Attributes:
+        path: names of the fields that lead to it, as ``("cluster", "kind")``.
+        kind: type of its value, without None; of settings the model that they belong to.
+        default: None = none, or none that can be typed.
     """
 
-    def decorate(command: Command) -> Command:
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            group = groups.get(parameter.name)
-            taken = [parameter] if group is None else inspect.signature(group, eval_str=True).parameters.values()
-            parameters += (each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in taken)
+    path: tuple[str, ...]
+    kind: Any
+    default: Any
+    is_required: bool
+    description: str
+    cli: Cli
 
-        @functools.wraps(command)
-        def with_groups(**values: Any) -> None:
-            for name, group in groups.items():
-                values[name] = group(**{option: values.pop(option) for option in inspect.signature(group).parameters})
-            command(**values)
+    @property
+    def name(self) -> str:
+        """Of the option."""
+        return f"--{self.cli.name}" if self.cli.name else option_name(self.path[-1])
 
-        # what typer makes the options of
-        with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return with_groups
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values there are, if they can be counted."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
-    return decorate
+    @property
+    def metavar(self) -> str:
+        """What stands for a value: its choices, if they are few."""
+        if not self.choices:
+            return self.cli.metavar or _METAVARS.get(self.kind, "TEXT")
+        choices = "|".join(self.choices)
+        return choices if len(f"{self.name} {choices}") <= _COLUMN else _CHOICE
 
-
-def grid_options(
-    bands: Annotated[str | None, typer.Option(help="Band numbers for the bundle's bands, for example 4,1,2.")] = None,
-    crs: Annotated[str | None, typer.Option(help="CRS of the result; default: the first date's.")] = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size of the result, in units of its CRS.")] = None,
-    bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the result.")] = None,
-    region: Annotated[Path | None, typer.Option(help="GeoJSON polygons; outside them the result is nodata.")] = None,
-    resampling: Annotated[
-        str, typer.Option(help="nearest | bilinear | cubic | average, where grids differ.")
-    ] = "bilinear",
-) -> dict[str, Any]:
-    """Which bands are looked at, and on which grid: values of an :class:`~flows.inference.request.InferenceRequest`."""
-    return {
-        "bands": numbers(bands, "--bands", int),
-        "grid": {"crs": crs, "resolution": resolution, "bbox": numbers(bbox, "--bbox", float), "region": region},
-        "resampling": resampling,
-    }
+    @property
+    def are_settings(self) -> bool:
+        """Whether it is no field itself, but gives those of a model by name."""
+        return _is_model(self.kind) and not self.cli.is_repeatable
 
 
-def computing_options(
-    cluster: ClusterOption = "local",
-    workers: WorkersOption = None,
-    lanes: Annotated[int | None, typer.Option(help="Blocks that compute at a time in one worker.")] = None,
-    certificates: CertificatesOption = None,
-    cluster_set: ClusterSetOption = None,
-    precision: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
-    block: Annotated[int, typer.Option(help="Side of a block, in pixels.")] = 2048,
-    window: Annotated[int | None, typer.Option(help="Side of a window, in pixels; default: the bundle's.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; default: a quarter window.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows in one forward pass on a GPU.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
-    min_area: Annotated[float, typer.Option(help="Smallest change polygon, in square metres.")] = 0.0,
-    retries: Annotated[int, typer.Option(help="Further attempts at a block that failed.")] = 2,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up quarantined blocks.")] = False,
-) -> dict[str, Any]:
-    """Where and how it is computed: values of an :class:`~flows.inference.request.InferenceRequest`."""
-    return {
-        "cluster": cluster_of(cluster, workers=workers, lanes=lanes, certificates=certificates, settings=cluster_set),
-        "precision": precision,
-        "block": block,
-        "window": window,
-        "overlap": overlap,
-        "batch": batch,
-        "compile": compile,
-        "min_area": min_area,
-        "retries": retries,
-        "retry_failed": retry_failed,
-    }
+class RequestOption(click.Option):
+    """An option that gives a field of a request."""
+
+    def __init__(self, field: RequestField) -> None:
+        self.field, self.section = field, field.cli.section or _FIRST
+        names, default = field.name, _text(field.default)
+        if field.kind is bool and field.default:
+            names += f"/--no-{field.path[-1].replace('_', '-')}"
+        many = field.cli.is_repeatable or field.are_settings
+        super().__init__(
+            [names, "__".join((*field.path, *(["settings"] if field.are_settings else [])))],
+            is_flag=field.kind is bool,
+            multiple=many,
+            default=field.default if field.kind is bool else None if many or field.cli.is_file else default,
+            required=field.is_required,
+            metavar=None if field.kind is bool else field.metavar,
+            envvar=field.cli.envvar,
+            help=field.description + ("" if field.metavar != _CHOICE else f" One of {', '.join(field.choices)}."),
+            show_default=True,
+            show_envvar=True,
+        )
 
 
-ClusterOption = Annotated[
-    str, typer.Option(help="local | cuda | tls://host:port | tcp://host:port | FILE.json of a scheduler")
-]
+class RequestArgument(click.Argument):
+    """A field of a request that is given by its place."""
+
+    section = "Arguments"
+
+    def __init__(self, field: RequestField) -> None:
+        self.field = field
+        metavar = field.path[-1].upper() + "…" * field.cli.is_repeatable
+        super().__init__(
+            ["__".join(field.path)],
+            nargs=-1 if field.cli.is_repeatable else 1,
+            required=field.is_required,
+            metavar=metavar if field.is_required else f"[{metavar}]",
+        )
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """What help says of it."""
+        return self.make_metavar(ctx), self.field.description
 
 
-WorkersOption = Annotated[int | None, typer.Option(help="Worker processes.")]
+class RequestCommand(click.Command):
+    """A command whose help lists its options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write all sections, the descriptions of all in one column."""
+        sections = {
+            section: [record for each in parameters if (record := each.get_help_record(ctx))]
+            for section, parameters in by_section(self.get_params(ctx)).items()
+        }
+        column = max(len(name) for records in sections.values() for name, _ in records if len(name) <= _COLUMN)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl([(f"{name:<{column}}", text) for name, text in records], col_max=_COLUMN)
 
 
-CertificatesOption = Annotated[
-    Path | None,
-    typer.Option(help="For tls://: folder of `dasnet certs`.", envvar="DASNET_CERTIFICATES", show_envvar=True),
-]
+def by_section(parameters: list[click.Parameter]) -> dict[str, list[click.Parameter]]:
+    """Parameters under the headings of the help, as the request has them; in each what must be given comes first."""
+    sections: dict[str, list[click.Parameter]] = {"Arguments": [], _FIRST: []}
+    for parameter in sorted(parameters, key=lambda parameter: not parameter.required):
+        sections.setdefault(getattr(parameter, "section", _LAST), []).append(parameter)
+    ends = sections.pop(_LAST, [])
+    return {section: listed for section, listed in {**sections, _LAST: ends}.items() if listed}
 
 
-ClusterSetOption = Annotated[
-    list[str] | None,
-    typer.Option(help="name=value of memory_limit, worker_hours, in_flight, and for cuda protocol, rmm_pool."),
-]
+def request_command(name: str, command: Command) -> click.Command:
+    """A command as click takes it: it makes the request of what is typed, and does what is to be done with it."""
+    model = imported(command.request)
+
+    def run(**values: Any) -> None:
+        request = model.model_validate(typed_values(click.get_current_context()))
+        function = imported(command.run) if isinstance(command.run, str) else command.run
+        function(request, **{flag: values[flag] for flag in command.flags})
+
+    given = [(RequestArgument if f.cli.is_positional else RequestOption)(f) for f in fields_of(model)]
+    flags = [click.Option([option_name(flag)], is_flag=True, help=FLAGS[flag]) for flag in command.flags]
+    return RequestCommand(name, callback=run, params=[*given, *flags], help=command.help)
 
 
-def cluster_of(
-    kind: str,
-    *,
-    workers: int | None,
-    lanes: int | None = None,
-    certificates: Path | None = None,
-    settings: list[str] | None = None,
-) -> dict[str, Any]:
-    """The values of a :class:`~flows.cluster.config.ClusterConfig`, from the options of a command.
+def fields_of(
+    model: type[BaseModel], path: tuple[str, ...] = (), default: Any = None, nested: Cli | None = None
+) -> Iterator[RequestField]:
+    """All fields of a request that are given as one value each: a model in it is given field by field."""
+    for name, field in model.model_fields.items():
+        kind, said = _kind(field.annotation)
+        cli = _together([*said, *field.metadata])
+        usual = field.get_default(call_default_factory=True) if default is None else getattr(default, name)
+        if nested is not None:
+            cli = _together([Cli(section=nested.section), cli, nested.fields.get(name, Cli())])
+        entry = RequestField(
+            path=(*path, name),
+            kind=kind,
+            default=usual if field.default_factory is None and not field.is_required() else None,
+            is_required=field.is_required() and not path,
+            description=cli.help or field.description or "",
+            cli=cli if not path else replace(cli, is_positional=False),
+        )
+        if not entry.are_settings:
+            yield entry
+            continue
+        yield from fields_of(kind, entry.path, usual, cli)
+        if cli.settings:
+            example = f"{next(reversed(kind.model_fields))}=…"
+            description = f"Any of these by the name of its field, for example {example}; may be repeated."
+            yield replace(
+                entry, default=None, description=description, cli=replace(cli, name=cli.settings, metavar="NAME=VALUE")
+            )
 
-    Args:
-        certificates: kept for schedulers that speak TLS, since its environment variable stands for all commands.
-        settings: texts ``name=value``.
+
+def typed_values(ctx: click.Context) -> dict[str, Any]:
+    """What was typed, or is in the environment, as the request takes it.
+
+    Raises:
+        click.BadParameter: a file that cannot be read, or a setting that is none.
     """
-    parsed: dict[str, str] = {}
-    for assignment in settings or ():
-        name, separator, value = assignment.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"--cluster-set takes name=value, not {assignment!r}")
-        parsed[name.strip()] = value.strip()
-    if kind in ("local", "cuda"):
-        certificates = None
-    return {**parsed, "kind": kind, "workers": workers, "lanes": lanes, "certificates": certificates}
+    values: dict[str, Any] = {}
+    for parameter in ctx.command.params:
+        if not isinstance(parameter, RequestArgument | RequestOption) or parameter.name is None:
+            continue
+        field, value, source = parameter.field, ctx.params[parameter.name], ctx.get_parameter_source(parameter.name)
+        if source in (None, ParameterSource.DEFAULT) or value == ():
+            continue
+        place = values
+        for name in field.path[:-1]:
+            place = place.setdefault(name, {})
+        last = field.path[-1]
+        try:
+            if field.are_settings:
+                place[last] = assigned(value, field.name) | place.get(last, {})
+            elif field.cli.is_file:
+                place[last] = Path(value).read_text().strip()
+            elif isinstance(value, tuple):
+                place[last] = value[0] if field.cli.is_positional and len(value) == 1 else list(value)
+            else:
+                place[last] = value
+        except (OSError, ValueError) as error:
+            raise click.BadParameter(str(error), ctx, parameter) from error
+    # the certificates of the environment are there for all commands, also where workers are on this machine
+    cluster = values.get("cluster", {})
+    if cluster.get("kind", "local") in ("local", "cuda"):
+        cluster.pop("certificates", None)
+    return values
+
+
+def _together(metadata: Iterable[Any]) -> Cli:
+    """All that is said of one field; where several say something, the last one counts."""
+    said = [each for each in metadata if isinstance(each, Cli)]
+    return Cli(**{f.name: value for cli in said for f in fields(cli) if (value := getattr(cli, f.name))})
+
+
+def _kind(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type of a value, without None, and what is said of it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(each for each in get_args(annotation) if each is not type(None))
+    return (annotation.__origin__, annotation.__metadata__) if get_origin(annotation) is Annotated else (annotation, ())
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _text(default: Any) -> str | None:
+    """A default as it would be typed."""
+    if isinstance(default, list | tuple):
+        return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in default)
+    return None if default is None or default == "" else str(default)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, TypeVar
 
-import typer
 from rich.console import Console
 
 from storage.places.bucket import Location
@@ -49,19 +49,9 @@ def run_job(
                 return getattr(import_module(module), function)(request)
     except KeyboardInterrupt:
         stderr.print(f"[yellow]interrupted[/yellow]: {kept}; run the same command again to go on")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         terminal.close()
-
-
-def numbers(text: str | None, option: str, kind: type) -> list[Any] | None:
-    """What an option with commas holds, None where it is not given; typer's own error for what is no number."""
-    if text is None:
-        return None
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} takes numbers with commas between them, not {text!r}") from error
 
 
 def print_pairs(pairs: list[tuple[str, str]]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dask.utils import parse_bytes
 from pydantic import Field, field_validator, model_validator
 
-from flows.run.fields import Frozen
+from flows.run.fields import Cli, Frozen
+
+_SIZE = Cli(metavar="SIZE")
 
 
 class ClusterConfig(Frozen):
@@ -16,6 +18,7 @@ class ClusterConfig(Frozen):
 
     kind: Annotated[
         str,
+        Cli(name="cluster", metavar="KIND"),
         Field(
             title="Cluster",
             description="`local`: CPU processes on this machine. `cuda`: one worker a GPU of this machine (dask-cuda). "
@@ -28,7 +31,7 @@ class ClusterConfig(Frozen):
         int | None,
         Field(
             ge=1,
-            description="Worker processes; empty: one a core up to four cores, then one for four cores. "
+            description="Worker processes; default: one a core up to four cores, then one for four cores. "
             "Of a running scheduler: how many to wait for before the first block; all it has are used.",
         ),
     ] = None
@@ -36,20 +39,22 @@ class ClusterConfig(Frozen):
         int | None,
         Field(
             ge=1,
-            description="Blocks that compute at the same time in one worker; empty: the worker's share of the cores, "
+            description="Blocks that compute at the same time in one worker; default: the worker's share of the cores, "
             "or one on a GPU.",
         ),
     ] = None
     in_flight: Annotated[int, Field(ge=1, description="Blocks submitted at a time, for each worker's lane.")] = 3
     certificates: Annotated[
         Path | None,
+        Cli(metavar="DIR", envvar="DASNET_CERTIFICATES"),
         Field(description="For `tls://`: folder with `ca.pem`, `client.pem`, `client-key.pem`, of `dasnet certs`."),
     ] = None
     memory_limit: Annotated[
         str | None,
+        _SIZE,
         Field(
             description="Memory of one worker that is started here, for example `8GB`: Dask restarts a worker that "
-            "comes near it. Empty: its share of the machine.",
+            "comes near it; default: its share of the machine.",
         ),
     ] = None
     worker_hours: Annotated[
@@ -65,16 +70,21 @@ class ClusterConfig(Frozen):
     ] = "tcp"
     rmm_pool: Annotated[
         str | None,
+        _SIZE,
         Field(
             description="With `cuda`: device memory that RMM takes at once and torch is made to use, for example "
-            "`20GB`; needs rmm. Empty: torch's own allocator.",
+            "`20GB`; needs rmm; default: torch's own allocator.",
         ),
     ] = None
 
     @field_validator("memory_limit", "rmm_pool")
     @classmethod
     def _bytes(cls, text: str | None) -> str | None:
-        if text is not None and parse_bytes(text) <= 0:
+        # what Dask takes for a size; Dask itself is not imported to plan and to refuse
+        size = re.fullmatch(
+            r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?([kmgtp]i?)?b?", (text or "").replace(" ", ""), re.IGNORECASE
+        )
+        if text is not None and (size is None or float(size[1]) == 0):
             raise ValueError(f"{text!r} is no size in bytes, as for example 8GB or 512MiB")
         return text
 
@@ -98,3 +108,6 @@ class ClusterConfig(Frozen):
     def is_running(self) -> bool:
         """Whether somebody else started the cluster."""
         return self.kind not in ("local", "cuda")
+
+
+AnyCluster = Annotated[ClusterConfig, Cli(section="Cluster", settings="cluster-set")]

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError, model_validator
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.networks.architectures import PEERS, BackboneName
 from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
-from flows.cluster.config import ClusterConfig
+from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.comparison.variants import _DASNET, ABLATIONS, CHOICES, Table, TableName, Variant, _all_of
-from flows.run.fields import Frozen, LocalDirectory
+from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, at_commas, by_name, json_or_text
 from flows.training.request import TrainRequest
 
 
@@ -44,12 +44,17 @@ class Training:
 class CompareRequest(Frozen):
     """A dataset in; tables, curves and pictures of methods on it out."""
 
-    dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
+    dataset: Annotated[Path, POSITIONAL, Field(description="Dataset directory, of `dasnet prepare`.")]
     output: Annotated[
         LocalDirectory,
         Field(description="Directory of the comparison: new, or of the same dataset; it keeps its trainings."),
     ]
-    methods: Annotated[tuple[str, ...], Field(min_length=1, description=f"Which methods: {', '.join(CHOICES)}.")] = (
+    methods: Annotated[
+        tuple[str, ...],
+        at_commas(),
+        Cli(metavar="NAME,NAME,…"),
+        Field(min_length=1, description=f"Which methods, of {', '.join(CHOICES)}."),
+    ] = (
         "dasnet",
         "siam-conv",
         *PEERS,
@@ -57,23 +62,34 @@ class CompareRequest(Frozen):
     )
     tables: Annotated[
         tuple[TableName, ...],
+        at_commas(),
+        Cli(metavar="NAME,NAME,…"),
         Field(
             min_length=1,
-            description="methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
+            description="Which tables: methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
             "training, margins (Figure 7).",
         ),
     ] = ("methods",)
     seeds: Annotated[int, Field(ge=1, le=100, description="Trainings of each, from seed 0 on.")] = 3
-    recipe: Annotated[RecipeName, Field(description="Of DASNet and its variants; every other method has its own.")] = (
-        "cpu_small"
-    )
+    recipe: Annotated[
+        RecipeName, Field(description="Recipe of DASNet and its variants; every other method has its own.")
+    ] = "cpu_small"
     changes: Annotated[
         dict[str, Any],
-        Field(description="Settings that differ from the recipes, for all methods; or by method: {dasnet: {…}}."),
+        by_name("--set", parse=json_or_text),
+        Cli(name="set", metavar="NAME=VALUE", is_repeatable=True),
+        Field(
+            description="Settings that differ from the recipes, for example epochs=5 for all methods, or "
+            "dasnet.backbone=vgg16 for one."
+        ),
     ] = Field(default_factory=dict)
     backbone_weights: Annotated[
         dict[BackboneName, Path],
-        Field(description="Weights that DASNet's backbones start from, by the backbone's name; others: random ones."),
+        by_name("--backbone-weights", "backbone=FILE"),
+        Cli(metavar="BACKBONE=FILE", is_repeatable=True),
+        Field(
+            description="Weights that DASNet's backbones start from, for example vgg16=vgg16.pth; others: random ones."
+        ),
     ] = Field(default_factory=dict)
     robustness: Annotated[
         bool, Field(description="Also F1 against the strength of pseudo-changes, of each row of the first table.")
@@ -86,7 +102,8 @@ class CompareRequest(Frozen):
         ),
     ] = 0.0
     cluster: Annotated[
-        ClusterConfig,
+        AnyCluster,
+        Cli(fields={"workers": Cli(help="Worker processes; each trains one network at a time.")}),
         Field(description="Each worker trains one network at a time."),
     ] = ClusterConfig()
 

@@ -8,8 +8,12 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.cluster.config import ClusterConfig
-from flows.run.fields import Frozen, LocalDirectory, MosaicSpec
+from flows.cluster.config import AnyCluster, ClusterConfig
+from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, MosaicSpec, at_commas
+
+_MOSAICS = Cli(section="One pair of mosaics")
+_SAMPLES = Cli(section="Samples and splits")
+_RUN = Cli(section="How it is computed")
 
 
 class PrepareRequest(Frozen):
@@ -17,41 +21,57 @@ class PrepareRequest(Frozen):
 
     source: Annotated[
         Path | None,
+        POSITIONAL,
         Field(
             description="Folder of a dataset (train/val/test with A, B, label; A/B/label with list/*.txt; OSCD) or a "
-            ".csv table of scenes; empty for one pair of mosaics, given below."
+            ".csv table of scenes; none for one pair of mosaics, given below."
         ),
     ] = None
-    before: Annotated[MosaicSpec | None, Field(description="Mosaic of the first date.")] = None
-    after: Annotated[MosaicSpec | None, Field(description="Mosaic of the second date.")] = None
-    label: Annotated[Path | None, Field(description="What changed: a raster or polygons.")] = None
-    label_before: Annotated[Path | None, Field(description="Or a mask of the first date …")] = None
-    label_after: Annotated[Path | None, Field(description="… and one of the second: changed is what differs.")] = None
+    before: Annotated[MosaicSpec | None, _MOSAICS, Field(description="Mosaic of the first date.")] = None
+    after: Annotated[MosaicSpec | None, _MOSAICS, Field(description="Mosaic of the second date.")] = None
+    label: Annotated[Path | None, _MOSAICS, Field(description="What changed: a raster or polygons.")] = None
+    label_before: Annotated[Path | None, _MOSAICS, Field(description="Or a mask of the first date …")] = None
+    label_after: Annotated[
+        Path | None, _MOSAICS, Field(description="… and one of the second: changed is what differs.")
+    ] = None
     output: Annotated[
         LocalDirectory, Field(description="Dataset directory: new, or of the same dataset, which then goes on.")
     ]
-    window: Annotated[int, Field(ge=32, le=2048, multiple_of=8, description="Side of a sample, in pixels.")] = 256
+    window: Annotated[
+        int, _SAMPLES, Field(ge=32, le=2048, multiple_of=8, description="Side of a sample, in pixels.")
+    ] = 256
     stride: Annotated[
         int | None,
+        _SAMPLES,
         Field(
             ge=8,
-            description="Pixels from one training window to the next; empty: they do not overlap. Those of validation "
-            "and test never do: a pixel counts once.",
+            description="Pixels from one training window to the next; default: they do not overlap. Those of "
+            "validation and test never do: a pixel counts once.",
         ),
     ] = None
-    bands: Annotated[list[int] | None, Field(description="Band numbers (from 1) to keep; empty: all.")] = None
+    bands: Annotated[
+        list[int] | None,
+        at_commas(int),
+        Cli(metavar="N,N,…"),
+        Field(description="Band numbers (from 1) to keep, for example 1,2,3; default: all."),
+    ] = None
     band_names: Annotated[
-        list[str] | None, Field(description="Names of the bands kept, for example red, green, blue; empty: the files'.")
+        list[str] | None,
+        at_commas(),
+        Cli(metavar="NAME,NAME,…"),
+        Field(description="Names of the bands kept, for example red,green,blue; default: the files'."),
     ] = None
     resolution: Annotated[
         float | None, Field(gt=0, description="Ground size of a pixel in metres, where the files do not tell.")
     ] = None
     grid_resolution: Annotated[
         float | None,
-        Field(gt=0, description="Resample mosaics to this pixel size (units of their CRS); empty: the first date's."),
+        Field(gt=0, description="Resample mosaics to this pixel size (units of their CRS); default: the first date's."),
     ] = None
     split: Annotated[
         str,
+        _SAMPLES,
+        Cli(metavar="RULE"),
         Field(
             description="`published`; `blocks`: cells of several windows, dealt out at random; `pictures`: whole "
             "scenes, dealt out at random; `columns:0.6,0.7`: three strips from left to right; `auto`: published where "
@@ -60,17 +80,23 @@ class PrepareRequest(Frozen):
         ),
     ] = "auto"
     shares: Annotated[
-        tuple[float, float, float], Field(description="Train, val and test, in any unit, where they are dealt out.")
+        tuple[float, float, float],
+        at_commas(float),
+        _SAMPLES,
+        Cli(metavar="TRAIN,VAL,TEST"),
+        Field(description="Shares of the splits, in any unit, where they are dealt out."),
     ] = (8.0, 1.0, 1.0)
-    cell: Annotated[int, Field(ge=1, description="Side of a cell of the split `blocks`, in windows.")] = 4
-    seed: Annotated[int, Field(ge=0, description="Of the split.")] = 0
+    cell: Annotated[int, _SAMPLES, Field(ge=1, description="Side of a cell of the split `blocks`, in windows.")] = 4
+    seed: Annotated[int, _SAMPLES, Field(ge=0, description="Seed of the split: another one, another split.")] = 0
     max_nodata: Annotated[
-        float, Field(ge=0, lt=1, description="Samples with a larger share of unknown pixels are left out.")
+        float, _SAMPLES, Field(ge=0, lt=1, description="Samples with a larger share of unknown pixels are left out.")
     ] = 0.5
-    shard: Annotated[int, Field(ge=1, le=4096, description="Samples in one shard: one task, one file.")] = 64
-    retries: Annotated[int, Field(ge=0, le=10, description="Further attempts at a shard that failed.")] = 2
-    retry_failed: Annotated[bool, Field(description="Take up the shards that an earlier run quarantined.")] = False
-    cluster: ClusterConfig = ClusterConfig()
+    shard: Annotated[int, _RUN, Field(ge=1, le=4096, description="Samples in one shard: one task, one file.")] = 64
+    retries: Annotated[int, _RUN, Field(ge=0, le=10, description="Further attempts at a shard that failed.")] = 2
+    retry_failed: Annotated[bool, _RUN, Field(description="Take up the shards that an earlier run quarantined.")] = (
+        False
+    )
+    cluster: AnyCluster = ClusterConfig()
 
     @field_validator("shares")
     @classmethod
@@ -101,5 +127,5 @@ class PrepareRequest(Frozen):
 class WeightsRequest(Frozen):
     """Class frequencies and weights of a dataset."""
 
-    dataset: Annotated[Path, Field(description="Dataset directory.")]
-    cluster: ClusterConfig = ClusterConfig()
+    dataset: Annotated[Path, POSITIONAL, Field(description="Dataset directory, of `dasnet prepare`.")]
+    cluster: AnyCluster = ClusterConfig()

@@ -7,25 +7,36 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flows.inference.request import InferenceRequest
-from flows.run.fields import MosaicSpec, Output
+from flows.inference.request import ComputationRequest, InferenceRequest
+from flows.run.fields import POSITIONAL, MosaicSpec, Output
 
 
-class DetectRequest(InferenceRequest):
+class PairRequest(ComputationRequest):
+    """Change between two mosaics, by whatever model."""
+
+    before: Annotated[
+        MosaicSpec, POSITIONAL, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")
+    ]
+    after: Annotated[MosaicSpec, POSITIONAL, Field(description="Mosaic of the second date.")]
+    before_date: Annotated[
+        datetime | None, Field(description="Date of the first mosaic (ISO 8601); default: from the file.")
+    ] = None
+    after_date: Annotated[
+        datetime | None, Field(description="Date of the second mosaic (ISO 8601); default: from the file.")
+    ] = None
+
+
+class DetectRequest(PairRequest, InferenceRequest):
     """One change run: two mosaics in, one calibrated change-probability mosaic with its products out."""
 
-    before: Annotated[MosaicSpec, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")]
-    after: Annotated[MosaicSpec, Field(description="Mosaic of the second date.")]
-    threshold: Annotated[
-        Literal["otsu", "chi2"] | None,
-        Field(
-            description="Of a method without training: `otsu`, or `chi2` (irmad, sfa, isfa: what one in a hundred "
-            "unchanged pixels exceeds); empty: the method's usual one."
-        ),
-    ] = None
     output: Annotated[
         Output,
         Field(description="Run directory, local or s3://…: new, empty, or of the same run, which then goes on."),
     ]
-    before_date: Annotated[datetime | None, Field(description="Date of the first mosaic; empty: from the file.")] = None
-    after_date: Annotated[datetime | None, Field(description="Date of the second mosaic; empty: from the file.")] = None
+    threshold: Annotated[
+        Literal["otsu", "chi2"] | None,
+        Field(
+            description="Threshold of a method without training: `otsu`, or `chi2` (irmad, sfa, isfa: what one in a "
+            "hundred unchanged pixels exceeds); default: the method's usual one."
+        ),
+    ] = None

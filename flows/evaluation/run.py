@@ -67,10 +67,8 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
     with directory.locked(), ExitStack() as until_end:
         directory.adopt(_identity(request, bundle.digest, store), versions=versions())
         run = directory.path / "run"
-        if request.mosaic is not None:
-            # the same arithmetic for both, so that what differs is the tiling
-            same = {"bundle": request.bundle, "output": run, "precision": request.precision}
-            detect_changes(request.mosaic.model_copy(update=same))
+        if detection := request.detection(run):
+            detect_changes(detection)
         cluster = when_needed(request.cluster, until_end)
         if store is not None:
             found = score(
@@ -120,6 +118,7 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
 
 
 def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None) -> dict[str, Any]:
+    detection = request.detection(request.output)
     return {
         "kind": "evaluation",
         "bundle": bundle,
@@ -128,9 +127,10 @@ def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None)
         "split": request.split,
         "precision": request.precision,
         "label": None if request.label is None else list(digest_files([str(request.label)]).values()),
+        # how often a block is tried again changes no score
         "mosaic": None
-        if request.mosaic is None
-        else request.mosaic.model_dump(mode="json", exclude={"cluster", "output"}),
+        if detection is None
+        else detection.model_dump(mode="json", exclude={"cluster", "output"}) | {"retries": 2, "retry_failed": False},
     }
 
 

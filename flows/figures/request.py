@@ -7,14 +7,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.run.fields import Frozen, LocalDirectory
+from flows.run.fields import DIRECTORY, POSITIONAL, Cli, Frozen, LocalDirectory, at_commas
 
 
 class FiguresRequest(Frozen):
     """A trained network and labelled samples in, figures out."""
 
-    source: Annotated[str, Field(description="Training directory, path of a bundle, or name of a shipped one.")]
-    dataset: Annotated[Path, Field(description="Dataset directory; its test split is shown.")]
+    source: Annotated[
+        str, POSITIONAL, Field(description="Training directory, path of a bundle, or name of a shipped one.")
+    ]
+    dataset: Annotated[Path, DIRECTORY, Field(description="Dataset directory; its test split is shown.")]
     output: Annotated[LocalDirectory, Field(description="Directory of the figures: new, or of the same ones.")]
     beside: Annotated[
         str | None,
@@ -23,5 +25,7 @@ class FiguresRequest(Frozen):
     samples: Annotated[int, Field(ge=1, le=12, description="Test samples with change that are shown.")] = 3
     pixel: Annotated[
         tuple[int, int] | None,
-        Field(description="Row and column whose attention is shown; empty: in the middle of what changed."),
+        at_commas(int),
+        Cli(metavar="ROW,COLUMN"),
+        Field(description="Pixel whose attention is shown; default: in the middle of what changed."),
     ] = None

@@ -7,21 +7,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.cluster.config import ClusterConfig
-from flows.run.fields import Frozen
+from flows.cluster.config import AnyCluster, ClusterConfig
+from flows.run.fields import Cli, Frozen, at_commas
+
+_GRID = Cli(section="Bands and grid of the result")
+_HOW = Cli(section="How it is computed")
 
 
 class GridRequest(Frozen):
-    """The grid of the result; empty fields follow the first mosaic."""
+    """The grid of the result; fields left out follow the first mosaic."""
 
     crs: Annotated[str | None, Field(description="Coordinate reference system, for example `EPSG:25832`.")] = None
     resolution: Annotated[float | None, Field(gt=0, description="Pixel size in units of the CRS.")] = None
     bbox: Annotated[
         tuple[float, float, float, float] | None,
-        Field(description="Left, bottom, right, top in units of the CRS (the first mosaic's, if none is given)."),
+        at_commas(float),
+        Cli(metavar="LEFT,BOTTOM,RIGHT,TOP"),
+        Field(description="Extent in units of the CRS (the first mosaic's, if none is given)."),
     ] = None
     region: Annotated[
-        Path | None, Field(description="GeoJSON file (EPSG:4326); pixels outside its polygons become nodata.")
+        Path | None,
+        Cli(metavar="FILE"),
+        Field(description="GeoJSON file (EPSG:4326); pixels outside its polygons become nodata."),
     ] = None
 
     @field_validator("bbox")
@@ -38,8 +45,69 @@ class GridRequest(Frozen):
         return self
 
 
-class InferenceRequest(Frozen):
-    """How change is computed, whatever it is computed from."""
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    _HOW,
+    Field(description="Arithmetic of the network; auto: bfloat16 where the device has it natively."),
+]
+
+
+class ComputationRequest(Frozen):
+    """How change is computed between mosaics, by whatever model."""
+
+    bands: Annotated[
+        list[int] | None,
+        at_commas(int),
+        _GRID,
+        Cli(metavar="N,N,…"),
+        Field(
+            description="Band numbers (from 1) that the bundle's bands are, in its order, for example 4,1,2; default: "
+            "by name. For a method without training: the bands to compare; default: all that both dates have."
+        ),
+    ] = None
+    grid: Annotated[GridRequest, _GRID] = GridRequest()
+    resampling: Annotated[
+        Literal["nearest", "bilinear", "cubic", "average"],
+        _GRID,
+        Field(description="How a mosaic whose grid differs is brought onto the grid."),
+    ] = "bilinear"
+    block: Annotated[
+        int, _HOW, Field(ge=64, le=32768, multiple_of=64, description="Side of a block in pixels: one task, one shard.")
+    ] = 2048
+    window: Annotated[
+        int | None,
+        _HOW,
+        Field(
+            ge=32,
+            le=4096,
+            multiple_of=8,
+            description="Side of what the network sees, in pixels; default: the bundle's.",
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        _HOW,
+        Field(ge=0, description="Pixels that neighbouring windows share; default: a quarter of the window."),
+    ] = None
+    compile: Annotated[bool, _HOW, Field(description="torch.compile the network: pays in long runs on a GPU.")] = False
+    batch: Annotated[
+        int | None, _HOW, Field(ge=1, description="Windows in one forward pass on a GPU; default: 16.")
+    ] = None
+    min_area: Annotated[float, _HOW, Field(ge=0, description="Smallest change polygon, in square metres.")] = 0.0
+    retries: Annotated[int, _HOW, Field(ge=0, le=10, description="Further attempts at a block that failed.")] = 2
+    retry_failed: Annotated[bool, _HOW, Field(description="Take up the blocks that an earlier run quarantined.")] = (
+        False
+    )
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> ComputationRequest:
+        if self.window is not None and self.overlap is not None and self.overlap >= self.window:
+            raise ValueError(f"overlap {self.overlap} px must be less than the window, {self.window} px")
+        return self
+
+
+class InferenceRequest(ComputationRequest):
+    """By which model, and where."""
 
     bundle: Annotated[
         str,
@@ -48,41 +116,5 @@ class InferenceRequest(Frozen):
             "pca-kmeans, irmad, sfa, isfa."
         ),
     ] = "synthetic"
-    bands: Annotated[
-        list[int] | None,
-        Field(
-            description="Band numbers (from 1) that the bundle's bands are, in its order; empty: by name. For a method "
-            "without training: the bands to compare; empty: all that both dates have."
-        ),
-    ] = None
-    grid: GridRequest = GridRequest()
-    resampling: Annotated[
-        Literal["nearest", "bilinear", "cubic", "average"],
-        Field(description="How a mosaic whose grid differs is brought onto the grid."),
-    ] = "bilinear"
-    block: Annotated[
-        int, Field(ge=64, le=32768, multiple_of=64, description="Side of a block in pixels: one task, one shard.")
-    ] = 2048
-    window: Annotated[
-        int | None,
-        Field(ge=32, le=4096, multiple_of=8, description="Side of what the network sees, in pixels; empty: bundle's."),
-    ] = None
-    overlap: Annotated[
-        int | None, Field(ge=0, description="Pixels that neighbouring windows share; empty: a quarter of the window.")
-    ] = None
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Field(description="Arithmetic of the network; auto: bfloat16 where the device has it natively."),
-    ] = "auto"
-    compile: Annotated[bool, Field(description="torch.compile the network: pays in long runs on a GPU.")] = False
-    batch: Annotated[int | None, Field(ge=1, description="Windows in one forward pass on a GPU; empty: 16.")] = None
-    min_area: Annotated[float, Field(ge=0, description="Smallest change polygon, in square metres.")] = 0.0
-    retries: Annotated[int, Field(ge=0, le=10, description="Further attempts at a block that failed.")] = 2
-    retry_failed: Annotated[bool, Field(description="Take up the blocks that an earlier run quarantined.")] = False
-    cluster: ClusterConfig = ClusterConfig()
-
-    @model_validator(mode="after")
-    def _overlap_fits(self) -> InferenceRequest:
-        if self.window is not None and self.overlap is not None and self.overlap >= self.window:
-            raise ValueError(f"overlap {self.overlap} px must be less than the window, {self.window} px")
-        return self
+    precision: Precision = "auto"
+    cluster: AnyCluster = ClusterConfig()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +15,48 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
 )
 
 from storage.places.bucket import ObjectPath
 from storage.places.credentials import refuse_credentials
 
-Address = Annotated[str, AfterValidator(refuse_credentials)]
+
+@dataclass(frozen=True, kw_only=True)
+class Cli:
+    """How a field is given on the command line; the rest is the field's own name, default and description.
+
+    Attributes:
+        name: of the option, without dashes; None: the field's.
+        section: heading of the help that lists it; of a nested model: its fields.
+        metavar: what stands for the value in the help; None: the field's type.
+        is_positional: given by its place, not by its name.
+        is_repeatable: several times, each a text of the list.
+        is_file: the name of a text file that holds the value.
+        envvar: environment variable that gives it where the command does not.
+        help: in the place of the field's description.
+        fields: of a nested model, what is different for some of its fields.
+        settings: of a nested model, name of a repeatable option ``name=value`` that reaches all of its fields.
+    """
+
+    name: str | None = None
+    section: str | None = None
+    metavar: str | None = None
+    is_positional: bool = False
+    is_repeatable: bool = False
+    is_file: bool = False
+    envvar: str | None = None
+    help: str | None = None
+    fields: Mapping[str, Cli] = field(default_factory=dict, hash=False)
+    settings: str | None = None
+
+
+POSITIONAL = Cli(is_positional=True)
+DIRECTORY = Cli(metavar="DIR")
+
+
+Address = Annotated[str, AfterValidator(refuse_credentials), Cli(metavar="MOSAIC")]
 """Of a mosaic; without a password or a signature in it."""
 
 MosaicSpec = Address | list[Address]
@@ -29,6 +67,7 @@ Output = Annotated[
     Field(union_mode="left_to_right"),
     BeforeValidator(lambda given: refuse_credentials(given) if isinstance(given, str) else given),
     WithJsonSchema({"type": "string", "format": "path"}),
+    DIRECTORY,
 ]
 """A local directory, or ``s3://bucket/prefix``."""
 
@@ -39,8 +78,73 @@ def _local(path: Path) -> Path:
     return path
 
 
-LocalDirectory = Annotated[Path, AfterValidator(_local)]
+LocalDirectory = Annotated[Path, AfterValidator(_local), DIRECTORY]
 """A directory on this machine, or on a disk that all workers share."""
+
+
+def option_name(field_name: str) -> str:
+    """``--before-date`` for the field ``before_date``."""
+    return f"--{field_name.replace('_', '-')}"
+
+
+def at_commas(kind: Callable[[str], Any] = str) -> BeforeValidator:
+    """Lets a list also be one text with commas between its values, as on the command line."""
+
+    def split(given: Any, info: ValidationInfo) -> Any:
+        if not isinstance(given, str):
+            return given
+        try:
+            return [kind(part) for part in given.split(",")]
+        except ValueError:
+            name = option_name(info.field_name or "")
+            raise ValueError(f"{name} takes numbers with commas between them, not {given!r}") from None
+
+    return BeforeValidator(split)
+
+
+def by_name(option: str, form: str = "name=value", *, parse: Callable[[str], Any] = str) -> BeforeValidator:
+    """Lets a mapping also be a list of texts ``name=value``, as on the command line; a dot in a name goes deeper.
+
+    Args:
+        option: that takes them; `form`: what each is, for the message where one is not.
+        parse: makes a value of its text.
+    """
+
+    def assign(given: Any) -> Any:
+        return assigned(given, option, form, parse=parse) if isinstance(given, list | tuple) else given
+
+    return BeforeValidator(assign)
+
+
+def assigned(
+    texts: Sequence[str], option: str, form: str = "name=value", *, parse: Callable[[str], Any] = str
+) -> dict[str, Any]:
+    """``["epochs=5", "augmentation.haze=0.4"]`` as nested values.
+
+    Raises:
+        ValueError: one of them is not of the `form`.
+    """
+    result: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not value:
+            raise ValueError(f"{option} takes {form}, not {text!r}")
+        *path, last = name.strip().split(".")
+        place = result
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{option} gives {part} a value of its own and one below it")
+        place[last] = parse(value.strip())
+    return result
+
+
+def json_or_text(text: str) -> Any:
+    """What a text is as JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _required_first(schema: dict[str, Any]) -> None:

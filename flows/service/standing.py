@@ -15,9 +15,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
+from pydantic import Field, model_validator
+
 from flows.run.errors import PrefectServerError
+from flows.run.fields import Cli, Frozen
 from flows.run.heartbeats import HEARTBEAT_S
 from flows.service.login import LOGIN, home, login
 from flows.service.processes import _end, _start, await_health
@@ -33,24 +37,34 @@ _RESTART_S = 10.0
 _SERVER_ONLY = ("PREFECT_SERVER_", "PREFECT_API_DATABASE_", "PREFECT_UI_", "PGPASSWORD", "PGPASSFILE")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """Where the server listens and what it keeps.
+class ServerOptions(Frozen):
+    """Where the server listens and what it keeps."""
 
-    Attributes:
-        host: address to bind; loopback unless told.
-        database: SQLAlchemy URL without a password; None = SQLite in ``PREFECT_HOME``, or the environment's.
-        auth_file: file of mode 600 with ``user:password``; None = the environment, or one made in ``PREFECT_HOME``.
-    """
+    host: Annotated[str, Field(description="Address to listen at; anything but loopback opens it to others.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Field(ge=1, le=65535, description="Port of the API and the UI.")] = 4200
+    database: Annotated[
+        str | None,
+        Cli(metavar="URL"),
+        Field(
+            description="postgresql+asyncpg://user@host/name, password from ~/.pgpass or PGPASSWORD; default: the "
+            "environment's, or SQLite in PREFECT_HOME."
+        ),
+    ] = None
+    auth_file: Annotated[
+        Path | None,
+        Cli(metavar="FILE"),
+        Field(
+            description="File of mode 600 with user:password; default: the environment's, or one that is made once in "
+            "PREFECT_HOME."
+        ),
+    ] = None
 
-    host: str = "127.0.0.1"
-    port: int = 4200
-    database: str | None = None
-    auth_file: Path | None = None
-
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _has_no_secret(self) -> ServerOptions:
         if self.database is None:
-            return
+            return self
         parts = urlsplit(self.database)
         if parts.password is not None:
             raise PrefectServerError(
@@ -61,6 +75,7 @@ class ServerOptions:
             raise PrefectServerError(
                 f"--database takes postgresql+asyncpg://… or sqlite+aiosqlite://…, not {parts.scheme or self.database}"
             )
+        return self
 
     @property
     def address(self) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from dasnet.networks.architectures import Method
 from dasnet.training.augment import Augmentation
 from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
-from flows.cluster.config import ClusterConfig
-from flows.run.fields import Frozen, LocalDirectory
+from flows.cluster.config import AnyCluster, ClusterConfig
+from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, by_name, json_or_text
 
 if TYPE_CHECKING:
 
@@ -22,7 +22,7 @@ else:
     RecipeChanges = create_model(
         "RecipeChanges",
         __config__=ConfigDict(frozen=True, extra="forbid"),
-        __doc__="What differs from the recipe of that name; empty fields do not.",
+        __doc__="What differs from the recipe of that name; fields left out do not.",
         **{
             name: (
                 Annotated[
@@ -45,25 +45,65 @@ else:
 class TrainRequest(Frozen):
     """A dataset in, a bundle out."""
 
-    dataset: Annotated[Path, Field(description="Dataset directory, of prepare-dataset.")]
+    dataset: Annotated[Path, POSITIONAL, Field(description="Dataset directory, of `dasnet prepare`.")]
     output: Annotated[
         LocalDirectory, Field(description="Training directory: new, or of the same training, which then goes on.")
     ]
+    model: Annotated[
+        Method | None,
+        Field(exclude=True, description="Network to train; default: the recipe's."),
+    ] = None
     recipe: Annotated[
         RecipeName,
-        Field(description="Where every setting comes from, the method too."),
+        Field(description="Where every setting comes from, the network too; with a model: by default its usual one."),
     ] = "cpu_small"
-    changes: Annotated[RecipeChanges, Field(description="Settings that differ from the recipe.")] = RecipeChanges()
+    changes: Annotated[
+        RecipeChanges,
+        by_name("--set", parse=json_or_text),
+        Cli(name="set", metavar="NAME=VALUE", is_repeatable=True),
+        Field(description="Settings that differ from the recipe, for example epochs=5 or augmentation.haze=0.4."),
+    ] = RecipeChanges()
     backbone_weights: Annotated[
         Path | None,
+        Cli(metavar="FILE"),
         Field(description="Weights for the backbone to start from: torchvision's state dict, .safetensors or .pth."),
     ] = None
     about: Annotated[
-        str, Field(description="For the model card: what the data are, their terms, and what limits the model.")
+        str,
+        Cli(metavar="FILE", is_file=True, help="Text file for the model card: the data, their terms, and the limits."),
+        Field(description="For the model card: what the data are, their terms, and what limits the model."),
     ] = ""
-    name: Annotated[str | None, Field(description="Of the bundle; empty: the output directory's.")] = None
+    name: Annotated[str | None, Field(description="Name of the bundle; default: the output directory's.")] = None
     figures: Annotated[bool, Field(description="Draw what the network sees into the report.")] = True
-    cluster: Annotated[ClusterConfig, Field(description="One rank on each worker.")] = ClusterConfig(workers=1)
+    cluster: Annotated[
+        AnyCluster,
+        Cli(
+            fields={
+                "workers": Cli(help="Ranks, one a worker; default: 1, or one a GPU or worker that there is."),
+                "lanes": Cli(
+                    name="threads",
+                    help="Threads of each rank on a CPU; default: its share of the cores. The weights' last bits "
+                    "depend on it.",
+                ),
+            }
+        ),
+        Field(description="One rank on each worker."),
+    ] = ClusterConfig(workers=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_of_the_model(cls, values: Any) -> Any:
+        """The recipe that is meant by a network's name."""
+        if not isinstance(values, dict) or values.get("model") is None:
+            return values
+        return {**values, "recipe": chosen_recipe(model=values["model"], recipe=values.get("recipe"))}
+
+    @field_validator("cluster", mode="before")
+    @classmethod
+    def _one_rank_on_cpus(cls, cluster: Any) -> Any:
+        """Ranks on one CPU share its cores: more than one are only started where they are asked for."""
+        is_local = isinstance(cluster, dict) and cluster.get("kind", "local") == "local"
+        return {"workers": 1, **cluster} if is_local else cluster
 
     @property
     def effective(self) -> Recipe:
@@ -98,26 +138,3 @@ def chosen_recipe(*, model: str | None, recipe: str | None) -> str:
     if recipe in RECIPES and RECIPES[recipe]().method != model:
         raise ValueError(f"the recipe {recipe} is of {RECIPES[recipe]().method}, not of {model}")
     return recipe
-
-
-def parsed_changes(assignments: list[str]) -> dict[str, Any]:
-    """``["epochs=5", "augmentation.haze=0.4"]`` as nested values; JSON where it parses, else text.
-
-    Raises:
-        ValueError: no ``=`` in one of them.
-    """
-    result: dict[str, Any] = {}
-    for assignment in assignments:
-        name, separator, text = assignment.partition("=")
-        if not separator:
-            raise ValueError(f"--set takes name=value, not {assignment!r}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        *path, last = name.strip().split(".")
-        place = result
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return result

@@ -34,8 +34,9 @@ from flows.detect.request import DetectRequest
 from flows.evaluation.flow import evaluate
 from flows.evaluation.request import EvaluateRequest
 from flows.figures.pictures import HEADINGS
+from flows.run.fields import assigned, json_or_text
 from flows.training.flow import train
-from flows.training.request import TrainRequest, chosen_recipe, parsed_changes
+from flows.training.request import TrainRequest, chosen_recipe
 from flows.training.results import TrainingSummary
 from storage.datasets.store import open_dataset
 from storage.errors import InputError
@@ -397,14 +398,15 @@ def test_status_of_a_training_and_of_its_dataset(dasnet: Dasnet, trained: Path, 
 
 
 def test_settings_from_the_command_line() -> None:
-    assert parsed_changes(["epochs=5", "augmentation.haze=0.4", "loss=contrastive", "supervision=[0,0,1]"]) == {
+    texts = ["epochs=5", "augmentation.haze=0.4", "loss=contrastive", "supervision=[0,0,1]"]
+    assert assigned(texts, "--set", parse=json_or_text) == {
         "epochs": 5,
         "augmentation": {"haze": 0.4},
         "loss": "contrastive",
         "supervision": [0, 0, 1],
     }
     with pytest.raises(ValueError, match="name=value"):
-        parsed_changes(["epochs"])
+        assigned(["epochs"], "--set")
 
 
 def test_a_model_stands_for_its_recipe() -> None:
