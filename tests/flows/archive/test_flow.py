@@ -544,8 +544,6 @@ def test_an_archive_outlives_a_version_of_torch_and_no_pair_is_of_two(
     ledgers = [Ledger(cell / "ledger", "infer") for cell in sorted((version / "cells").iterdir())]
     set_back_pairs(ledgers[1], {first}, blocks={"r00000c00002"}, reason="scripted")
 
-    @flow(name="scripted", persist_result=False)
-    @observed_flow
     def scripted() -> ArchiveSummary:
         return run_reprocessing(request_of(archive.catalogue, output, cluster), other_arithmetic)
 
@@ -587,7 +585,7 @@ def test_a_date_that_cannot_be_read_costs_no_pair_of_other_dates(
     ingested, inferred = Ledger(tmp_path, "ingest"), Ledger(tmp_path, "infer")
     job, together, _ = tasks(DAYS[2])
     assert list(map(len, together.values())) == [2]
-    bad = Entry(block=read_name(job.images[1], "r00000c00000"), state="failed", facts={"error": "scripted"})
+    bad = Entry(block=read_name(job.images[1].name, "r00000c00000"), state="failed", facts={"error": "scripted"})
     ingested.append([bad])
     job, apart, _ = tasks(DAYS[2])
     lacking = next(name for name, pairs in apart.items() if job.pairs[0].name in pairs)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from prefect import flow
 
 from flows.detect.job import resolve
 from flows.detect.run import run_detection
@@ -59,12 +58,9 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_finished(run: Path, pair: S
     output, hog = small_disk / "run", small_disk / "hog"
     request = request_for(pair, output, block=256, retries=0)
 
-    @flow
-    def disturbed() -> None:
-        run_detection(request, partial(_fill_the_disk_then, hog, predictor_factory(resolve(request))))
-
+    make_predictor = partial(_fill_the_disk_then, hog, predictor_factory(resolve(request)))
     with pytest.raises((OSError, RuntimeError)) as ended:
-        disturbed()
+        run_detection(request, make_predictor)
     assert "No space left on device" in str(ended.value)
     assert Ledger(output / "ledger", "ingest").count("done") == 24
     assert not (output / "change_probability.tif").exists()
