@@ -87,7 +87,9 @@ def _wrong_fields(error: ValidationError) -> list[str]:
         # parts of a name that are no field's say which type was tried
         parts = [str(part) for part in wrong["loc"] if not re.search(r"[^A-Za-z0-9_]", str(part))]
         is_ours, reason = wrong["type"] == "value_error", str(wrong["msg"]).removeprefix("Value error, ")
-        if not is_ours and isinstance(given := wrong["input"], str | int | float) and "/" not in str(given):
+        given = wrong["input"]
+        # an address may hold a secret
+        if wrong["type"] not in ("value_error", "extra_forbidden") and isinstance(given, str) and "/" not in given:
             reason += f", not {given!r}"
         reasons.setdefault(".".join(parts) or "request", []).append((is_ours, reason))
     return [

@@ -80,21 +80,20 @@ class RequestOption(click.Option):
 
     def __init__(self, field: RequestField) -> None:
         self.field, self.section = field, field.cli.section or _FIRST
-        names, default = field.name, _text(field.default)
-        if field.kind is bool and field.default:
-            names += f"/--no-{field.path[-1].replace('_', '-')}"
-        many = field.cli.is_repeatable or field.are_settings
+        is_flag, many = field.kind is bool, field.cli.is_repeatable or field.are_settings
+        names = f"{field.name}/--no-{field.name[2:]}" if is_flag and field.default else field.name
+        default = field.default if is_flag else None if many or field.cli.is_file else _text(field.default)
         super().__init__(
             [names, "__".join((*field.path, *(["settings"] if field.are_settings else [])))],
-            is_flag=field.kind is bool,
+            is_flag=is_flag,
             multiple=many,
-            default=field.default if field.kind is bool else None if many or field.cli.is_file else default,
             required=field.is_required,
-            metavar=None if field.kind is bool else field.metavar,
+            metavar=None if is_flag else field.metavar,
             envvar=field.cli.envvar,
             help=field.description + ("" if field.metavar != _CHOICE else f" One of {', '.join(field.choices)}."),
             show_default=True,
             show_envvar=True,
+            **({} if default is None else {"default": default}),
         )
 
 
