@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows.archive.job import ArchiveJob, DatedImage, Pair
 from flows.run.directory import RunDirectory, require_alike
-from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
-from storage.stores.run_store import RunStore
 from tiling.grid import Cell
+
+if TYPE_CHECKING:  # a plan looks at paths alone
+    from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
+    from storage.stores.run_store import RunStore
 
 
 class ArchiveDirectory:
@@ -21,13 +24,25 @@ class ArchiveDirectory:
         self.version = RunDirectory(job.request.output / "versions" / job.version)
         self._cells: dict[str, RunDirectory] = {}
 
+    def image_path(self, image: DatedImage) -> Path:
+        """Where a date's store is, or will be."""
+        return self.root.path / "images" / f"{image.name}.zarr"
+
+    def pair_path(self, pair: Pair) -> Path:
+        """Where a pair's store is, or will be."""
+        return self.version.path / "pairs" / f"{pair.name}.zarr"
+
     def image_store(self, image: DatedImage) -> RunStore:
-        """Where a date's pixels are."""
-        return RunStore(self.root.path / "images" / f"{image.name}.zarr")
+        """A date's pixels."""
+        from storage.stores.run_store import RunStore
+
+        return RunStore(self.image_path(image))
 
     def pair_store(self, pair: Pair) -> RunStore:
-        """Where a pair's probabilities are."""
-        return RunStore(self.version.path / "pairs" / f"{pair.name}.zarr")
+        """A pair's probabilities."""
+        from storage.stores.run_store import RunStore
+
+        return RunStore(self.pair_path(pair))
 
     def cell(self, cell: Cell) -> RunDirectory:
         """A cell's ledger, and the folders of its pairs."""
@@ -41,6 +56,8 @@ class ArchiveDirectory:
 
     def view(self, cell: Cell, pair: Pair) -> PairView:
         """A pair's images and probabilities in one cell, as if they were a run's."""
+        from storage.stores.by_name import PairView
+
         return PairView(
             probability=self.pair_store(pair),
             images=(self.image_store(pair.earlier), self.image_store(pair.later)),
@@ -80,8 +97,14 @@ class ArchiveDirectory:
 
     @property
     def images(self) -> ImagesByDate:
+        """All dates, by name."""
+        from storage.stores.by_name import ImagesByDate
+
         return ImagesByDate(stores={image.name: self.image_store(image) for image in self.job.images})
 
     @property
     def probabilities(self) -> ProbabilitiesByPair:
+        """All pairs, by name."""
+        from storage.stores.by_name import ProbabilitiesByPair
+
         return ProbabilitiesByPair(stores={pair.name: self.pair_store(pair) for pair in self.job.pairs})

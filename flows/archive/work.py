@@ -287,7 +287,7 @@ class ArchiveWork:
         if not wanted:
             return "there already"
         others = [name for name in self._names("images", f"{image.day}-") if name != image.name]
-        if self.directory.image_store(image).path.exists():
+        if self.directory.image_path(image).exists():
             why = f"of {len(self.job.blocks):,}, the others were read before"
         elif others:
             why = "its files changed, or how they are read (bands, resampling)"
@@ -302,7 +302,7 @@ class ArchiveWork:
             return left_out or "there already"
         if self.directory.version.describe() is None:
             why = "the version is new"
-        elif self.directory.pair_store(pair).path.exists():
+        elif self.directory.pair_path(pair).exists():
             why = f"of {len(self.job.blocks):,}, the others are finished"
         elif self._names("pairs", f"{pair.earlier.day}_{pair.later.day}-"):
             why = "an image of it changed"

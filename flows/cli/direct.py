@@ -24,7 +24,7 @@ class StatusRequest(Frozen):
 
 def status(request: StatusRequest) -> None:
     """Print the state of a directory of ours; exit code 1 if some of it is quarantined."""
-    from flows.status import directory_status
+    from flows.cli.status import directory_status
     from storage.places.bucket import location
 
     state = directory_status(location(request.directory))

@@ -33,13 +33,13 @@ from flows.archive.overview import ArchiveSummary
 from flows.archive.request import ReprocessRequest
 from flows.archive.run import run_reprocessing
 from flows.archive.work import PAIRS, ArchiveWork, cell_work, set_back_pairs, work_of
+from flows.cli.status import directory_status
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
 from flows.inference.planned import read_name
 from flows.run.directory import DifferentRunError
 from flows.run.errors import FailedCellsError
 from flows.run.prefect_observer import observed_flow
-from flows.status import directory_status
 from storage.errors import InputError, IntegrityError
 from storage.synthetic.pair import synthesize
 from storage.synthetic.scene import PseudoChange
