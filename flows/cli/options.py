@@ -42,6 +42,7 @@ class RequestField:
         path: names of the fields that lead to it, as ``("cluster", "kind")``.
         kind: type of its value, without None; of settings the model that they belong to.
         default: None = none, or none that can be typed.
+        limits: what its value must keep to, as pydantic has it.
     """
 
     path: tuple[str, ...]
@@ -49,6 +50,7 @@ class RequestField:
     default: Any
     is_required: bool
     description: str
+    limits: tuple[Any, ...]
     cli: Cli
 
     @property
@@ -70,6 +72,11 @@ class RequestField:
         return choices if len(f"{self.name} {choices}") <= _COLUMN else _CHOICE
 
     @property
+    def explanation(self) -> str:
+        """Its description, with its choices."""
+        return f"{self.description} One of {', '.join(self.choices)}." if self.choices else self.description
+
+    @property
     def are_settings(self) -> bool:
         """Whether it is no field itself, but gives those of a model by name."""
         return _is_model(self.kind) and not self.cli.is_repeatable
@@ -82,15 +89,15 @@ class RequestOption(click.Option):
         self.field, self.section = field, field.cli.section or _FIRST
         is_flag, many = field.kind is bool, field.cli.is_repeatable or field.are_settings
         names = f"{field.name}/--no-{field.name[2:]}" if is_flag and field.default else field.name
-        default = field.default if is_flag else None if many or field.cli.is_file else _text(field.default)
+        default = field.default if is_flag else None if many or field.cli.is_file else typed(field.default)
         super().__init__(
             [names, "__".join((*field.path, *(["settings"] if field.are_settings else [])))],
-            is_flag=is_flag,
+            is_flag=is_flag or None,
             multiple=many,
             required=field.is_required,
             metavar=None if is_flag else field.metavar,
             envvar=field.cli.envvar,
-            help=field.description + ("" if field.metavar != _CHOICE else f" One of {', '.join(field.choices)}."),
+            help=field.explanation if field.metavar == _CHOICE else field.description,
             show_default=True,
             show_envvar=True,
             **({} if default is None else {"default": default}),
@@ -126,6 +133,8 @@ class RequestCommand(click.Command):
             section: [record for each in parameters if (record := each.get_help_record(ctx))]
             for section, parameters in by_section(self.get_params(ctx)).items()
         }
+        for name, settings in settings_of(self).items():
+            sections[f"Settings for {name}"] = [(".".join(each.path), each.explanation) for each in settings]
         column = max(len(name) for records in sections.values() for name, _ in records if len(name) <= _COLUMN)
         for section, records in sections.items():
             with formatter.section(section):
@@ -139,6 +148,16 @@ def by_section(parameters: list[click.Parameter]) -> dict[str, list[click.Parame
         sections.setdefault(getattr(parameter, "section", _LAST), []).append(parameter)
     ends = sections.pop(_LAST, [])
     return {section: listed for section, listed in {**sections, _LAST: ends}.items() if listed}
+
+
+def settings_of(command: click.Command) -> dict[str, list[RequestField]]:
+    """The fields that can be named in ``NAME=VALUE``, by the option that takes them."""
+    options = [each.field for each in command.params if isinstance(each, RequestOption)]
+    return {
+        field.name: list(fields_of(field.kind))
+        for field in options
+        if field.cli.is_repeatable and _is_model(field.kind)
+    }
 
 
 def request_command(name: str, command: Command) -> click.Command:
@@ -168,9 +187,10 @@ def fields_of(
         entry = RequestField(
             path=(*path, name),
             kind=kind,
-            default=usual if field.default_factory is None and not field.is_required() else None,
+            default=None if field.is_required() or cli.is_repeatable or _is_model(kind) else usual,
             is_required=field.is_required() and not path,
             description=cli.help or field.description or "",
+            limits=(*said, *field.metadata),
             cli=cli if not path else replace(cli, is_positional=False),
         )
         if not entry.are_settings:
@@ -229,16 +249,21 @@ def _together(metadata: Iterable[Any]) -> Cli:
 def _kind(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     """The type of a value, without None, and what is said of it."""
     if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(each for each in get_args(annotation) if each is not type(None))
-    return (annotation.__origin__, annotation.__metadata__) if get_origin(annotation) is Annotated else (annotation, ())
+        return _kind(next(each for each in get_args(annotation) if each is not type(None)))
+    if get_origin(annotation) is Annotated:
+        kind, said = _kind(annotation.__origin__)
+        return kind, (*said, *annotation.__metadata__)
+    return annotation, ()
 
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _text(default: Any) -> str | None:
+def typed(default: Any) -> str | None:
     """A default as it would be typed."""
     if isinstance(default, list | tuple):
-        return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in default)
+        return ",".join(str(typed(each)) for each in default)
+    if isinstance(default, float):
+        return f"{default:g}"
     return None if default is None or default == "" else str(default)

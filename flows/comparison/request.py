@@ -103,7 +103,14 @@ class CompareRequest(Frozen):
     ] = 0.0
     cluster: Annotated[
         AnyCluster,
-        Cli(fields={"workers": Cli(help="Worker processes; each trains one network at a time.")}),
+        Cli(
+            fields={
+                "workers": Cli(help="Worker processes; each trains one network at a time."),
+                "lanes": Cli(
+                    name="threads", help="Threads of each training on a CPU; default: its share of the cores."
+                ),
+            }
+        ),
         Field(description="Each worker trains one network at a time."),
     ] = ClusterConfig()
 

@@ -35,7 +35,8 @@ else:
         },
         augmentation=(
             Annotated[
-                dict[str, float] | None, Field(description="Strengths of the augmentation that differ, by name.")
+                dict[str, float] | None,
+                Field(description=f"Strengths that differ, by name: {', '.join(asdict(Augmentation()))}."),
             ],
             None,
         ),
