@@ -253,3 +253,7 @@ def test_requests_are_light() -> None:
     assert len(requests) >= 7
     heavy = {"dask", "distributed", "prefect", "torch", "rasterio", "xarray", "zarr"}
     assert not heavy & loaded_by(f"import {', '.join(requests)}")
+
+
+def test_commands_are_listed_before_anything_is_imported() -> None:
+    assert loaded_by("import flows.cli.main") - set(sys.stdlib_module_names) - set(ROOMS) == {"click"}
