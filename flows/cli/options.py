@@ -135,7 +135,7 @@ class RequestCommand(click.Command):
         }
         for name, settings in settings_of(self).items():
             sections[f"Settings for {name}"] = [(".".join(each.path), each.explanation) for each in settings]
-        column = max(len(name) for records in sections.values() for name, _ in records if len(name) <= _COLUMN)
+        column = min(_COLUMN, max(len(name) for records in sections.values() for name, _ in records))
         for section, records in sections.items():
             with formatter.section(section):
                 formatter.write_dl([(f"{name:<{column}}", text) for name, text in records], col_max=_COLUMN)

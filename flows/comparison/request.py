@@ -80,7 +80,7 @@ class CompareRequest(Frozen):
         Cli(name="set", metavar="NAME=VALUE", is_repeatable=True),
         Field(
             description="Settings that differ from the recipes, for example epochs=5 for all methods, or "
-            "dasnet.backbone=vgg16 for one."
+            "dasnet.backbone=vgg16 for one; `dasnet train --help` has their names."
         ),
     ] = Field(default_factory=dict)
     backbone_weights: Annotated[

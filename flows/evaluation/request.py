@@ -24,15 +24,15 @@ class EvaluateRequest(Frozen):
     output: Annotated[LocalDirectory, Field(description="Directory of the evaluation: new, or of the same one.")]
     dataset: Annotated[Path | None, DIRECTORY, Field(description="Dataset directory.")] = None
     split: Annotated[Split, Field(description="Which samples of the dataset.")] = "test"
+    label: Annotated[
+        Path | None,
+        _MOSAIC,
+        Field(description="What changed in a whole mosaic: a raster or polygons."),
+    ] = None
     mosaic: Annotated[
         PairRequest | None,
         _MOSAIC,
         Field(description="A whole mosaic to detect changes in, with this bundle, precision and cluster."),
-    ] = None
-    label: Annotated[
-        Path | None,
-        _MOSAIC,
-        Field(description="What changed in that mosaic: a raster or polygons."),
     ] = None
     precision: Precision = "float32"
     cluster: AnyCluster = ClusterConfig()
