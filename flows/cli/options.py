@@ -90,6 +90,8 @@ class RequestOption(click.Option):
         is_flag, many = field.kind is bool, field.cli.is_repeatable or field.are_settings
         names = f"{field.name}/--no-{field.name[2:]}" if is_flag and field.default else field.name
         default = field.default if is_flag else None if many or field.cli.is_file else typed(field.default)
+        # click takes an option whose default is None, given as such, for one that need not be there
+        given: dict[str, Any] = {} if default is None else {"default": default}
         super().__init__(
             [names, "__".join((*field.path, *(["settings"] if field.are_settings else [])))],
             is_flag=is_flag or None,
@@ -100,7 +102,7 @@ class RequestOption(click.Option):
             help=field.explanation if field.metavar == _CHOICE else field.description,
             show_default=True,
             show_envvar=True,
-            **({} if default is None else {"default": default}),
+            **given,
         )
 
 

@@ -51,9 +51,9 @@ class CompareRequest(Frozen):
     ]
     methods: Annotated[
         tuple[str, ...],
-        at_commas(),
         Cli(metavar="NAME,NAME,…"),
         Field(min_length=1, description=f"Which methods, of {', '.join(CHOICES)}."),
+        at_commas(),
     ] = (
         "dasnet",
         "siam-conv",
@@ -62,13 +62,13 @@ class CompareRequest(Frozen):
     )
     tables: Annotated[
         tuple[TableName, ...],
-        at_commas(),
         Cli(metavar="NAME,NAME,…"),
         Field(
             min_length=1,
             description="Which tables: methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
             "training, margins (Figure 7).",
         ),
+        at_commas(),
     ] = ("methods",)
     seeds: Annotated[int, Field(ge=1, le=100, description="Trainings of each, from seed 0 on.")] = 3
     recipe: Annotated[
@@ -76,20 +76,20 @@ class CompareRequest(Frozen):
     ] = "cpu_small"
     changes: Annotated[
         dict[str, Any],
-        by_name("--set", parse=json_or_text),
         Cli(name="set", metavar="NAME=VALUE", is_repeatable=True),
         Field(
             description="Settings that differ from the recipes, for example epochs=5 for all methods, or "
             "dasnet.backbone=vgg16 for one; `dasnet train --help` has their names."
         ),
+        by_name("--set", parse=json_or_text),
     ] = Field(default_factory=dict)
     backbone_weights: Annotated[
         dict[BackboneName, Path],
-        by_name("--backbone-weights", "backbone=FILE"),
         Cli(metavar="BACKBONE=FILE", is_repeatable=True),
         Field(
             description="Weights that DASNet's backbones start from, for example vgg16=vgg16.pth; others: random ones."
         ),
+        by_name("--backbone-weights", "backbone=FILE"),
     ] = Field(default_factory=dict)
     robustness: Annotated[
         bool, Field(description="Also F1 against the strength of pseudo-changes, of each row of the first table.")

@@ -51,15 +51,15 @@ class PrepareRequest(Frozen):
     ] = None
     bands: Annotated[
         list[int] | None,
-        at_commas(int),
         Cli(metavar="N,N,…"),
         Field(description="Band numbers (from 1) to keep, for example 1,2,3; default: all."),
+        at_commas(int),
     ] = None
     band_names: Annotated[
         list[str] | None,
-        at_commas(),
         Cli(metavar="NAME,NAME,…"),
         Field(description="Names of the bands kept, for example red,green,blue; default: the files'."),
+        at_commas(),
     ] = None
     resolution: Annotated[
         float | None, Field(gt=0, description="Ground size of a pixel in metres, where the files do not tell.")
@@ -81,10 +81,10 @@ class PrepareRequest(Frozen):
     ] = "auto"
     shares: Annotated[
         tuple[float, float, float],
-        at_commas(float),
         _SAMPLES,
         Cli(metavar="TRAIN,VAL,TEST"),
         Field(description="Shares of the splits, in any unit, where they are dealt out."),
+        at_commas(float),
     ] = (8.0, 1.0, 1.0)
     cell: Annotated[int, _SAMPLES, Field(ge=1, description="Side of a cell of the split `blocks`, in windows.")] = 4
     seed: Annotated[int, _SAMPLES, Field(ge=0, description="Seed of the split: another one, another split.")] = 0

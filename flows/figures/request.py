@@ -25,7 +25,7 @@ class FiguresRequest(Frozen):
     samples: Annotated[int, Field(ge=1, le=12, description="Test samples with change that are shown.")] = 3
     pixel: Annotated[
         tuple[int, int] | None,
-        at_commas(int),
         Cli(metavar="ROW,COLUMN"),
         Field(description="Pixel whose attention is shown; default: in the middle of what changed."),
+        at_commas(int),
     ] = None

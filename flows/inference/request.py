@@ -21,9 +21,9 @@ class GridRequest(Frozen):
     resolution: Annotated[float | None, Field(gt=0, description="Pixel size in units of the CRS.")] = None
     bbox: Annotated[
         tuple[float, float, float, float] | None,
-        at_commas(float),
         Cli(metavar="LEFT,BOTTOM,RIGHT,TOP"),
         Field(description="Extent in units of the CRS (the first mosaic's, if none is given)."),
+        at_commas(float),
     ] = None
     region: Annotated[
         Path | None,
@@ -52,18 +52,30 @@ Precision = Annotated[
 ]
 
 
+class ModelRequest(Frozen):
+    """By which model change is computed; a class of its own, so that this is asked first."""
+
+    bundle: Annotated[
+        str,
+        Field(
+            description="Model: the name of a shipped bundle or a path; to detect also a method without training: cva, "
+            "pca-kmeans, irmad, sfa, isfa."
+        ),
+    ] = "synthetic"
+
+
 class ComputationRequest(Frozen):
     """How change is computed between mosaics, by whatever model."""
 
     bands: Annotated[
         list[int] | None,
-        at_commas(int),
         _GRID,
         Cli(metavar="N,N,…"),
         Field(
             description="Band numbers (from 1) that the bundle's bands are, in its order, for example 4,1,2; default: "
             "by name. For a method without training: the bands to compare; default: all that both dates have."
         ),
+        at_commas(int),
     ] = None
     grid: Annotated[GridRequest, _GRID] = GridRequest()
     resampling: Annotated[
@@ -106,15 +118,8 @@ class ComputationRequest(Frozen):
         return self
 
 
-class InferenceRequest(ComputationRequest):
-    """By which model, and where."""
+class InferenceRequest(ComputationRequest, ModelRequest):
+    """How change is computed, by which model, and where."""
 
-    bundle: Annotated[
-        str,
-        Field(
-            description="Model: the name of a shipped bundle or a path; to detect also a method without training: cva, "
-            "pca-kmeans, irmad, sfa, isfa."
-        ),
-    ] = "synthetic"
     precision: Precision = "auto"
     cluster: AnyCluster = ClusterConfig()

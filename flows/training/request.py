@@ -52,17 +52,17 @@ class TrainRequest(Frozen):
     ]
     model: Annotated[
         Method | None,
-        Field(exclude=True, description="Network to train; default: the recipe's."),
+        Field(exclude=True, description="Network to train, by its usual recipe; default: the recipe's, or dasnet."),
     ] = None
     recipe: Annotated[
-        RecipeName,
-        Field(description="Where every setting comes from, the network too; with a model: by default its usual one."),
-    ] = "cpu_small"
+        RecipeName | None,
+        Field(description="Where every setting comes from; default: the network's usual one, cpu_small for dasnet."),
+    ] = None
     changes: Annotated[
         RecipeChanges,
-        by_name("--set", parse=json_or_text),
         Cli(name="set", metavar="NAME=VALUE", is_repeatable=True),
         Field(description="Settings that differ from the recipe, for example epochs=5 or augmentation.haze=0.4."),
+        by_name("--set", parse=json_or_text),
     ] = RecipeChanges()
     backbone_weights: Annotated[
         Path | None,
@@ -94,10 +94,10 @@ class TrainRequest(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _recipe_of_the_model(cls, values: Any) -> Any:
-        """The recipe that is meant by a network's name."""
-        if not isinstance(values, dict) or values.get("model") is None:
+        """With the recipe that is meant."""
+        if not isinstance(values, dict):
             return values
-        return {**values, "recipe": chosen_recipe(model=values["model"], recipe=values.get("recipe"))}
+        return {**values, "recipe": chosen_recipe(model=values.get("model"), recipe=values.get("recipe"))}
 
     @field_validator("cluster", mode="before")
     @classmethod
@@ -109,6 +109,7 @@ class TrainRequest(Frozen):
     @property
     def effective(self) -> Recipe:
         """The recipe with its changes."""
+        assert self.recipe is not None
         changes = {name: value for name, value in self.changes.model_dump().items() if value is not None}
         if strengths := changes.get("augmentation"):
             usual = asdict(RECIPES[self.recipe]().augmentation)
