@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -208,6 +209,24 @@ def test_no_folder_is_a_drawer_and_no_file_an_essay() -> None:
     assert not {str(folder.relative_to(ROOT)): len(files) for folder, files in folders.items() if len(files) > 18}
     long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
     assert not {name: lines for name, lines in long.items() if lines > 350}
+
+
+_FILE_NAME = re.compile(r"[\w.-]+\.(json|jsonl|tif|parquet|html|png|zarr|safetensors|npz|csv|log)")
+
+
+@pytest.mark.parametrize("feature", sorted(FEATURES))
+def test_a_file_name_inside_a_directory_is_written_once(feature: str) -> None:
+    """In the feature's directory.py: what a directory holds can be read in one place."""
+    files = [
+        path for path in (ROOT / "flows" / feature).glob("*.py") if path.name not in ("directory.py", "request.py")
+    ]
+    constants = [
+        (path.name, node.value)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [(file, text) for file, text in constants if _FILE_NAME.fullmatch(text)]
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.networks.architectures import title_of
-from flows.archive.directory import ArchiveDirectory
+from flows.archive.directory import CELL_PRODUCTS, COLLECTION, PAIR_PRODUCTS, ArchiveDirectory
 from flows.archive.job import ArchiveJob, Pair
 from flows.archive.work import finished_pairs, set_back_pairs
 from flows.inference.lost_images import stored_images
@@ -23,14 +23,6 @@ from flows.run.observer import current_observer, step
 from storage.products.series_maps import SeriesMaps
 from tiling.conventions import NODATA, changed_level
 from tiling.grid import Cell
-
-PAIR_PRODUCTS = {
-    "probability": "change_probability.tif",
-    "changes": "changes.parquet",
-    "quicklook": "quicklook.png",
-    "item": "item.json",
-}
-CELL_PRODUCTS = {"peak": "peak_probability.tif", "first": "first_change.tif"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +162,7 @@ def _make_pair(
             "execution": execution,
         },
         made_by=title_of(job.bundle.architecture),
-        collection=(collection_id(job), os.path.relpath(directory.version.path / "collection.json", place.path)),
+        collection=(collection_id(job), os.path.relpath(directory.version.path / COLLECTION, place.path)),
         derived_from=[
             source.href if "://" in source.href else os.path.relpath(source.href, place.path)
             for source in sources

@@ -14,6 +14,23 @@ if TYPE_CHECKING:  # a plan looks at paths alone
     from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
     from storage.stores.run_store import RunStore
 
+VERSIONS, IMAGES, PAIRS, CELLS = "versions", "images", "pairs", "cells"
+"""Folders: of an archive the first two, of a version the others."""
+
+CUBE, COLLECTION, TIMELINE = "cube.zarr", "collection.json", "timeline.html"
+"""What a version has of all cells together."""
+
+PAIR_PRODUCTS = {
+    "probability": "change_probability.tif",
+    "changes": "changes.parquet",
+    "quicklook": "quicklook.png",
+    "item": "item.json",
+}
+"""What a pair has in each cell."""
+
+CELL_PRODUCTS = {"peak": "peak_probability.tif", "first": "first_change.tif"}
+"""What a cell has over all pairs."""
+
 
 class ArchiveDirectory:
     """``DIR/images/`` and its ledger, and ``DIR/versions/VERSION/`` with pairs, cells and products."""
@@ -21,16 +38,16 @@ class ArchiveDirectory:
     def __init__(self, job: ArchiveJob) -> None:
         self.job = job
         self.root = RunDirectory(job.request.output)
-        self.version = RunDirectory(job.request.output / "versions" / job.version)
+        self.version = RunDirectory(job.request.output / VERSIONS / job.version)
         self._cells: dict[str, RunDirectory] = {}
 
     def image_path(self, image: DatedImage) -> Path:
         """Where a date's store is, or will be."""
-        return self.root.path / "images" / f"{image.name}.zarr"
+        return self.root.path / IMAGES / f"{image.name}.zarr"
 
     def pair_path(self, pair: Pair) -> Path:
         """Where a pair's store is, or will be."""
-        return self.version.path / "pairs" / f"{pair.name}.zarr"
+        return self.version.path / PAIRS / f"{pair.name}.zarr"
 
     def image_store(self, image: DatedImage) -> RunStore:
         """A date's pixels."""
@@ -47,7 +64,7 @@ class ArchiveDirectory:
     def cell(self, cell: Cell) -> RunDirectory:
         """A cell's ledger, and the folders of its pairs."""
         if cell.name not in self._cells:
-            self._cells[cell.name] = RunDirectory(self.version.path / "cells" / cell.name)
+            self._cells[cell.name] = RunDirectory(self.version.path / CELLS / cell.name)
         return self._cells[cell.name]
 
     def products(self, cell: Cell, pair: Pair) -> RunDirectory:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pystac
 
 from dasnet.networks.architectures import title_of
-from flows.archive.cell_products import CELL_PRODUCTS, CellSummary, PairSummary, collection_id, verify_cell
-from flows.archive.directory import ArchiveDirectory
+from flows.archive.cell_products import CellSummary, PairSummary, collection_id, verify_cell
+from flows.archive.directory import CELL_PRODUCTS, COLLECTION, CUBE, TIMELINE, ArchiveDirectory
 from flows.archive.job import ArchiveJob, DatedImage
 from flows.inference.lost_images import looking_at, stored_images
 from flows.inference.product_ledger import ProductLedger
@@ -64,7 +64,7 @@ def make_archive_products(
     reporter.begin("archive", 3, unit="files")
     with _verified(job, directory):
         assemble_cube(
-            place / "cube.zarr",
+            place / CUBE,
             [directory.pair_store(pair) for pair in job.pairs],
             times=[pair.told.files.time for pair in job.pairs],
             intervals=[(pair.earlier.files.time, pair.later.files.time) for pair in job.pairs],
@@ -75,13 +75,13 @@ def make_archive_products(
     timeline = describe_timeline(job, directory, cells, found)
     for warning in timeline.warnings:
         reporter.warn(warning)
-    picture = write_timeline(place / "timeline.html", timeline)
+    picture = write_timeline(place / TIMELINE, timeline)
     reporter.advance()
     summary = ArchiveSummary(
         products={
-            "collection": place / "collection.json",
-            "cube": place / "cube.zarr",
-            "timeline": place / "timeline.html",
+            "collection": place / COLLECTION,
+            "cube": place / CUBE,
+            "timeline": place / TIMELINE,
         },
         pairs=tuple((str(pair.earlier.day), str(pair.later.day), found[pair.name]) for pair in job.pairs),
     )
@@ -240,7 +240,7 @@ def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells
         else [
             ItemAsset(
                 key="cube",
-                path=place / "cube.zarr",
+                path=place / CUBE,
                 sha256="",
                 media_type="application/vnd.zarr; version=3",
                 title="Change probability over time, y and x",
@@ -248,8 +248,8 @@ def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells
             ),
             ItemAsset(
                 key="timeline",
-                path=place / "timeline.html",
-                sha256=hashlib.sha256((place / "timeline.html").read_bytes()).hexdigest(),
+                path=place / TIMELINE,
+                sha256=hashlib.sha256((place / TIMELINE).read_bytes()).hexdigest(),
                 media_type=pystac.MediaType.HTML,
                 title="Timeline",
                 roles=["overview"],
@@ -271,7 +271,7 @@ def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells
             for key, title in maps.items()
         ]
     write_collection(
-        place / "collection.json",
+        place / COLLECTION,
         collection_id=collection_id(job),
         title=f"Changes of {job.request.output.resolve().name}",
         description=f"Change probability of {len(job.pairs)} pairs of {len(job.images)} dates, by "

@@ -19,6 +19,7 @@ class DatasetDirectory(RunDirectory):
         super().__init__(path)
         self.store = path / "dataset.zarr"
         self.partial = path / ".dataset.zarr.partial"
+        self.report = path / "report.html"
 
 
 def opening_of(request: PrepareRequest) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+STATISTICS = "statistics.json"
+"""Of a method without training: what its passes have found."""
+
 PRODUCTS = {
     "probability": "change_probability.tif",
     "changes": "changes.parquet",

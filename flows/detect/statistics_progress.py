@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasnet.baselines.untrained import State
+from flows.detect.directory import STATISTICS
 from flows.inference.untrained_model import SHEET
 from flows.run.directory import RunDirectory
 from storage.errors import InputError
@@ -63,4 +64,4 @@ def write_progress(directory: RunDirectory[Location], known: Progress, method: M
 
 
 def _path(directory: RunDirectory[Location]) -> Location:
-    return directory.path / "statistics.json"
+    return directory.path / STATISTICS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import (
@@ -39,7 +40,7 @@ class TerminalObserver(Silent):
     def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks", live: str = "") -> None:
         self._stop()
         self._stage, self._began = stage, time.perf_counter()
-        if not self.console.is_terminal:
+        if not (self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets"))):
             return
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
