@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ _BATCH_CPU = 1
 _BATCH_CUDA = 16
 _SPARE_BYTES = 256 << 20  # for what a library allocates beside
 
+T = TypeVar("T")
+
 
 _ON_A_GPU = threading.RLock()
 """cuDNN's flags are the process's: who leaves would put them back while another computes."""
@@ -43,7 +47,7 @@ class DasnetPredictor:
     The same window gives the same bits whichever block computes it and whatever else is in the batch: the batch has a
     fixed size, and the arithmetic is fixed when the predictor is made. A CPU computes one window at a time, and
     :meth:`predict` may be called from several threads at a time there; give torch one thread each
-    (``torch.set_num_threads(1)``). On a GPU one thread computes at a time, others wait.
+    (``torch.set_num_threads(1)``). On a GPU one thread computes, the predictor's own; those that call wait for it.
     """
 
     def __init__(
@@ -80,12 +84,15 @@ class DasnetPredictor:
         network = prepare(build_model(bundle), device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
+        # cuDNN's handles and plans belong to a thread: every further one that computes takes a second to make its own
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if self._on_gpu else None
         side = window or bundle.window
         self._batch = _BATCH_CPU
         if self._on_gpu:
             self._batch = self._fitting(network, batch, side=side, dates=dates, pairs=pairs, spare=spare + _SPARE_BYTES)
         if compile:
-            network = network.compiled_for((self._batch, len(bundle.bands), bundle.window, bundle.window))
+            shape = (self._batch, len(bundle.bands), bundle.window, bundle.window)
+            network = self._computed(partial(network.compiled_for, shape))
         self._network = network
         self._mean = self._per_band([band.mean for band in bundle.bands])
         self._std = self._per_band([band.std for band in bundle.bands])
@@ -128,6 +135,21 @@ class DasnetPredictor:
         """
         self._check(images)
         earlier, later = _earlier_and_later(pairs, dates=len(images))
+        return self._computed(
+            partial(self._predict, images, valid, origins, taper, crop=crop, earlier=earlier, later=later)
+        )
+
+    def _predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        *,
+        crop: tuple[slice, slice],
+        earlier: list[int],
+        later: list[int],
+    ) -> BlockPrediction:
         # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
         torch.get_num_threads()
         size = len(taper)
@@ -215,6 +237,10 @@ class DasnetPredictor:
             PredictorError: other bands or another data type than the bundle.
         """
         self._check(images[0])
+        found = self._computed(partial(self._windows_apart, images, valid))
+        return found.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
+
+    def _windows_apart(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         earlier, later = _earlier_and_later(None, dates=images.shape[1])
         with torch.inference_mode(), self._reproducible():
             parts = [
@@ -226,8 +252,8 @@ class DasnetPredictor:
                 )
                 for first in range(0, len(images), self._batch)
             ]
-            found = torch.cat(parts).clamp(0, 2).cpu().numpy()
-        return found.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
+            found: NDArray[np.float32] = torch.cat(parts).clamp(0, 2).cpu().numpy()
+        return found
 
     def _check(self, images: NDArray[Any]) -> None:
         dates, bands = images.shape[:2]
@@ -241,9 +267,13 @@ class DasnetPredictor:
         self, network: InferenceNetwork, batch: int | None, *, side: int, dates: int, pairs: int, spare: int
     ) -> int:
         wanted, bands = batch or _BATCH_CUDA, len(self._bundle.bands)
-        try:
+
+        def fitting() -> int:
             with self._reproducible():
-                found = network.largest_batch(wanted, bands=bands, side=side, dates=dates, pairs=pairs, spare=spare)
+                return network.largest_batch(wanted, bands=bands, side=side, dates=dates, pairs=pairs, spare=spare)
+
+        try:
+            found = self._computed(fitting)
         except torch.OutOfMemoryError as error:
             raise PredictorError(
                 f"not one window of {side} px of {dates} dates fits onto {network.device} beside a block: it takes a "
@@ -254,6 +284,10 @@ class DasnetPredictor:
         if found < wanted:
             _log.warning("%d windows at a time fit onto %s, not %d", found, network.device, wanted)
         return found
+
+    def _computed(self, compute: Callable[[], T]) -> T:
+        """What `compute` returns, on a GPU from the predictor's own thread."""
+        return compute() if self._thread is None else self._thread.submit(compute).result()
 
     @contextmanager
     def _reproducible(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dasnet.networks.architectures import Architecture
+from dasnet.networks.decoder import upsample
+from dasnet.prediction import predictor as inference
 from dasnet.prediction.bundle import build_model, random_bundle
 from dasnet.prediction.network import fold_normalisation
 from dasnet.prediction.predictor import DasnetPredictor
@@ -138,6 +141,25 @@ def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bytes_for_every_cut(precisi
     assert np.abs(gpu.astype(int) - cpu).max() <= (1 if precision == "float32" else 6)
     for size in (64, 37):
         np.testing.assert_array_equal(by_blocks(predictor, images, valid, size=size)[0], gpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_one_thread_computes_on_a_gpu_whichever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def noted(*given: Any, **options: Any) -> Tensor:
+        threads.add(threading.get_ident())
+        return upsample(*given, **options)
+
+    monkeypatch.setattr(inference, "upsample", noted)
+    images, valid = scene()
+    predictor = DasnetPredictor(BUNDLE, device="cuda", batch=4)
+    with ThreadPoolExecutor(3) as pool:
+        one, *others = (p.probability for p in pool.map(lambda _: whole(predictor, images, valid), range(6)))
+    assert len(threads) == 1
+    for other in others:
+        np.testing.assert_array_equal(other, one)
 
 
 @pytest.mark.slow
