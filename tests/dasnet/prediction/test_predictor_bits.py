@@ -143,6 +143,7 @@ def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bytes_for_every_cut(precisi
         assert difference.max() <= 1
     else:
         assert np.mean(difference <= 6) > 0.99, "bfloat16 rounds single pixels further off, on a CPU too"
+        assert difference.max() <= 16, "12 on an H200"
     for size in (64, 37):
         np.testing.assert_array_equal(by_blocks(predictor, images, valid, size=size)[0], gpu)
 
