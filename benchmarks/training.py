@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import machine
 from dasnet.networks.dasnet import DASNet, Distances
-from dasnet.training.augment import PSEUDO_CHANGES, Augmentation
+from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 from dasnet.training.checkpoints import HISTORY
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.loop import TrainingRun

@@ -10,18 +10,17 @@ torchvision's v2 transforms are used and not their classes, which draw from the 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks._torchvision import transforms_v2
+from dasnet.training.augmentation import Augmentation, highest_value
 from tiling.conventions import IGNORED
 
 _ops = transforms_v2.functional
-_PEAKS = {"uint8": 255.0, "uint16": 65535.0}
 _VEIL = 4
 
 
@@ -42,146 +41,72 @@ class Sample:
     label: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What may happen to a training sample; the default is CDD's: flips and rotations alone.
+def augmented(sample: Sample, augmentation: Augmentation, *, seed: int) -> Sample:
+    """An augmented copy; the same seed gives the same bits.
 
-    Attributes:
-        flips: flips and rotations by 90°, all eight orientations alike.
-        crop: side of a random crop, pixels; 0 = the whole sample.
-        brightness, contrast, saturation: largest relative change, in [0, 1). Saturation and hue need three bands and
-            are left out for others.
-        hue: largest change, in [0, 0.5].
-        season: largest relative gain, and half of it as offset, of each band on its own, in [0, 1).
-        haze: largest share of a bright veil that varies smoothly over the image, in [0, 1).
-        blur: probability of a slight Gaussian blur.
-        noise: largest standard deviation of noise, as a share of the value range.
-        shift: largest shift of the second date against the first along each axis, pixels; bilinear.
-        nodata: probability that an edge of one date is without data.
-        peak: highest value of the images, above which nothing is left to be bright; 0 = their type's: 255, 65,535, or
-            1 for float32.
+    Raises:
+        ValueError: the crop is larger than the sample.
     """
-
-    flips: bool = True
-    crop: int = 0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    season: float = 0.0
-    haze: float = 0.0
-    blur: float = 0.0
-    noise: float = 0.0
-    shift: float = 0.0
-    nodata: float = 0.0
-    peak: float = 0.0
-
-    def __post_init__(self) -> None:
-        limits = {
-            "hue": 0.5,
-            "blur": 1.0,
-            "nodata": 1.0,
-            "shift": 8.0,
-            "crop": math.inf,
-            "peak": math.inf,
-            "noise": 0.5,
-        }
-        for name in (field.name for field in fields(self) if field.name != "flips"):
-            value, limit = getattr(self, name), limits.get(name, 0.999)
-            if not (0 <= value <= limit and math.isfinite(value)):
-                raise ValueError(f"augmentation: {name} {value} must lie between 0 and {limit:g}")
-        if not isinstance(self.crop, int) or self.crop % 8:
-            raise ValueError(f"augmentation: crop {self.crop} px must be a whole number and a multiple of 8")
-
-    @property
-    def photometric(self) -> bool:
-        """Whether values change."""
-        return any(
-            (self.brightness, self.contrast, self.saturation, self.hue, self.season, self.haze, self.blur, self.noise)
-        )
-
-    def __call__(self, sample: Sample, *, seed: int) -> Sample:
-        """An augmented copy; the same seed gives the same bits.
-
-        Raises:
-            ValueError: the crop is larger than the sample.
-        """
-        random = torch.Generator().manual_seed(seed)
-        peak = highest_value(str(sample.before.dtype).removeprefix("torch."), self.peak)
-        result = sample
-        if sample.before.dtype == torch.uint16:  # few operations take it
-            result = replace(sample, before=sample.before.float(), after=sample.after.float())
-        if self.crop:
-            result = _cropped(result, self.crop, random)
-        if self.flips:
-            result = _turned(result, random)
-        images = [image.to(torch.float32) / peak for image in (result.before, result.after)]
-        if self.photometric:
-            images = [self._recoloured(image, valid, random) for image, valid in zip(images, result.valid, strict=True)]
-        result = replace(
-            result, before=images[0], after=images[1], valid=result.valid.clone(), label=result.label.clone()
-        )
-        if self.shift:
-            result = _shifted(result, self.shift, random)
-        if self.nodata:
-            result = _with_an_edge_missing(result, self.nodata, random)
-        both = result.valid[0] & result.valid[1]
-        return Sample(
-            before=(result.before * peak) * result.valid[0],
-            after=(result.after * peak) * result.valid[1],
-            valid=result.valid,
-            label=torch.where(both, result.label, IGNORED).to(torch.uint8),
-        )
-
-    def _recoloured(self, image: Tensor, valid: Tensor, random: torch.Generator) -> Tensor:
-        """(C, s, s) in [0, 1] to the same under another sky."""
-        bands = len(image)
-        season = _uniform(random, 1 - self.season, 1 + self.season, bands)
-        offset = _uniform(random, -self.season / 2, self.season / 2, bands)
-        brightness = _uniform(random, 1 - self.brightness, 1 + self.brightness).item()
-        contrast = _uniform(random, 1 - self.contrast, 1 + self.contrast).item()
-        saturation = _uniform(random, 1 - self.saturation, 1 + self.saturation).item()
-        hue = _uniform(random, -self.hue, self.hue).item()
-        veil = _uniform(random, 0, self.haze) * torch.rand((1, 1, _VEIL, _VEIL), generator=random)
-        blurred, noisy = _uniform(random, 0, 1).item() < self.blur, _uniform(random, 0, self.noise).item()
-        if self.season:
-            mean = (image * valid).sum(dim=(1, 2), keepdim=True) / valid.sum().clamp(min=1)
-            image = (image - mean) * season[:, None, None] + mean * (1 + offset[:, None, None])
-        if self.brightness:
-            image = image * brightness
-        if self.contrast:
-            centre = (image * valid).sum() / (bands * valid.sum()).clamp(min=1)
-            image = (image - centre) * contrast + centre
-        image = image.clamp(0, 1)
-        if bands == 3 and self.saturation:
-            image = _ops.adjust_saturation(image, saturation)
-        if bands == 3 and self.hue:
-            image = _ops.adjust_hue(image, hue)
-        if self.haze:
-            smooth = F.interpolate(veil, size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
-            image = image + (0.9 - image) * smooth
-        if blurred:
-            image = _blurred(image, valid)
-        if noisy:
-            image = image + noisy * torch.randn(image.shape, generator=random)
-        return image.clamp(0, 1)
+    random = torch.Generator().manual_seed(seed)
+    peak = highest_value(str(sample.before.dtype).removeprefix("torch."), augmentation.peak)
+    result = sample
+    if sample.before.dtype == torch.uint16:  # few operations take it
+        result = replace(sample, before=sample.before.float(), after=sample.after.float())
+    if augmentation.crop:
+        result = _cropped(result, augmentation.crop, random)
+    if augmentation.flips:
+        result = _turned(result, random)
+    images = [image.to(torch.float32) / peak for image in (result.before, result.after)]
+    if augmentation.photometric:
+        images = [
+            _recoloured(image, valid, augmentation, random) for image, valid in zip(images, result.valid, strict=True)
+        ]
+    result = replace(result, before=images[0], after=images[1], valid=result.valid.clone(), label=result.label.clone())
+    if augmentation.shift:
+        result = _shifted(result, augmentation.shift, random)
+    if augmentation.nodata:
+        result = _with_an_edge_missing(result, augmentation.nodata, random)
+    both = result.valid[0] & result.valid[1]
+    return Sample(
+        before=(result.before * peak) * result.valid[0],
+        after=(result.after * peak) * result.valid[1],
+        valid=result.valid,
+        label=torch.where(both, result.label, IGNORED).to(torch.uint8),
+    )
 
 
-PSEUDO_CHANGES = Augmentation(
-    brightness=0.15, contrast=0.15, saturation=0.25, season=0.12, haze=0.25, blur=0.15, shift=0.7
-)
-"""Flips, and what differs between two dates without being a change. No hue: it takes as long as all the rest, and gains
-of single bands do nearly the same."""
-
-PSEUDO_CHANGE_FIELDS = tuple(
-    field.name for field in fields(Augmentation) if field.name not in ("flips", "crop", "peak")
-)
-"""Strengths of pseudo-changes; 0 each is none."""
-
-
-def highest_value(dtype: str, peak: float) -> float:
-    """What augmentation takes for the highest value of images of a type; `peak` = 0: the type's own, float32's is 1."""
-    return peak or _PEAKS.get(dtype, 1.0)
+def _recoloured(image: Tensor, valid: Tensor, augmentation: Augmentation, random: torch.Generator) -> Tensor:
+    """(C, s, s) in [0, 1] to the same under another sky."""
+    bands = len(image)
+    season = _uniform(random, 1 - augmentation.season, 1 + augmentation.season, bands)
+    offset = _uniform(random, -augmentation.season / 2, augmentation.season / 2, bands)
+    brightness = _uniform(random, 1 - augmentation.brightness, 1 + augmentation.brightness).item()
+    contrast = _uniform(random, 1 - augmentation.contrast, 1 + augmentation.contrast).item()
+    saturation = _uniform(random, 1 - augmentation.saturation, 1 + augmentation.saturation).item()
+    hue = _uniform(random, -augmentation.hue, augmentation.hue).item()
+    veil = _uniform(random, 0, augmentation.haze) * torch.rand((1, 1, _VEIL, _VEIL), generator=random)
+    blurred, noisy = _uniform(random, 0, 1).item() < augmentation.blur, _uniform(random, 0, augmentation.noise).item()
+    if augmentation.season:
+        mean = (image * valid).sum(dim=(1, 2), keepdim=True) / valid.sum().clamp(min=1)
+        image = (image - mean) * season[:, None, None] + mean * (1 + offset[:, None, None])
+    if augmentation.brightness:
+        image = image * brightness
+    if augmentation.contrast:
+        centre = (image * valid).sum() / (bands * valid.sum()).clamp(min=1)
+        image = (image - centre) * contrast + centre
+    image = image.clamp(0, 1)
+    if bands == 3 and augmentation.saturation:
+        image = _ops.adjust_saturation(image, saturation)
+    if bands == 3 and augmentation.hue:
+        image = _ops.adjust_hue(image, hue)
+    if augmentation.haze:
+        smooth = F.interpolate(veil, size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
+        image = image + (0.9 - image) * smooth
+    if blurred:
+        image = _blurred(image, valid)
+    if noisy:
+        image = image + noisy * torch.randn(image.shape, generator=random)
+    return image.clamp(0, 1)
 
 
 def _uniform(random: torch.Generator, low: float, high: float, count: int = 1) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.decoder import upsample
+from dasnet.training.margins import require_margins
 from tiling.conventions import IGNORED
 
 """Label of a pixel that has no part in the loss."""
@@ -59,16 +60,9 @@ class DoubleMarginLoss:
     strides: tuple[int, ...] = (STRIDE, STRIDE, STRIDE)
 
     def __post_init__(self) -> None:
-        numbers = (self.margin_unchanged, self.margin_changed, self.weight_unchanged, self.weight_changed)
-        if not all(math.isfinite(number) and number >= 0 for number in (*numbers, *self.supervision)):
-            raise ValueError(f"margins, weights and λ must be finite and not negative: {self}")
-        if self.margin_unchanged >= self.margin_changed:
-            raise ValueError(
-                f"the margin of unchanged pairs, {self.margin_unchanged}, must lie below that of changed pairs, "
-                f"{self.margin_changed}"
-            )
-        if len(self.supervision) not in (1, 3) or not any(self.supervision):
-            raise ValueError(f"λ are three numbers or one, one of them positive, not {self.supervision}")
+        require_margins(self.margin_unchanged, self.margin_changed, supervision=self.supervision)
+        if not all(math.isfinite(weight) and weight >= 0 for weight in (self.weight_unchanged, self.weight_changed)):
+            raise ValueError(f"weights must be finite and not negative: {self}")
 
     def of_distance(
         self, distance: Tensor, labels: Tensor, *, stride: int = STRIDE, pixels: Tensor | None = None

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dasnet.training.augment import Augmentation, Sample
+from dasnet.training.augment import Sample
+from dasnet.training.augmentation import Augmentation
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "season": (0.0, 0.1, 0.2, 0.3, 0.4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,9 +20,12 @@ from dasnet.networks.architectures import (
     Method,
     PeerArchitecture,
 )
-from dasnet.training.augment import PSEUDO_CHANGES, Augmentation
+from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 from dasnet.training.class_frequency import ClassFrequency
-from dasnet.training.losses import CrossEntropyLoss, DoubleMarginLoss, Loss, MeanCost
+from dasnet.training.margins import require_margins
+
+if TYPE_CHECKING:
+    from dasnet.training.losses import Loss
 
 LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
 
@@ -122,11 +125,8 @@ class Recipe(BaseModel):
                 f"method {self.method} trained by {self.loss} has no {', '.join(foreign)}: leave that out, or start "
                 f"from the method's recipe, {recipe_of_method(self.method)}"
             )
-        DoubleMarginLoss(
-            margin_unchanged=0.0 if self.loss == "contrastive" else self.margin_unchanged,
-            margin_changed=self.margin_changed,
-            supervision=self.supervision,
-        )
+        unchanged = 0.0 if self.loss == "contrastive" else self.margin_unchanged
+        require_margins(unchanged, self.margin_changed, supervision=self.supervision)
         return self
 
     def _without_meaning(self) -> list[str]:
@@ -181,6 +181,8 @@ class Recipe(BaseModel):
         Raises:
             ValueError: the split has one class alone, and its weights are asked for.
         """
+        from dasnet.training.losses import CrossEntropyLoss, DoubleMarginLoss, MeanCost
+
         if self.loss == "coupling":
             return MeanCost()
         strides = self.architecture(1).strides

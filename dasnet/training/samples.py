@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dasnet.training.augment import Augmentation, Sample
+from dasnet.training.augment import Sample
+from dasnet.training.augmentation import Augmentation
 from dasnet.training.recipes import Recipe
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.networks.architectures import PEERS
-from dasnet.training.augment import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
+from dasnet.training.augmentation import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
 
 TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins"]
 

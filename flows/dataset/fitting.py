@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dasnet.errors import TrainingError
 from dasnet.prediction.bundle import Bundle
-from dasnet.training.augment import highest_value
+from dasnet.training.augmentation import highest_value
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
 from storage.imagery.bands import matching_bands

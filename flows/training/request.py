@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from dasnet.networks.architectures import Method
-from dasnet.training.augment import Augmentation
+from dasnet.training.augmentation import Augmentation
 from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, by_name, json_or_text

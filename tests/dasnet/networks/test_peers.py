@@ -22,7 +22,7 @@ from dasnet.prediction.bundle import build_model, load_bundle, random_bundle, sa
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.network import fold_normalisation
 from dasnet.prediction.predictor import DasnetPredictor
-from dasnet.training.augment import Augmentation
+from dasnet.training.augmentation import Augmentation
 from dasnet.training.checkpoints import CHECKPOINT, HISTORY
 from dasnet.training.losses import CrossEntropyLoss
 from dasnet.training.recipes import RECIPES, Recipe, recipe_of_method

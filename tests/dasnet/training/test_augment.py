@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dasnet.training.augment import PSEUDO_CHANGES, Augmentation, Sample
+from dasnet.training.augment import Sample
+from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 
 EVERYTHING = replace(PSEUDO_CHANGES, crop=32, hue=0.03, noise=0.02, nodata=0.5)
 

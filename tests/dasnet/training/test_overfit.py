@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dasnet.training.augment import Augmentation
+from dasnet.training.augmentation import Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks

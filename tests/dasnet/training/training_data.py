@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasnet.training.augment import Augmentation
+from dasnet.training.augmentation import Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
