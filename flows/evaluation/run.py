@@ -11,7 +11,7 @@ from dasnet.prediction.bundle import load_bundle
 from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
 from flows.dataset.fitting import fitted
-from flows.detect.flow import detect_changes
+from flows.detect.run import run_detection
 from flows.evaluation.mosaic import MosaicScore, score_mosaic
 from flows.evaluation.report import write_evaluation
 from flows.evaluation.request import EvaluateRequest
@@ -19,7 +19,7 @@ from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.artifacts import Markdown, Picture
 from flows.run.directory import RunDirectory
-from flows.run.observer import current_observer
+from flows.run.observer import Part, current_observer
 from flows.run.versions import versions
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.imagery.digests import digest_files
@@ -68,7 +68,8 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
         directory.adopt(_identity(request, bundle.digest, store), versions=versions())
         run = directory.path / "run"
         if detection := request.detection(run):
-            detect_changes(detection)
+            part = Part(kind="detect-changes", title=run.name, parameters={"request": detection})
+            current_observer().part(part, lambda: run_detection(detection))
         cluster = when_needed(request.cluster, until_end)
         if store is not None:
             found = score(

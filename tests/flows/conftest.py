@@ -14,13 +14,19 @@ from typing import Any
 
 import dask
 import pytest
+from distributed import LocalCluster
 from distributed.utils import get_mp_context
 
 from flows.cli.main import main
 from flows.cluster.config import ClusterConfig
+from flows.cluster.connect import closed_in_time
+from flows.cluster.settings import SETTINGS, WORKER_ENVIRONMENT
+from flows.dataset.request import PrepareRequest
+from flows.dataset.run import run_preparation
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
 from storage.synthetic.pair import SyntheticPair, synthesize
+from tests.flows.squares import SIDE, write_pictures
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,6 +48,31 @@ def workers_spawn() -> Iterator[None]:
     """Workers see this test's environment."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
         yield
+
+
+@pytest.fixture(scope="session")
+def workers(workers_fork: None) -> Iterator[ClusterConfig]:
+    """Two workers with a lane each on a running scheduler, for jobs whose cluster is not what a test looks at."""
+    with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=None)
+    with closed_in_time(cluster):
+        yield ClusterConfig(kind=cluster.scheduler_address)
+
+
+@pytest.fixture(scope="session")
+def one_rank(workers: ClusterConfig) -> ClusterConfig:
+    """One of them, to train with one thread: small networks gain little by more, and lose by those that wait."""
+    return workers.model_copy(update={"workers": 1, "lanes": 1})
+
+
+@pytest.fixture(scope="session")
+def dataset(workers: ClusterConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of pictures in which a square appears, with all three splits."""
+    root = tmp_path_factory.mktemp("squares")
+    write_pictures(root / "in", {"train": 20, "val": 6, "test": 6}, seed=1)
+    asked = {"source": root / "in", "output": root / "out", "window": SIDE, "resolution": 1.0, "cluster": workers}
+    run_preparation(PrepareRequest.model_validate(asked))
+    return root / "out"
 
 
 @pytest.fixture(scope="session")
