@@ -20,6 +20,9 @@ VERSIONS, IMAGES, PAIRS, CELLS = "versions", "images", "pairs", "cells"
 CUBE, COLLECTION, TIMELINE = "cube.zarr", "collection.json", "timeline.html"
 """What a version has of all cells together."""
 
+LOOK = ".look.npz"
+"""In the place of a store's suffix: what the timeline shows of it, small."""
+
 PAIR_PRODUCTS = {
     "probability": "change_probability.tif",
     "changes": "changes.parquet",

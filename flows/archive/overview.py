@@ -15,7 +15,7 @@ import pystac
 
 from dasnet.networks.architectures import title_of
 from flows.archive.cell_products import CellSummary, PairSummary, collection_id, verify_cell
-from flows.archive.directory import CELL_PRODUCTS, COLLECTION, CUBE, TIMELINE, ArchiveDirectory
+from flows.archive.directory import CELL_PRODUCTS, COLLECTION, CUBE, LOOK, PAIR_PRODUCTS, TIMELINE, ArchiveDirectory
 from flows.archive.job import ArchiveJob, DatedImage
 from flows.inference.lost_images import looking_at, stored_images
 from flows.inference.product_ledger import ProductLedger
@@ -125,7 +125,7 @@ def describe_timeline(
             stored_images(job, ((image.name, block.index) for block in job.blocks), directory.images),
             ingested=partial(directory.root.ledger, "ingest"),
         ):
-            pixels, is_valid = image_look(store, store.path.with_suffix(".look.npz"))
+            pixels, is_valid = image_look(store, store.path.with_suffix(LOOK))
         dates.append(TimelineDate(day=image.day, image=pixels, valid=is_valid, note=_note(job, image, shares)))
     number = {image.name: index for index, image in enumerate(job.images)}
     pairs = []
@@ -133,7 +133,7 @@ def describe_timeline(
         store, came = directory.pair_store(pair), found[pair.name]
         digest = hashlib.sha256("".join(cell.digests[pair.name] for cell in cells.values()).encode()).hexdigest()
         with _verified(job, directory):
-            probability = probability_look(store, store.path.with_suffix(".look.npz"), digest=digest)
+            probability = probability_look(store, store.path.with_suffix(LOOK), digest=digest)
         pairs.append(
             TimelinePair(
                 earlier=number[pair.earlier.name],
@@ -280,7 +280,7 @@ def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells
         grid=job.grid,
         span=(job.images[0].files.time, job.images[-1].files.time),
         items=[
-            f"./{(directory.products(cell, pair).path / 'item.json').relative_to(place)}"
+            f"./{(directory.products(cell, pair).path / PAIR_PRODUCTS['item']).relative_to(place)}"
             for cell in chosen
             for pair in job.pairs
         ],
