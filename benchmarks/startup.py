@@ -1,6 +1,6 @@
 """How long a command takes to answer, beside the time R of importing what any of them would need to read a raster.
 
-    python -m benchmarks.startup [--runs 5] [--pair BEFORE AFTER] [--base CHECKOUT]
+    python -m benchmarks.startup [--runs 5] [--pair BEFORE AFTER [--bands 1,2,3]] [--base CHECKOUT]
 
 R is the time of ``python -c "import rasterio, xarray, rioxarray, zarr"`` in the same run; each line is a median, as a
 multiple of R, beside what it must be. With a pair of real mosaics it is also detected from end to end with the bundle
@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--pair", nargs=2, metavar=("BEFORE", "AFTER"))
+    parser.add_argument("--bands", help="of the pair, where its files do not name them")
     parser.add_argument("--base", type=Path, help="another checkout of this project, to compare with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,7 +80,8 @@ def main() -> None:
             took = median(options.runs, measure)
             print(f"{what}: {took / unit:.2f} R (at most {bar:g}), {took:.2f} s", flush=True)
         if options.pair is not None:
-            _end_to_end(options.pair, folder, base=options.base, runs=min(options.runs, 3))
+            bands = [] if options.bands is None else ["--bands", options.bands]
+            _end_to_end([*options.pair, *bands], folder, base=options.base, runs=min(options.runs, 3))
 
 
 def _end_to_end(pair: list[str], folder: Path, *, base: Path | None, runs: int) -> None:
