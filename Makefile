@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-from-lock
 
-.PHONY: demo test test-slow lint format types check clean
+.PHONY: demo test test-slow lint format types check docs clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)
 	@$(BIN)/dasnet synthesize demo/scene --height 2048 --width 3072 --seed 7
-	@$(BIN)/dasnet detect demo/scene/before.tif demo/scene/after.tif --output demo/run
+	@$(BIN)/dasnet detect demo/scene/before.tif demo/scene/after.tif --output demo/run --ui
 
 test: $(STAMP)
 	@# in the order of the folders, not of the number of tests: long files with few tests would come last, one beside nothing
@@ -41,5 +41,10 @@ types: $(STAMP)
 
 check: lint types test
 
+docs: $(STAMP)
+	@$(BIN)/python -m scripts.rooms
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -118,7 +118,6 @@ _FLOWS = House(
     x=0,
     y=0,
     width=_WIDTH,
-    title=64,
     rooms=_rooms(
         [("cli", 0, 12, "the commands: each reads a request and does its job, or runs it as a flow")],
         [("comparison", 3, 10, "methods beside each other on one dataset, over seeds")],
