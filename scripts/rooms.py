@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "rooms.svg"
 
-_GAP, _MARGIN = 30, 22
-"""Px between two rows, and around the rooms of a house."""
+_GAP, _MARGIN, _TITLE = 30, 22, 78
+"""Px between two rows, around the rooms of a house, and for its title."""
 _NAME, _LINE, _LETTER = 26, 16, 6.9
 """Px: height of a room's name and of a line below it, and width of a letter in the widest of the usual fonts."""
 _NARROW = 250
@@ -58,8 +58,6 @@ class House:
     y: int
     width: int
     rooms: tuple[Room, ...]
-    title: int = 78
-    """Height of its name, its purpose and what stands beside its rooms, px."""
     gap: int = _GAP
 
     @property
@@ -93,7 +91,7 @@ class House:
 
     def _top(self, row: int) -> int:
         """Of a row, from the top of the house."""
-        return self.title + sum(self._row(above) + self.gap for above in range(row))
+        return _TITLE + sum(self._row(above) + self.gap for above in range(row))
 
     def box(self, room: Room) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of a room."""
@@ -294,7 +292,7 @@ def _house(house: House, plan: Plan) -> Iterator[str]:
     yield _text(f"{house.name}/", x, y, size=20, colour=house.colour, weight=700)
     yield _text(house.purpose, x, y + 20, size=13, colour=_INK)
     if beside := sorted(plan.beside.get(house.name, [])):
-        yield _text(f"beside the rooms: {', '.join(beside)}", x, y + house.title - 41, size=12, colour=_GREY)
+        yield _text(f"beside the rooms: {', '.join(beside)}", x, y + 37, size=12, colour=_GREY)
     imports = {
         room.name: {
             other.name

@@ -17,6 +17,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 
 PAGES = {
+    f"benchmarks/results/{page.name}": f"results/{page.name}" for page in (ROOT / "benchmarks/results").glob("*.md")
+} | {
     "README.md": "index.md",
     "ARCHITECTURE.md": "architecture.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -47,7 +49,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         place = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         name = PAGES.get(place) or place.removeprefix("docs/") * place.startswith("docs/")
         if name:
-            return f"{link['text']}({name}{'#' * bool(anchor)}{anchor})"
+            relative = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
+            return f"{link['text']}({relative}{'#' * bool(anchor)}{anchor})"
         # what is not there stays a link, which mkdocs then complains of
         return link["text"][1:-1] if (ROOT / place).exists() else link[0]
 
