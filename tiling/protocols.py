@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,15 @@ class Predictor(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """The arithmetic (device, precision, library versions): equal descriptions promise equal bytes."""
+        ...
+
+
+@runtime_checkable
+class SpreadsWindows(Protocol):
+    """A predictor that computes windows of one block in several threads, to the same bytes."""
+
+    def spread(self, lanes: int) -> None:
+        """Compute so many windows at a time, of whichever blocks are at hand."""
         ...
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -86,6 +87,8 @@ class DasnetPredictor:
         self._on_gpu = network.device.type == "cuda"
         # cuDNN's handles and plans belong to a thread: every further one that computes takes a second to make its own
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if self._on_gpu else None
+        self._lanes: ThreadPoolExecutor | None = None
+        self._ahead = 0
         side = window or bundle.window
         self._batch = _BATCH_CPU
         if self._on_gpu:
@@ -96,6 +99,16 @@ class DasnetPredictor:
         self._network = network
         self._mean = self._per_band([band.mean for band in bundle.bands])
         self._std = self._per_band([band.std for band in bundle.bands])
+
+    def spread(self, lanes: int) -> None:
+        """Compute so many windows at a time on a CPU, each by one thread: one block keeps all lanes busy.
+
+        Windows are added in their order whoever computed them, so the bytes are those of one lane.
+        """
+        if lanes > 1 and not self._on_gpu:
+            # a thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask
+            self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=torch.get_num_threads)
+            self._ahead = 2 * lanes
 
     def describe(self) -> Mapping[str, Any]:
         """The arithmetic: equal descriptions promise equal bytes."""
@@ -165,23 +178,11 @@ class DasnetPredictor:
         with torch.inference_mode(), self._reproducible():
             pixels, usable = self._on_device(_bits(images)), self._on_device(valid)
             blend = Blend(pairs=len(both), height=valid.shape[1], width=valid.shape[2], taper=self._on_device(taper))
-            done = 0
-            while done < len(chosen):
-                batch = self._batch
-                windows = chosen[done : done + batch]
-                try:
-                    probabilities = self._window_probabilities(
-                        pixels, usable, windows, size=size, batch=batch, earlier=earlier, later=later
-                    )
-                except torch.OutOfMemoryError as error:
-                    # not with fewer windows: the bits of this block, and of those to come, would be others
-                    raise torch.OutOfMemoryError(
-                        f"{error}; a batch of {batch} windows no longer fits beside what else is on {self._device}: "
-                        f"free it and go on, or begin anew with a smaller --batch"
-                    ) from error
+            compute = partial(self._window_probabilities, pixels, usable, size=size, earlier=earlier, later=later)
+            batches = [chosen[first : first + self._batch] for first in range(0, len(chosen), self._batch)]
+            for windows, probabilities in zip(batches, self._in_order(compute, batches), strict=True):
                 for (y, x), probability in zip(windows, probabilities, strict=False):
                     blend.add(probability, y=y, x=x)
-                done += len(windows)
             in_crop = usable[:, *crop]
             stored, disagreement = blend.result(in_crop[earlier] & in_crop[later], crop)
         return BlockPrediction(
@@ -191,6 +192,25 @@ class DasnetPredictor:
             disagreement=disagreement.numpy(),
         )
 
+    def _in_order(
+        self, compute: Callable[[Sequence[tuple[int, int]]], Tensor], batches: Sequence[Sequence[tuple[int, int]]]
+    ) -> Iterator[Tensor]:
+        """What `compute` makes of each batch, on a CPU by the lanes, a few batches ahead of who takes them."""
+        if self._lanes is None:
+            yield from map(compute, batches)
+            return
+        ahead: deque[Future[Tensor]] = deque()
+        try:
+            for batch in batches:
+                ahead.append(self._lanes.submit(compute, batch))
+                if len(ahead) > self._ahead:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
     def _window_probabilities(
         self,
         pixels: Tensor,
@@ -198,16 +218,24 @@ class DasnetPredictor:
         windows: Sequence[tuple[int, int]],
         *,
         size: int,
-        batch: int,
         earlier: list[int],
         later: list[int],
     ) -> Tensor:
         """(batch, P, size, size) float32; the last window stands in for those that a full batch lacks."""
+        batch = self._batch
         padded = [*windows, *[windows[-1]] * (batch - len(windows))]
-        values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
-        known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
-        fine = self._distances(values, known, earlier, later)
-        return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
+        with torch.inference_mode():  # of this thread
+            values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
+            known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
+            try:
+                fine = self._distances(values, known, earlier, later)
+            except torch.OutOfMemoryError as error:
+                # not with fewer windows: the bits of this block, and of those to come, would be others
+                raise torch.OutOfMemoryError(
+                    f"{error}; a batch of {batch} windows no longer fits beside what else is on {self._device}: "
+                    f"free it and go on, or begin anew with a smaller --batch"
+                ) from error
+            return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
 
     def _distances(self, values: Tensor, known: Tensor, earlier: list[int], later: list[int]) -> Tensor:
         """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · P, s, s) distances, float32."""

@@ -215,7 +215,7 @@ def run_reprocessing(
     with directory.root.locked(), ExitStack() as until_done:
         adopt(job, directory)
         work = work_of(job, directory)
-        stages = _stages(job, directory, when_needed(request.cluster, until_done), until_done)
+        stages = _stages(job, directory, when_needed(job.cluster, until_done), until_done)
         tasks = [task for cell in work.cells.values() for task in cell.to_compute]
         stages.predict_with(
             make_predictor

@@ -21,26 +21,34 @@ class ClusterLayout:
         return self.workers * self.lanes
 
 
-def local_layout(config: ClusterConfig) -> ClusterLayout:
-    """Workers and lanes of a local CPU cluster: all cores are used, whatever part of the question is left open."""
+def local_layout(config: ClusterConfig, *, blocks: int | None = None) -> ClusterLayout:
+    """Workers and lanes of a local CPU cluster: all cores are used, whatever part of the question is left open.
+
+    Args:
+        blocks: how many there are, where that is known: no worker is started that would have none.
+    """
     available = cores()
     if config.workers is None:
         workers = available if available <= 4 else max(1, available // 4)
         if config.lanes is not None:
             workers = max(1, available // config.lanes)
+        workers = min(workers, blocks or workers)
     else:
         workers = config.workers
     return ClusterLayout(workers=workers, lanes=config.lanes or max(1, available // workers))
 
 
-def planned_layout(config: ClusterConfig) -> ClusterLayout:
+def planned_layout(config: ClusterConfig, *, blocks: int | None = None) -> ClusterLayout:
     """Workers and lanes as far as they are known before anything runs: a scheduler may get more.
+
+    Args:
+        blocks: as of :func:`local_layout`.
 
     Raises:
         ClusterError, CertificateError: the cluster cannot be had.
     """
     if config.kind == "local":
-        return local_layout(config)
+        return local_layout(config, blocks=blocks)
     from flows.cluster.connect import reach
 
     return reach(config)

@@ -9,6 +9,8 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -129,16 +131,31 @@ class StageResult:
         return f"{self.computed} of {total} blocks now{failed}, {pixels * share / self.seconds / 1e6:.2f} Mpx/s"
 
 
-def when_needed(config: ClusterConfig, until: contextlib.ExitStack) -> ConnectCluster:
-    """Connects when a first block needs it; leaves when `until` closes."""
+def when_needed(config: ClusterConfig, until: contextlib.ExitStack, *, soon: bool = False) -> ConnectCluster:
+    """Connects when a first block needs it; leaves when `until` closes.
 
-    @functools.cache
+    Args:
+        soon: a first block will: connect now, beside what is done before it.
+    """
+    opened = contextlib.ExitStack()
+
     def connected() -> tuple[Client, ClusterLayout]:
         from flows.cluster.connect import connect
 
-        return until.enter_context(connect(config))
+        return opened.enter_context(connect(config))
 
-    return connected
+    if not soon:
+        until.callback(opened.close)
+        return functools.cache(connected)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="connect")
+    connecting = thread.submit(copy_context().run, connected)
+
+    def leave() -> None:
+        thread.shutdown(wait=True)
+        opened.close()
+
+    until.callback(leave)
+    return connecting.result
 
 
 def run_stage(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,6 +17,7 @@ from flows.detect.products import Summary, make_products
 from flows.detect.request import DetectRequest
 from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
 from flows.inference.lost_images import set_back_lost, stored_images
+from flows.inference.pair_products import import_makers
 from flows.inference.planned import read_name
 from flows.inference.predictor import predictor_factory
 from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
@@ -78,7 +81,10 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
     directory = RunDirectory(request.output)
     with directory.locked(on_wait=observer.warn), ExitStack() as until_products:
         adopt_directory(job, directory)
-        cluster = when_needed(request.cluster, until_products)
+        pending = directory.ledger("infer").count("done") + directory.ledger("infer").count("failed") < len(job.blocks)
+        cluster = when_needed(job.cluster, until_products, soon=pending)
+        if pending:
+            threading.Thread(target=import_makers, name="imports", daemon=True).start()
         stages = _stages(job, directory, cluster, until_products)
         ingested = _ingest(job, directory, stages)
         if make_predictor is None and isinstance(job.bundle, UntrainedModel):
@@ -87,13 +93,22 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             make_predictor = _untrained_predictor(job, job.bundle, directory, cluster)
         stages.predict_with(make_predictor or predictor_factory(job))
         inferred = _infer(job, directory, stages)
-        until_products.close()
-        _show_blocks(directory.ledger("infer"), total=len(job.blocks))
-        failed = {**ingested.failed, **inferred.failed}
-        if failed:
-            total = (1 + len(job.dates)) * len(job.blocks)
-            raise FailedBlocksError(failed, total=total, directory=directory.path)
-        return make_products(job, directory)
+        with _in_the_background(until_products.close):
+            _show_blocks(directory.ledger("infer"), total=len(job.blocks))
+            failed = {**ingested.failed, **inferred.failed}
+            if failed:
+                total = (1 + len(job.dates)) * len(job.blocks)
+                raise FailedBlocksError(failed, total=total, directory=directory.path)
+            return make_products(job, directory)
+
+
+@contextmanager
+def _in_the_background(close: Callable[[], None]) -> Iterator[None]:
+    """Leave the cluster while the products are made."""
+    with ThreadPoolExecutor(1, thread_name_prefix="close") as thread:
+        closing = thread.submit(close)
+        yield
+        closing.result()
 
 
 def _untrained_predictor(

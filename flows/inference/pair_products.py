@@ -35,6 +35,15 @@ _KINDS = {
 """Media type, title and STAC role of each product."""
 
 
+def import_makers() -> None:
+    """Import what makes the products, while workers start and compute: it takes a second or two."""
+    import storage.pages.quicklook
+    import storage.pages.run_report
+    import storage.products.cog
+    import storage.products.polygons
+    import storage.products.stac  # noqa: F401
+
+
 class PairProducts:
     """Makes the products of one pair unless they stand there already, and verifies every block on the way."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from odc.geo.geobox import GeoBox
 
 from dasnet.prediction.header import BundleHeader
+from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import Effort
 from flows.inference.request import InferenceRequest
 from flows.inference.untrained_model import UntrainedModel
@@ -44,6 +45,14 @@ class PlannedSeries:
     @property
     def lattice(self) -> WindowLattice:
         return self.plan.lattice
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """The cluster that is asked for, a local one as it is planned."""
+        asked = self.request.cluster
+        if asked.kind != "local":
+            return asked
+        return asked.model_copy(update={"workers": self.plan.workers, "lanes": self.plan.lanes})
 
     @property
     def effort(self) -> Effort:

@@ -48,9 +48,10 @@ def plan_of(request: InferenceRequest, bundle: BundleHeader | UntrainedModel, gr
     overlap = usual if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
-    layout = planned_layout(request.cluster)
+    blocks = BlockGrid(height=grid.height, width=grid.width, size=request.block)
+    layout = planned_layout(request.cluster, blocks=len(blocks))
     return Plan(
-        blocks=BlockGrid(height=grid.height, width=grid.width, size=request.block),
+        blocks=blocks,
         lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
         dates=dates,
         bands=len(bundle.bands),

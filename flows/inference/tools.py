@@ -12,7 +12,7 @@ from typing import Any
 
 from storage.imagery.rasters import GridReader
 from tiling.grid import BlockGrid, WindowLattice
-from tiling.protocols import DatesStore, PairSink, Predictor
+from tiling.protocols import DatesStore, PairSink, Predictor, SpreadsWindows
 from tiling.worker import SeriesInference
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
@@ -53,8 +53,11 @@ def make_series_tool(
 
     torch.set_num_threads(1)
     _reuse_freed_memory()
+    predictor = make_predictor()
+    if isinstance(predictor, SpreadsWindows):
+        predictor.spread(lanes)
     return SeriesInference(
-        predictor=make_predictor(), source=images, sink=probabilities, blocks=blocks, lattice=lattice, lanes=lanes
+        predictor=predictor, source=images, sink=probabilities, blocks=blocks, lattice=lattice, lanes=lanes
     )
 
 

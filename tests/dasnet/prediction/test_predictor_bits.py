@@ -89,6 +89,31 @@ def test_threads_share_a_predictor() -> None:
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_lanes_share_the_windows_of_a_block_and_give_the_bytes_of_one(lanes: int) -> None:
+    images, valid = scene()
+    expected = whole(DasnetPredictor(BUNDLE), images, valid)
+    predictor = DasnetPredictor(BUNDLE)
+    predictor.spread(lanes)
+    with ThreadPoolExecutor(2) as blocks:
+        for prediction in blocks.map(lambda _: whole(predictor, images, valid), range(4)):
+            np.testing.assert_array_equal(prediction.probability, expected.probability)
+            np.testing.assert_array_equal(prediction.disagreement, expected.disagreement)
+            assert prediction.windows_computed == expected.windows_computed > 2 * lanes
+
+
+def test_an_error_in_a_window_ends_the_block_and_leaves_the_lanes_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, valid = scene()
+    predictor = DasnetPredictor(BUNDLE)
+    predictor.spread(2)
+    expected = whole(predictor, images, valid).probability
+    with monkeypatch.context() as broken:
+        broken.setattr(inference, "upsample", lambda *given, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            whole(predictor, images, valid)
+    np.testing.assert_array_equal(whole(predictor, images, valid).probability, expected)
+
+
 def test_the_description_says_what_the_bits_depend_on() -> None:
     described = DasnetPredictor(BUNDLE, precision="float32").describe()
     assert described == {
