@@ -1,7 +1,8 @@
 """Changed areas as polygons, dissolved across block edges, in a GeoParquet file written as they close.
 
 A block is polygonised on its own; where a changed area touches the edge of its block it stays open until the last block
-that it reaches has been seen. So the memory holds the open areas along one row of blocks, never the mosaic.
+that it reaches has been seen. So the memory holds the outlines of the areas that are open along one row of blocks,
+never the mosaic.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from storage.products.reader import ProbabilityReader
 from tiling.conventions import LEVELS, NODATA, changed_level
 
 _ROWS_A_GROUP = 50_000
+_VERTICES_APART = 1_000_000
+"""Vertices of the pieces of one open area before they become one: some 16 MB."""
 _FOUR_CONNECTED = ndimage.generate_binary_structure(2, 1)
 
 
@@ -43,18 +46,36 @@ class VectorResult:
 
 @dataclass
 class _Area:
-    """A changed area: its pieces in pixel coordinates, and sums over its pixels."""
+    """A changed area: its pieces in pixel coordinates, and sums over its pixels.
+
+    Pieces with many vertices become one, so that what is held of an area is its outline, however many blocks it covers.
+    """
 
     pieces: list[BaseGeometry] = field(default_factory=list)
     pixels: int = 0
     total: int = 0
     highest: int = 0
+    vertices: int = 0
+    merged: int = 0  # vertices when pieces last became one
+
+    def append(self, piece: BaseGeometry) -> None:
+        self.pieces.append(piece)
+        self.vertices += int(shapely.get_num_coordinates(piece))
 
     def add(self, other: _Area) -> None:
         self.pieces += other.pieces
         self.pixels += other.pixels
         self.total += other.total
         self.highest = max(self.highest, other.highest)
+        self.vertices += other.vertices
+        # not before twice as many: an outline that grows is not merged again for every block
+        if self.vertices > max(_VERTICES_APART, 2 * self.merged):
+            self.pieces = [self.outline()]
+            self.vertices = self.merged = int(shapely.get_num_coordinates(self.pieces[0]))
+
+    def outline(self) -> BaseGeometry:
+        """The area's polygon."""
+        return self.pieces[0] if len(self.pieces) == 1 else shapely.union_all(self.pieces)
 
 
 def write_changes(
@@ -175,7 +196,7 @@ def _label(pixels: NDArray[np.uint8], level: int) -> tuple[NDArray[np.int32], li
         )
     ]
     for shape, value in shapes(labels, mask=changed, connectivity=4):
-        found[int(value) - 1].pieces.append(shapely.geometry.shape(shape))
+        found[int(value) - 1].append(shapely.geometry.shape(shape))
     return labels, found
 
 
@@ -186,12 +207,7 @@ def _frame(areas: list[_Area], grid: GeoBox, geod: Geod, min_area_m2: float) -> 
 
 def _columns(areas: list[_Area], grid: GeoBox, geod: Geod) -> dict[str, Any]:
     a, b, c, d, e, f = tuple(grid.affine)[:6]
-    polygons = [
-        affine_transform(
-            area.pieces[0] if len(area.pieces) == 1 else shapely.union_all(area.pieces), (a, b, d, e, c, f)
-        )
-        for area in areas
-    ]
+    polygons = [affine_transform(area.outline(), (a, b, d, e, c, f)) for area in areas]
     # rings turn as the geodesic area wants them: shells left, holes right
     geographic = shapely.orient_polygons(geopandas.GeoSeries(polygons, crs=str(grid.crs)).to_crs("EPSG:4326").values)
     return {

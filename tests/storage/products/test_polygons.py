@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from rasterio.features import shapes
 from scipy import ndimage
 
+from storage.products import polygons
 from storage.products.polygons import write_changes
 from tests.storage.products.memory import MemoryRun
 from tiling.conventions import changed_level
@@ -24,12 +25,12 @@ def whole(run: MemoryRun, threshold: float) -> list[tuple[shapely.Geometry, int,
     p = run.probability
     changed = (p / 254 >= threshold - 1e-12) & (p != 255)
     labels, count = ndimage.label(changed)
-    polygons = {
+    shapes_of = {
         int(v): shapely.geometry.shape(s)
         for s, v in shapes(labels.astype("int32"), mask=changed, transform=run.grid.affine)
     }
     return [
-        (polygons[n], int((labels == n).sum()), p[labels == n].mean() / 254, p[labels == n].max() / 254)
+        (shapes_of[n], int((labels == n).sum()), p[labels == n].mean() / 254, p[labels == n].max() / 254)
         for n in range(1, count + 1)
     ]
 
@@ -42,11 +43,16 @@ def whole(run: MemoryRun, threshold: float) -> list[tuple[shapely.Geometry, int,
         elements=st.sampled_from([0, 100, 127, 128, 254, 255]),
     ),
     block=st.integers(2, 12),
+    apart=st.sampled_from([0, 20, 1_000_000]),
 )
-def test_cut_and_whole_agree(tmp_path_factory: pytest.TempPathFactory, probability: np.ndarray, block: int) -> None:
+def test_cut_and_whole_agree(
+    tmp_path_factory: pytest.TempPathFactory, probability: np.ndarray, block: int, apart: int
+) -> None:
     run = MemoryRun(probability, block=block)
     path = tmp_path_factory.mktemp("vector") / "changes.parquet"
-    result = write_changes(run, path, threshold=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(polygons, "_VERTICES_APART", apart)
+        result = write_changes(run, path, threshold=0.5)
     frame = geopandas.read_parquet(path)
     expected = whole(run, 0.5)
     assert len(frame) == result.count == len(expected)
@@ -68,6 +74,24 @@ def test_an_area_that_winds_through_all_blocks_is_one_polygon(tmp_path: Path) ->
     probability[:, 0::39] = 200
     result = write_changes(MemoryRun(probability, block=8), tmp_path / "c.parquet", threshold=0.5)
     assert result.count == 1
+
+
+def test_memory_holds_the_outline_of_a_large_area_not_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lake that fills 2,500 blocks, whose pieces have 12,500 vertices."""
+    monkeypatch.setattr(polygons, "_VERTICES_APART", 200)
+    probability = np.full((200, 200), 200, dtype=np.uint8)
+    run, most = MemoryRun(probability, block=4), 0
+    add = polygons._Area.add
+
+    def watched(area: polygons._Area, other: polygons._Area) -> None:
+        nonlocal most
+        add(area, other)
+        most = max(most, sum(shapely.get_num_coordinates(area.pieces)))
+
+    monkeypatch.setattr(polygons._Area, "add", watched)
+    ((area,),) = [closed for closed in polygons._closed_areas(run, 127) if closed]
+    assert area.pixels == 40_000 and area.outline().equals(shapely.box(0, 0, 200, 200))
+    assert most < 600
 
 
 def test_small_areas_are_left_out_and_nothing_gives_an_empty_file(tmp_path: Path) -> None:
