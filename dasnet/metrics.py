@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,11 @@ class Confusion:
     def __post_init__(self) -> None:
         if min(self.tp, self.fp, self.fn, self.tn) < 0:
             raise ValueError(f"totals of pixels are not negative: {self}")
+
+    @classmethod
+    def of(cls, counts: Iterable[int]) -> Confusion:
+        """What :func:`dataclasses.astuple` gave: tp, fp, fn, tn."""
+        return cls(**dict(zip(("tp", "fp", "fn", "tn"), counts, strict=True)))
 
     @classmethod
     def count(cls, called: ArrayLike, labels: ArrayLike) -> Confusion:
@@ -166,8 +172,11 @@ class ThresholdSweep:
         tp, fp = int(self._changed[index:].sum()), int(self._unchanged[index:].sum())
         return Confusion(tp=tp, fp=fp, fn=int(self._changed.sum()) - tp, tn=int(self._unchanged.sum()) - fp)
 
-    def best(self) -> tuple[float, Confusion]:
+    def best(self, among: NDArray[np.int64] | None = None) -> tuple[float, Confusion]:
         """The threshold of the highest F1, the lowest of them if several have it, and its confusion.
+
+        Args:
+            among: indices of the thresholds that can be chosen, ascending; None = all.
 
         Raises:
             ValueError: no changed pixel was counted, so that no threshold is better than another.
@@ -176,7 +185,8 @@ class ThresholdSweep:
             raise ValueError("no changed pixel was counted: F1 is 0 at every threshold")
         tp = np.cumsum(self._changed[::-1])[::-1]
         fp = np.cumsum(self._unchanged[::-1])[::-1]
-        index = int(np.argmax(2 * tp / (tp + fp + self._changed.sum())))
+        f1 = 2 * tp / (tp + fp + self._changed.sum())
+        index = int(np.argmax(f1) if among is None else among[np.argmax(f1[among])])
         return float(self.thresholds[index]), self.at(index)
 
 

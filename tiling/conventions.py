@@ -40,6 +40,12 @@ def changed_level(threshold: float) -> int:
     return max(ceil(threshold * LEVELS - 1e-9), 1)
 
 
+def lowest_stored_as(level: int) -> float:
+    """The smallest probability that is stored as this level, from 1 on. As a threshold it judges what is stored and
+    what is not yet stored alike."""
+    return (level - 0.5) / LEVELS
+
+
 def lowest_changed(threshold: float) -> float:
-    """The smallest probability that is stored as :func:`changed_level` or more: half a level below it."""
-    return (changed_level(threshold) - 0.5) / LEVELS
+    """The smallest probability that is stored as :func:`changed_level` or more."""
+    return lowest_stored_as(changed_level(threshold))

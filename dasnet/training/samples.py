@@ -7,41 +7,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dasnet.samples import SampleSource
 from dasnet.training.augment import Sample
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.recipes import Recipe
-
-
-class StoredSamples(Protocol):
-    """Samples as a store gives them: before, after (n, C, s, s); valid (n, 2, s, s); label (n, s, s)."""
-
-    @property
-    def before(self) -> NDArray[Any]: ...
-    @property
-    def after(self) -> NDArray[Any]: ...
-    @property
-    def valid(self) -> NDArray[np.bool_]: ...
-    @property
-    def label(self) -> NDArray[np.uint8]: ...
-
-
-class SampleSource(Protocol):
-    """A dataset; storage.datasets.store.DatasetStore is one."""
-
-    def indices(self, split: str) -> NDArray[np.int64]:
-        """Samples of a split, ascending."""
-        ...
-
-    def read(self, indices: Sequence[int]) -> StoredSamples:
-        """Samples in the order asked for."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

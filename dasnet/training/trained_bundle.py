@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,7 @@ from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.samples import Batch
 from dasnet.training.validation import validation_sweep
-
-_INSIDE = 1e-6
+from tiling.conventions import LEVELS, lowest_stored_as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +63,16 @@ def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     )
     rounded = save_bundle(path, draft)
     sweep = sweep_of(rounded, run, "val")
-    cut, chosen = sweep.best()
+    highest = sweep.best()[1].f1
     try:
         calibration = Calibration.fit(sweep.centres, changed=sweep.changed, unchanged=sweep.unchanged)
     except ValueError as error:
         raise TrainingError(
             f"after {int(best['epoch']) + 1} epochs the network has learned nothing that validation shows (highest F1 "
-            f"{chosen.f1:.3f}): {error}. Train longer, or at another rate"
+            f"{highest:.3f}): {error}. Train longer, or at another rate"
         ) from error
-    threshold = float(calibration.probability(torch.tensor(cut, dtype=torch.float64)))
-    bundle = replace(rounded, threshold=min(max(threshold, _INSIDE), 1 - _INSIDE), calibration=calibration)
+    threshold, chosen = _best_stored(calibration, sweep)
+    bundle = replace(rounded, threshold=threshold, calibration=calibration)
     return TrainedBundle(
         bundle=save_bundle(path, bundle),
         validation=chosen,
@@ -80,6 +80,15 @@ def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
         after=reliability(calibrated(calibration, sweep), sweep),
         epoch=int(best["epoch"]),
     )
+
+
+def _best_stored(calibration: Calibration, sweep: ThresholdSweep) -> tuple[float, Confusion]:
+    """The threshold of the highest F1 among those that judge a stored probability as they judge a distance."""
+    thresholds = np.array([lowest_stored_as(level) for level in range(1, LEVELS + 1)])
+    indices = np.searchsorted(sweep.thresholds, [calibration.distance(threshold) for threshold in thresholds])
+    inside = indices < len(sweep.thresholds)
+    cut, confusion = sweep.best(among=indices[inside])
+    return float(thresholds[inside][np.searchsorted(sweep.thresholds[indices[inside]], cut)]), confusion
 
 
 def sweep_of(bundle: Bundle, run: TrainingRun, split: str) -> ThresholdSweep:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from dasnet.baselines.scoring import score_untrained
 from dasnet.metrics import Confusion
 from dasnet.prediction.bundle import load_bundle
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.pseudo_changes import pseudo_changed
-from flows.comparison.untrained import score_untrained
 from storage.datasets.store import DatasetStore, Samples
 
 

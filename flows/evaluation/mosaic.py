@@ -90,8 +90,7 @@ def score_mosaic(
     found = {"mosaic": Confusion(), "tiles": Confusion()}
     for entry in ledger.entries("done"):
         for name in found:
-            tp, fp, fn, tn = entry.facts[name]
-            found[name] += Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
+            found[name] += Confusion.of(entry.facts[name])
     score = MosaicScore(
         mosaic=found["mosaic"],
         tiles=found["tiles"],

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasnet.baselines.change_vectors import ChangeVectors
 from dasnet.evaluation import Curves, Interval, Reliability, bootstrap, calibrated, curves, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import Bundle, load_bundle
@@ -19,7 +18,7 @@ from dasnet.prediction.network import Precision
 from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage
 from flows.dataset.fitting import fitted
-from flows.evaluation.tools import BINS, make_scoring_tool
+from flows.evaluation.tools import BINS, CHANGE_VECTORS, make_scoring_tool
 from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer
 from storage.datasets.store import DatasetStore
@@ -103,20 +102,27 @@ def score(
                 make=lambda layout: partial(
                     make_scoring_tool,
                     store,
+                    split,
                     portable_name(bundle),
                     "cuda" if config.kind == "cuda" else "auto",
                     precision,
                 )
             ),
-            items=((f"{n:06d}", chunk) for n, chunk in enumerate(chunks)),
-            total=len(chunks),
+            items=[(CHANGE_VECTORS, CHANGE_VECTORS), *((f"{n:06d}", chunk) for n, chunk in enumerate(chunks))],
+            total=1 + len(chunks),
             ledger=ledger,
         ),
         cluster=cluster,
         effort=Effort(in_flight=config.in_flight, retries=2),
     )
     result.require_all(directory.path, again="again")
-    found = _totals([ledger.entry(f"{n:06d}").facts for n in range(len(chunks))], loaded, store, indices)
+    found = _totals(
+        [ledger.entry(f"{n:06d}").facts for n in range(len(chunks))],
+        ledger.entry(CHANGE_VECTORS).facts["confusion"],
+        loaded,
+        store,
+        indices,
+    )
     current_observer().end(
         f"{len(indices):,} samples, F1 {found.confusion.f1:.3f} (change vectors {found.change_vectors.f1:.3f})"
     )
@@ -124,20 +130,21 @@ def score(
 
 
 def _totals(
-    facts: Sequence[Mapping[str, Any]], bundle: Bundle, store: DatasetStore, indices: NDArray[np.int64]
+    facts: Sequence[Mapping[str, Any]],
+    change_vectors: Sequence[int] | None,
+    bundle: Bundle,
+    store: DatasetStore,
+    indices: NDArray[np.int64],
 ) -> Score:
     distances = sum((_dense(fact["distances"], BINS) for fact in facts), np.zeros((2, BINS), dtype=np.int64))
-    vectors = sum(
-        (_dense(fact["vectors"], ChangeVectors.BINS) for fact in facts),
-        np.zeros((2, ChangeVectors.BINS), dtype=np.int64),
-    )
-    per_sample = [Confusion(tp=tp, fp=fp, fn=fn, tn=tn) for fact in facts for tp, fp, fn, tn in fact["samples"]]
+    per_sample = [Confusion.of(counts) for fact in facts for counts in fact["samples"]]
     sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
     sweep.add_counts(unchanged=distances[0], changed=distances[1])
     total = sum(per_sample, Confusion())
     scenes: dict[str, Confusion] = {}
     for index, confusion in zip(indices, per_sample, strict=True):
         scenes[store.sources[index]] = scenes.get(store.sources[index], Confusion()) + confusion
+    no_change = Confusion(fn=total.tp + total.fn, tn=total.tn + total.fp)
     images = "scenes" if len(scenes) >= _ENOUGH_SCENES else "samples"
     return Score(
         confusion=total,
@@ -146,8 +153,8 @@ def _totals(
         highest=sweep.best(),
         curves=curves(sweep),
         reliability=reliability(calibrated(bundle.calibration, sweep), sweep),
-        no_change=Confusion(fn=total.tp + total.fn, tn=total.tn + total.fp),
-        change_vectors=ChangeVectors.at_otsu(vectors),
+        no_change=no_change,
+        change_vectors=no_change if change_vectors is None else Confusion.of(change_vectors),
         per_sample=per_sample,
         indices=indices,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dasnet.baselines.change_vectors import ChangeVectors
+from dasnet.baselines.scoring import score_untrained
+from dasnet.errors import DegenerateStatisticsError
 from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import load_bundle
 from dasnet.prediction.network import Precision
@@ -22,48 +23,55 @@ from tiling.conventions import IGNORED, NODATA, changed_level
 from tiling.grid import BlockGrid
 
 BINS = 4096
-"""Of distances over [0, 2]."""
+"""Bins of distances over [0, 2]."""
+
+CHANGE_VECTORS = "change-vectors"
+"""The item that stands for the peer without training, of all samples of the split together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringTool:
-    """On a worker: distances of some samples, counted against their labels."""
+    """On a worker: distances of some samples, counted against their labels; or change vectors of the whole split."""
 
     store: DatasetStore
+    split: str
     predictor: DasnetPredictor
     cut: float
-    vectors: ChangeVectors
 
-    def __call__(self, indices: tuple[int, ...]) -> Mapping[str, Any]:
+    def __call__(self, item: tuple[int, ...] | str) -> Mapping[str, Any]:
+        return self._change_vectors() if isinstance(item, str) else self._distances(item)
+
+    def _change_vectors(self) -> Mapping[str, Any]:
+        try:
+            found = score_untrained("cva", self.store, self.split).confusion
+        except DegenerateStatisticsError:
+            return {"confusion": None}  # no two classes of pixels: nothing is called changed
+        return {"confusion": astuple(found)}
+
+    def _distances(self, indices: tuple[int, ...]) -> Mapping[str, Any]:
         samples = self.store.read(indices)
         images = np.stack([samples.before, samples.after], axis=1)
         distances = self.predictor.distances(images, samples.valid)[:, 0]
         sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
         sweep.add(distances.clip(0, 2), samples.label)
-        peers = sum(
-            self.vectors.count(before, after, label)
-            for before, after, label in zip(samples.before, samples.after, samples.label, strict=True)
-        )
         return {
             "distances": _sparse(np.stack([sweep.unchanged, sweep.changed])),
-            "vectors": _sparse(np.asarray(peers)),
             "samples": [
-                [c.tp, c.fp, c.fn, c.tn]
+                astuple(Confusion.count(distance >= self.cut, label))
                 for distance, label in zip(distances, samples.label, strict=True)
-                for c in [Confusion.count(distance >= self.cut, label)]
             ],
         }
 
 
-def make_scoring_tool(store: DatasetStore, bundle: str, device: str, precision: Precision) -> ScoringTool:
+def make_scoring_tool(store: DatasetStore, split: str, bundle: str, device: str, precision: Precision) -> ScoringTool:
     """Runs once on each worker: loads the model there."""
     torch.set_num_threads(1)
     loaded = load_bundle(bundle)
     return ScoringTool(
         store=store,
+        split=split,
         predictor=DasnetPredictor(loaded, device=device, precision=precision),
         cut=loaded.cut,
-        vectors=ChangeVectors([band.std for band in loaded.bands]),
     )
 
 
@@ -104,8 +112,8 @@ class MosaicScoringTool:
             part = label[y - box.y0 : y - box.y0 + height]
             tiles += Confusion.count(distance[:height, : box.width] >= self.cut, part)
         return {
-            "mosaic": [mosaic.tp, mosaic.fp, mosaic.fn, mosaic.tn],
-            "tiles": [tiles.tp, tiles.fp, tiles.fn, tiles.tn],
+            "mosaic": astuple(mosaic),
+            "tiles": astuple(tiles),
         }
 
 

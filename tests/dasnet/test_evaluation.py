@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as oracle
 
-from dasnet.baselines.change_vectors import ChangeVectors
 from dasnet.evaluation import bootstrap, curves, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
 
@@ -87,23 +86,3 @@ def test_one_image_alone_has_no_spread() -> None:
     assert found.low == found.value == found.high
     with pytest.raises(ValueError, match="no image"):
         bootstrap([])
-
-
-def test_change_vectors_find_what_is_far_and_forgive_another_season() -> None:
-    before = RANDOM.normal(100, 10, (3, 80, 80))
-    after = before + RANDOM.normal(0, 2, before.shape) + 25.0  # a brighter date
-    label = np.zeros((80, 80), dtype=np.uint8)
-    label[20:40, 20:50] = 1
-    label[:, 79] = 255
-    after[:, 20:40, 20:50] += 90
-    counts = ChangeVectors([10.0, 10.0, 10.0]).count(before, after, label)
-    assert counts.sum() == (label != 255).sum()
-    found = ChangeVectors.at_otsu(counts)
-    assert found.f1 > 0.99 and found.total == counts.sum()
-
-
-def test_change_vectors_of_one_length_call_nothing_changed() -> None:
-    """Two dates alike, or all beyond the last bin: there are no two classes for Otsu to part."""
-    counts = np.zeros((2, ChangeVectors.BINS), dtype=np.int64)
-    counts[:, -1] = 70, 30
-    assert ChangeVectors.at_otsu(counts) == Confusion(fn=30, tn=70)

@@ -137,9 +137,8 @@ def test_it_learns_squares(tmp_path: Path) -> None:
     assert trained.validation.f1 == pytest.approx(ended.best_f1, abs=0.02)  # rounded to half precision
     assert 0 < bundle.threshold < 1 and bundle.calibration.slope > 0
     assert trained.after.error < trained.before.error
-    # the frozen threshold on the probability is the best cut of the distance
-    cut = bundle.calibration.distance(bundle.threshold)
-    assert 0 <= cut <= 2
+    # the frozen threshold cuts distances where it cuts stored probabilities
+    assert bundle.cut == pytest.approx(bundle.calibration.distance(bundle.threshold)) and 0 <= bundle.cut <= 2
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: Path) -> None:

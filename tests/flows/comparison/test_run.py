@@ -36,7 +36,7 @@ from flows.comparison.report import margins_picture
 from flows.comparison.request import CompareRequest
 from flows.comparison.results import Result, Row, spread
 from flows.comparison.run import ComparisonSummary, run_comparison
-from flows.comparison.untrained import score_untrained
+from dasnet.baselines.scoring import score_untrained
 from flows.dataset.request import PrepareRequest
 from flows.dataset.run import run_preparation
 from flows.evaluation.request import EvaluateRequest

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from dasnet.baselines.detector import levels
 from dasnet.baselines.methods import UNTRAINED, Sheet, fit
+from dasnet.baselines.scoring import score_untrained
 from dasnet.baselines.statistics import Names
 from flows.cli.status import directory_status
 from flows.cluster.config import ClusterConfig
-from flows.comparison.untrained import score_untrained
 from flows.detect import statistics
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
