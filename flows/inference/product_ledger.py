@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
 from flows.run.directory import RunDirectory
-from storage.places.bucket import Location, P
-from storage.places.publish import write_json_atomically
+from storage.places.bucket import P
+from storage.places.publish import sha256_of, write_json_atomically
 
 
 class ProductLedger(Generic[P]):
@@ -52,12 +51,3 @@ class ProductLedger(Generic[P]):
         }
         write_json_atomically(self._path, self._known)
         return dict(facts)
-
-
-def sha256_of(path: Location) -> str:
-    """SHA-256 of a file, as hex."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            total.update(part)
-    return total.hexdigest()

@@ -7,6 +7,7 @@ it travels to workers and into logs, and credentials and endpoint come from the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -24,7 +25,7 @@ from obstore.store import S3Store
 from pydantic_core import core_schema
 from typing_extensions import TypeVar
 
-from storage.errors import InputError, ObjectStoreError, StaleWriteError
+from storage.errors import InputError, IntegrityError, ObjectStoreError, StaleWriteError
 from storage.places.credentials import refuse_credentials
 
 SCHEME = "s3://"
@@ -34,6 +35,11 @@ PATIENCE = timedelta(minutes=3)
 
 FIRST_CONTACT = timedelta(seconds=15)
 """The same before a run begins, when an error is more likely to be a wrong address."""
+
+_PART_BYTES = 5 * 2**20
+_MOST_PARTS = 9_000  # stores take 10,000
+_SHA256 = "sha256"
+"""Name of what is kept beside an object."""
 
 _REQUEST = timedelta(minutes=2)
 _SAID = re.compile(r"<Code>(?P<code>[^<]*)</Code>(?:.*?<Message>(?P<message>[^<]*)</Message>)?", re.DOTALL)
@@ -204,9 +210,34 @@ class ObjectPath:
         return written["e_tag"] or ""
 
     def upload(self, file: Path) -> None:
-        """Bring a local file here: it appears whole, whatever its size."""
+        """Bring a local file here, with its SHA-256 beside it: it appears whole, whatever its size.
+
+        Raises:
+            IntegrityError: what the store holds is not what was sent; nothing stays there.
+        """
+        size = file.stat().st_size
+        part = max(_PART_BYTES, -(-size // _MOST_PARTS))
+        with file.open("rb") as content:
+            sha256, tag = _digests(content, part)
         with _reaching(self):
-            obstore.put(self._client(), self.key, file)
+            obstore.put(self._client(), self.key, file, attributes={_SHA256: sha256}, chunk_size=part)
+        facts = self.stat()
+        if (facts.size, facts.tag.strip('"')) == (size, tag):
+            return
+        # the tag of an encrypted object is no digest of its content: then what is there has to be read
+        with self.open() as content:
+            if _digests(content, part)[0] == sha256:
+                return
+        self.unlink()
+        raise IntegrityError(f"{self}: the store holds {facts.size} bytes that are not the {size} that were sent")
+
+    def sent_sha256(self) -> str:
+        """SHA-256 that :meth:`upload` sent beside the content, as hex; empty where none is; FileNotFoundError."""
+        with _reaching(self):
+            try:
+                return str(obstore.get(self._client(), self.key, options={"head": True}).attributes.get(_SHA256, ""))
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{self} does not exist") from None
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         with _reaching(self):
@@ -283,6 +314,18 @@ def _client(bucket: str, prefix: str, patience: timedelta, settings: tuple[tuple
         retry_config={"max_retries": 1000, "retry_timeout": patience, "backoff": {"max_backoff": timedelta(seconds=5)}},
         **config,
     )
+
+
+def _digests(content: BinaryIO, part: int) -> tuple[str, str]:
+    """SHA-256, and the entity tag of an upload in parts of so many bytes, as S3 makes it of their MD5."""
+    total, tags = hashlib.sha256(), []
+    while chunk := content.read(part):
+        total.update(chunk)
+        tags.append(hashlib.md5(chunk, usedforsecurity=False))
+    if len(tags) > 1:
+        joined = hashlib.md5(b"".join(tag.digest() for tag in tags), usedforsecurity=False)
+        return total.hexdigest(), f"{joined.hexdigest()}-{len(tags)}"
+    return total.hexdigest(), (tags or [hashlib.md5(usedforsecurity=False)])[0].hexdigest()
 
 
 @contextmanager

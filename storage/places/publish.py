@@ -6,6 +6,7 @@ needs none: the draft lies on the local disk, is checked there, and one upload m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,17 @@ def publish(path: Location, *, verify: Callable[[Path], None] | None = None) -> 
         sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sha256_of(path: Location) -> str:
+    """SHA-256 of a file, as hex; that of an object that :func:`publish` made came with it, and it is not read."""
+    if isinstance(path, ObjectPath) and (sent := path.sent_sha256()):
+        return sent
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            total.update(part)
+    return total.hexdigest()
 
 
 def scratch_of(path: Location) -> Path:

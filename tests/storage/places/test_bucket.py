@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import itertools
 import json
@@ -14,19 +15,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
 
-from storage.errors import InputError, ObjectStoreError, StaleWriteError, TakenOverError
+from storage.errors import InputError, IntegrityError, ObjectStoreError, StaleWriteError, TakenOverError
 from storage.places import locks
 from storage.places.bucket import ObjectPath, location
 from storage.places.credentials import refuse_credentials
 from storage.places.locks import Lease
-from storage.places.publish import claim_directory, publish, write_json_atomically
+from storage.places.publish import claim_directory, publish, sha256_of, write_json_atomically
 from storage.places.segmented_log import SEGMENT_BYTES, SegmentedLog
 from tests.s3_server import BUCKET, OWNER, READER, S3Server, use
 from tiling.ledger import Entry, Ledger
@@ -372,3 +374,51 @@ def test_no_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in str(refused.value) and len(str(refused.value)) < 600
     with contextlib.suppress(InputError):
         ObjectPath(BUCKET).require_answer()
+
+
+@pytest.mark.parametrize("size", [0, 10, 17_000_000], ids=["nothing", "one request", "in parts"])
+def test_a_products_digest_comes_with_it_and_is_not_downloaded(
+    bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path, content = bucket / "a.bin", os.urandom(size)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it was downloaded")
+
+    with monkeypatch.context() as offline:
+        offline.setattr(ObjectPath, "open", refuse)
+        with publish(path) as draft:
+            draft.write_bytes(content)
+        assert sha256_of(path) == hashlib.sha256(content).hexdigest()
+    path.write(b"by another program")
+    assert sha256_of(path) == hashlib.sha256(b"by another program").hexdigest()
+
+
+@pytest.mark.parametrize("damage", [lambda sent: sent[:-1], lambda sent: b"x" + sent[1:]], ids=["cut off", "altered"])
+def test_a_damaged_upload_is_found_and_does_not_stay(
+    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    put = obstore.put
+
+    def damaged(store: Any, key: str, file: Path, **options: Any) -> Any:
+        (tmp_path / "damaged").write_bytes(damage(file.read_bytes()))
+        return put(store, key, tmp_path / "damaged", **options)
+
+    monkeypatch.setattr("storage.places.bucket.obstore.put", damaged)
+    with pytest.raises(IntegrityError, match=r"a\.txt: the store holds \d bytes that are not the 8 that were sent"):
+        write_whole(bucket / "a.txt", b"8 bytes.")
+    assert not (bucket / "a.txt").exists()
+
+
+def test_where_tags_are_no_digests_what_was_sent_is_read_back(
+    bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = ObjectPath.stat
+    monkeypatch.setattr(ObjectPath, "stat", lambda path: replace(stat(path), tag='"encrypted"'))
+    write_whole(bucket / "a.txt", b"8 bytes.")
+    assert (bucket / "a.txt").read_bytes() == b"8 bytes."
+
+
+def write_whole(path: ObjectPath, content: bytes) -> None:
+    with publish(path) as draft:
+        draft.write_bytes(content)
