@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from dasnet.baselines.methods import UNTRAINED
+from dasnet.baselines.scoring import score_untrained
 from dasnet.baselines.untrained import State
 from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
@@ -36,7 +37,6 @@ from flows.comparison.report import margins_picture
 from flows.comparison.request import CompareRequest
 from flows.comparison.results import Result, Row, spread
 from flows.comparison.run import ComparisonSummary, run_comparison
-from dasnet.baselines.scoring import score_untrained
 from flows.dataset.request import PrepareRequest
 from flows.dataset.run import run_preparation
 from flows.evaluation.request import EvaluateRequest

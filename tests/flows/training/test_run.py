@@ -19,8 +19,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dasnet.baselines.scoring import score_untrained
-from flows.evaluation.tools import CHANGE_VECTORS, ScoringTool
-from storage.datasets.store import Samples
 from dasnet.errors import TrainingError
 from dasnet.metrics import Confusion
 from dasnet.networks.architectures import Architecture
@@ -32,12 +30,13 @@ from flows.dataset.run import run_preparation
 from flows.detect.request import DetectRequest
 from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.run import run_evaluation
+from flows.evaluation.tools import CHANGE_VECTORS, ScoringTool
 from flows.figures.pictures import HEADINGS
 from flows.run.fields import assigned, json_or_text
 from flows.training.request import TrainRequest, chosen_recipe
 from flows.training.results import TrainingSummary
 from flows.training.run import run_training
-from storage.datasets.store import open_dataset
+from storage.datasets.store import Samples, open_dataset
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet
 from tests.flows.observers import Recorder, recorded
