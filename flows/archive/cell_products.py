@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dasnet.networks.architectures import title_of
 from flows.archive.directory import CELL_PRODUCTS, COLLECTION, PAIR_PRODUCTS, ArchiveDirectory
 from flows.archive.job import ArchiveJob, Pair
 from flows.archive.work import finished_pairs, set_back_pairs
@@ -161,7 +160,7 @@ def _make_pair(
             "parameters": {**job.parameters, "block": job.blocks.size},
             "execution": execution,
         },
-        made_by=title_of(job.bundle.architecture),
+        made_by=job.bundle.source,
         collection=(collection_id(job), os.path.relpath(directory.version.path / COLLECTION, place.path)),
         derived_from=[
             source.href if "://" in source.href else os.path.relpath(source.href, place.path)

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 from odc.geo.geobox import GeoBox
 
-from dasnet.prediction.header import BundleHeader, read_header
 from flows.archive.grid import asked_grid, first_grid, not_covered, outline, recorded_grid
 from flows.archive.request import ReprocessRequest
 from flows.cluster.layout import planned_layout
+from flows.inference.model import BundleModel, bundle_model
 from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import require_a_bundle
@@ -91,7 +91,7 @@ class ArchiveJob(PlannedSeries):
     """
 
     request: ReprocessRequest
-    bundle: BundleHeader
+    bundle: BundleModel
     images: tuple[DatedImage, ...]
     pairs: tuple[Pair, ...]
     left_out: Mapping[date, str]
@@ -108,7 +108,7 @@ class ArchiveJob(PlannedSeries):
         return {
             "window": self.lattice.window,
             "overlap": self.lattice.overlap,
-            "precision": self.request.precision,
+            **self.bundle.parameters(self.request.precision),
         }
 
     @cached_property
@@ -149,7 +149,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     """
     planned_layout(request.cluster)
     require_a_bundle(request.bundle, flow="reprocess")
-    bundle = read_header(request.bundle)
+    bundle = bundle_model(request.bundle)
     where = outline(request)
     found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=where)
     opened = [(files, files.open()) for files in found]

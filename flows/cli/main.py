@@ -87,14 +87,14 @@ def _wrong_fields(error: ValidationError) -> list[str]:
         # parts of a name that are no field's say which type was tried
         parts = [str(part) for part in wrong["loc"] if not re.search(r"[^A-Za-z0-9_]", str(part))]
         is_ours, reason = wrong["type"] == "value_error", str(wrong["msg"]).removeprefix("Value error, ")
-        given = wrong["input"]
+        value = wrong["input"]
         # an address may hold a secret
-        if wrong["type"] not in ("value_error", "extra_forbidden") and isinstance(given, str) and "/" not in given:
-            reason += f", not {given!r}"
+        if wrong["type"] not in ("value_error", "extra_forbidden") and isinstance(value, str) and "/" not in value:
+            reason += f", not {value!r}"
         reasons.setdefault(".".join(parts) or "request", []).append((is_ours, reason))
     return [
         f"{field}: {text}"
-        for field, said in reasons.items()
-        for is_ours, text in dict.fromkeys(said)
-        if is_ours or not any(other for other, _ in said)
+        for field, texts in reasons.items()
+        for is_ours, text in dict.fromkeys(texts)
+        if is_ours or not any(other for other, _ in texts)
     ]

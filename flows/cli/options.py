@@ -1,4 +1,4 @@
-"""The options of a command, made of the fields of its request: name, default and description are written there alone.
+"""The options of a command: the fields of its request, with their names, defaults and descriptions.
 
 A value is handed to the request as it was typed, and only if it was: the request says what it means and what is wrong
 with it, whether it comes from here or from Prefect's form.
@@ -55,7 +55,7 @@ class RequestField:
 
     @property
     def name(self) -> str:
-        """Of the option."""
+        """The option's name."""
         return f"--{self.cli.name}" if self.cli.name else option_name(self.path[-1])
 
     @property
@@ -90,8 +90,8 @@ class RequestOption(click.Option):
         is_flag, many = field.kind is bool, field.cli.is_repeatable or field.are_settings
         names = f"{field.name}/--no-{field.name[2:]}" if is_flag and field.default else field.name
         default = field.default if is_flag else None if many or field.cli.is_file else typed(field.default)
-        # click takes an option whose default is None, given as such, for one that need not be there
-        given: dict[str, Any] = {} if default is None else {"default": default}
+        # for click an option with a default is never missing, even if that is None
+        with_default: dict[str, Any] = {} if default is None else {"default": default}
         super().__init__(
             [names, "__".join((*field.path, *(["settings"] if field.are_settings else [])))],
             is_flag=is_flag or None,
@@ -102,7 +102,7 @@ class RequestOption(click.Option):
             help=field.explanation if field.metavar == _CHOICE else field.description,
             show_default=True,
             show_envvar=True,
-            **given,
+            **with_default,
         )
 
 
@@ -171,9 +171,9 @@ def request_command(name: str, command: Command) -> click.Command:
         function = imported(command.run) if isinstance(command.run, str) else command.run
         function(request, **{flag: values[flag] for flag in command.flags})
 
-    given = [(RequestArgument if f.cli.is_positional else RequestOption)(f) for f in fields_of(model)]
+    parameters = [(RequestArgument if f.cli.is_positional else RequestOption)(f) for f in fields_of(model)]
     flags = [click.Option([option_name(flag)], is_flag=True, help=FLAGS[flag]) for flag in command.flags]
-    return RequestCommand(name, callback=run, params=[*given, *flags], help=command.help)
+    return RequestCommand(name, callback=run, params=[*parameters, *flags], help=command.help)
 
 
 def fields_of(
@@ -181,24 +181,25 @@ def fields_of(
 ) -> Iterator[RequestField]:
     """All fields of a request that are given as one value each: a model in it is given field by field."""
     for name, field in model.model_fields.items():
-        kind, said = _kind(field.annotation)
-        cli = _together([*said, *field.metadata])
-        usual = field.get_default(call_default_factory=True) if default is None else getattr(default, name)
+        kind, inner_metadata = _kind(field.annotation)
+        metadata = (*inner_metadata, *field.metadata)
+        cli = _together(metadata)
+        value = field.get_default(call_default_factory=True) if default is None else getattr(default, name)
         if nested is not None:
             cli = _together([Cli(section=nested.section), cli, nested.fields.get(name, Cli())])
         entry = RequestField(
             path=(*path, name),
             kind=kind,
-            default=None if field.is_required() or cli.is_repeatable or _is_model(kind) else usual,
+            default=None if field.is_required() or cli.is_repeatable or _is_model(kind) else value,
             is_required=field.is_required() and not path,
             description=cli.help or field.description or "",
-            limits=(*said, *field.metadata),
+            limits=metadata,
             cli=cli if not path else replace(cli, is_positional=False),
         )
         if not entry.are_settings:
             yield entry
             continue
-        yield from fields_of(kind, entry.path, usual, cli)
+        yield from fields_of(kind, entry.path, value, cli)
         if cli.settings:
             example = f"{next(reversed(kind.model_fields))}=…"
             description = f"Any of these by the name of its field, for example {example}; may be repeated."
@@ -243,18 +244,18 @@ def typed_values(ctx: click.Context) -> dict[str, Any]:
 
 
 def _together(metadata: Iterable[Any]) -> Cli:
-    """All that is said of one field; where several say something, the last one counts."""
-    said = [each for each in metadata if isinstance(each, Cli)]
-    return Cli(**{f.name: value for cli in said for f in fields(cli) if (value := getattr(cli, f.name))})
+    """All settings of one field in one; of several for the same the last one counts."""
+    settings = [each for each in metadata if isinstance(each, Cli)]
+    return Cli(**{f.name: value for cli in settings for f in fields(cli) if (value := getattr(cli, f.name))})
 
 
 def _kind(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type of a value, without None, and what is said of it."""
+    """The type of a value, without None, and the metadata in it."""
     if get_origin(annotation) in (Union, types.UnionType):
         return _kind(next(each for each in get_args(annotation) if each is not type(None)))
     if get_origin(annotation) is Annotated:
-        kind, said = _kind(annotation.__origin__)
-        return kind, (*said, *annotation.__metadata__)
+        kind, metadata = _kind(annotation.__origin__)
+        return kind, (*metadata, *annotation.__metadata__)
     return annotation, ()
 
 

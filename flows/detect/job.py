@@ -11,10 +11,11 @@ from typing import Any
 
 import psutil
 
-from dasnet.prediction.header import BundleHeader, read_header
+from dasnet.prediction.header import BundleHeader
 from flows.cluster.layout import planned_layout
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import choose_untrained
+from flows.inference.model import Model, bundle_model
 from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import UntrainedModel, is_untrained
@@ -55,6 +56,11 @@ class Job(PlannedSeries):
         """Names of the dates in the run's store and ledgers."""
         return tuple(date_name(index) for index in range(len(self.mosaics)))
 
+    @property
+    def method(self) -> UntrainedModel | None:
+        """The method without training that stands in a bundle's place, if any: its statistics are a stage."""
+        return self.bundle if isinstance(self.bundle, UntrainedModel) else None
+
     def tasks(self) -> Iterator[tuple[str, SeriesTask]]:
         """Every block with the one pair that a run has, by the block's name."""
         # the store calls an interval by the date that it begins with
@@ -64,16 +70,14 @@ class Job(PlannedSeries):
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """What the probability depends on beside inputs, grid and bundle; a method's own parameters too."""
-        method = self.bundle if isinstance(self.bundle, UntrainedModel) else None
         return {
             "bands": [list(reader.bands) for reader in self.readers],
             "resampling": self.request.resampling,
             "block": self.blocks.size,
             "window": self.lattice.window,
             "overlap": self.lattice.overlap,
-            "precision": self.request.precision if method is None else "float64",
             "dates": [time.isoformat() for time in self.times],
-            **({} if method is None else {"method": method.identity}),
+            **self.bundle.parameters(self.request.precision),
         }
 
     def identity(self, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -111,7 +115,7 @@ class Job(PlannedSeries):
             ),
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
             (
-                "method" if isinstance(self.bundle, UntrainedModel) else "bundle",
+                self.bundle.kind,
                 f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}",
             ),
             ("blocks", f"{len(plan.blocks):,} of {plan.blocks.size} px"),
@@ -143,12 +147,12 @@ def resolve(request: DetectRequest) -> Job:
     """
     planned_layout(request.cluster)
     warnings: list[str] = []
-    bundle: BundleHeader | UntrainedModel
+    bundle: Model
     if is_untrained(request.bundle):
         mosaics = (open_mosaic(request.before), open_mosaic(request.after))
         bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
-        bundle = read_header(request.bundle)
+        bundle = bundle_model(request.bundle)
         mosaics = (open_mosaic(request.before), open_mosaic(request.after))
         bands = _bands_for(bundle, request, mosaics)
     asked = request.grid

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasnet.networks.architectures import title_of
 from flows.detect.directory import PRODUCTS
 from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress
 from flows.inference.lost_images import stored_images
 from flows.inference.pair_products import QUICKLOOK, PairProducts
 from flows.inference.product_ledger import ProductLedger
-from flows.inference.untrained_model import UntrainedModel
 from flows.inference.verify import REASON, BlockVerifier
 from flows.run.artifacts import Picture, products_page
 from flows.run.directory import RunDirectory
@@ -134,12 +132,12 @@ def _make_rest(
             "inputs": described["files"],
             "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
             "threshold": threshold,
-            **({"statistics": dict(_statistics(directory))} if isinstance(job.bundle, UntrainedModel) else {}),
+            **({"statistics": dict(_statistics(directory))} if job.method else {}),
             "parameters": job.parameters,
             "execution": described.get("execution", {}),
             "dates_known": job.dates_known,
         },
-        made_by=_made_by(job),
+        made_by=job.bundle.source,
     )
     observer = current_observer()
     observer.show(Picture("quicklook", products.path("quicklook").read_bytes(), QUICKLOOK))
@@ -174,7 +172,7 @@ def _report_data(
     return ReportData(
         title=f"Change from {_dated(job, 0)} to {_dated(job, 1)}",
         subtitle=f"Run {key[:12]}, {job.grid.width:,} × {job.grid.height:,} px in {job.grid.crs}, "
-        f"{_kind(job)} {job.request.bundle}",
+        f"{job.bundle.kind} {job.request.bundle}",
         looks=looks,
         before_label=_dated(job, 0),
         after_label=_dated(job, 1),
@@ -199,9 +197,9 @@ def _report_data(
                 ),
             ],
             "Parameters": [(name, str(value)) for name, value in job.parameters.items()],
-            **({"Statistics": _statistics(directory)} if isinstance(job.bundle, UntrainedModel) else {}),
+            **({"Statistics": _statistics(directory)} if job.method else {}),
             "Arithmetic": [(name, str(value)) for name, value in described.get("execution", {}).items()],
-            _kind(job).capitalize(): [
+            job.bundle.kind.capitalize(): [
                 ("name", job.request.bundle),
                 ("SHA-256", job.bundle.digest),
                 ("threshold", f"{job.bundle.threshold:.4f}"),
@@ -215,12 +213,8 @@ def _report_data(
     )
 
 
-def _kind(job: Job) -> str:
-    return "method" if isinstance(job.bundle, UntrainedModel) else "bundle"
-
-
 def _how_sure(job: Job, directory: RunDirectory[Location], summary: Summary) -> tuple[str, str, str]:
-    if isinstance(job.bundle, UntrainedModel):
+    if job.method:
         figure, _, origin = read_progress(directory).threshold.partition(", ")
         return "Threshold", figure, origin
     mean, high = summary.disagreement
@@ -233,12 +227,6 @@ def _statistics(directory: RunDirectory[Location]) -> list[tuple[str, str]]:
         *((f"pass {number}", note) for number, note in enumerate(known.state.notes, start=1)),
         ("threshold of the statistic", known.threshold),
     ]
-
-
-def _made_by(job: Job) -> str:
-    if isinstance(job.bundle, UntrainedModel):
-        return f"{job.request.bundle}: {job.bundle.method.source}"
-    return title_of(job.bundle.architecture)
 
 
 @dataclass(frozen=True, kw_only=True)

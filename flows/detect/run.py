@@ -87,10 +87,10 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             threading.Thread(target=import_makers, name="imports", daemon=True).start()
         stages = _stages(job, directory, cluster, until_products)
         ingested = _ingest(job, directory, stages)
-        if make_predictor is None and isinstance(job.bundle, UntrainedModel):
+        if make_predictor is None and job.method is not None:
             # the statistics of what could be read are not those of the mosaic
             ingested.require_all(directory.path)
-            make_predictor = _untrained_predictor(job, job.bundle, directory, cluster)
+            make_predictor = _untrained_predictor(job, job.method, directory, cluster)
         stages.predict_with(make_predictor or predictor_factory(job))
         inferred = _infer(job, directory, stages)
         with _in_the_background(until_products.close):
@@ -187,7 +187,7 @@ def _set_back_lost_images(job: Job, directory: RunDirectory[Location]) -> None:
     """What blocks that failed after ingest need may have been lost since, and is then read anew."""
     failed = directory.ledger("infer").entries("failed")
     needed = {block.index for entry in failed for block in job.blocks_read(job.blocks.named(entry.block).index)}
-    if isinstance(job.bundle, UntrainedModel):
+    if job.method is not None:
         sheets = sheets_of(height=job.grid.height, width=job.grid.width)
         counted = directory.ledger(pass_name(read_progress(directory).state.passes + 1))
         needed |= {

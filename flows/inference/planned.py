@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from odc.geo.geobox import GeoBox
 
-from dasnet.prediction.header import BundleHeader
 from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import Effort
+from flows.inference.model import Model
 from flows.inference.request import InferenceRequest
-from flows.inference.untrained_model import UntrainedModel
 from tiling.grid import Block, BlockGrid, WindowLattice
 from tiling.plan import Plan
 from tiling.worker import SeriesTask
@@ -33,7 +32,7 @@ class PlannedSeries:
     """
 
     request: InferenceRequest
-    bundle: BundleHeader | UntrainedModel
+    bundle: Model
     grid: GeoBox
     plan: Plan
     warnings: tuple[str, ...]

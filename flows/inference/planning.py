@@ -7,8 +7,8 @@ from odc.geo.geobox import GeoBox
 
 from dasnet.prediction.header import BundleHeader
 from flows.cluster.layout import planned_layout
+from flows.inference.model import Model
 from flows.inference.request import InferenceRequest
-from flows.inference.untrained_model import UntrainedModel
 from storage.errors import InputError
 from storage.geometry import metres_a_pixel
 from storage.imagery.mosaics import Mosaic
@@ -28,7 +28,7 @@ def require_dtype(mosaic: Mosaic, bundle: BundleHeader, name: str) -> None:
         )
 
 
-def compare_resolution(grid: GeoBox, bundle: BundleHeader | UntrainedModel, warnings: list[str]) -> None:
+def compare_resolution(grid: GeoBox, bundle: Model, warnings: list[str]) -> None:
     """Add a warning where the grid's pixels are far larger or smaller than those that the bundle was trained on."""
     if bundle.resolution is None:
         return
@@ -41,11 +41,10 @@ def compare_resolution(grid: GeoBox, bundle: BundleHeader | UntrainedModel, warn
         )
 
 
-def plan_of(request: InferenceRequest, bundle: BundleHeader | UntrainedModel, grid: GeoBox, *, dates: int) -> Plan:
+def plan_of(request: InferenceRequest, bundle: Model, grid: GeoBox, *, dates: int) -> Plan:
     """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
     window = request.window or bundle.window
-    usual = bundle.overlap if isinstance(bundle, UntrainedModel) else window // 4
-    overlap = usual if request.overlap is None else request.overlap
+    overlap = bundle.overlap(window) if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
     blocks = BlockGrid(height=grid.height, width=grid.width, size=request.block)
@@ -58,5 +57,5 @@ def plan_of(request: InferenceRequest, bundle: BundleHeader | UntrainedModel, gr
         itemsize=np.dtype(bundle.dtype).itemsize,
         workers=layout.workers,
         lanes=layout.lanes,
-        model_bytes=bundle.lane_bytes if isinstance(bundle, UntrainedModel) else 0,
+        model_bytes=bundle.lane_bytes,
     )

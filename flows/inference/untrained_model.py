@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from dasnet.baselines.detector import THRESHOLD
 from dasnet.baselines.methods import UNTRAINED
@@ -42,10 +43,20 @@ class UntrainedModel:
     resolution: float | None = None
     window: int = _WINDOW
 
+    kind: ClassVar[str] = "method"
+
     @property
-    def overlap(self) -> int:
+    def source(self) -> str:
+        """Name and publication."""
+        return f"{self.method.name}: {self.method.source}"
+
+    def overlap(self, window: int) -> int:
         """Pixels that windows share, so that every pixel of a block is read with its halo."""
         return 4 * self.method.halo
+
+    def parameters(self, precision: str) -> Mapping[str, Any]:
+        """Statistics are float64 whatever is asked for; and the method's own parameters."""
+        return {"precision": "float64", "method": self.identity}
 
     @property
     def lane_bytes(self) -> int:

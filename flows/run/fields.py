@@ -57,7 +57,7 @@ DIRECTORY = Cli(metavar="DIR")
 
 
 Address = Annotated[str, AfterValidator(refuse_credentials), Cli(metavar="MOSAIC")]
-"""Of a mosaic; without a password or a signature in it."""
+"""Address of a mosaic, without a password or a signature in it."""
 
 MosaicSpec = Address | list[Address]
 """A raster file or URL, a folder of rasters, a glob, a ``.txt`` list of files, a Zarr group, or a list of files."""
@@ -65,7 +65,7 @@ MosaicSpec = Address | list[Address]
 Output = Annotated[
     ObjectPath | Path,
     Field(union_mode="left_to_right"),
-    BeforeValidator(lambda given: refuse_credentials(given) if isinstance(given, str) else given),
+    BeforeValidator(lambda value: refuse_credentials(value) if isinstance(value, str) else value),
     WithJsonSchema({"type": "string", "format": "path"}),
     DIRECTORY,
 ]
@@ -90,14 +90,14 @@ def option_name(field_name: str) -> str:
 def at_commas(kind: Callable[[str], Any] = str) -> BeforeValidator:
     """Lets a list also be one text with commas between its values, as on the command line."""
 
-    def split(given: Any, info: ValidationInfo) -> Any:
-        if not isinstance(given, str):
-            return given
+    def split(value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
         try:
-            return [kind(part) for part in given.split(",")]
+            return [kind(part) for part in value.split(",")]
         except ValueError:
             name = option_name(info.field_name or "")
-            raise ValueError(f"{name} takes numbers with commas between them, not {given!r}") from None
+            raise ValueError(f"{name} takes numbers with commas between them, not {value!r}") from None
 
     return BeforeValidator(split)
 
@@ -110,8 +110,8 @@ def by_name(option: str, form: str = "name=value", *, parse: Callable[[str], Any
         parse: makes a value of its text.
     """
 
-    def assign(given: Any) -> Any:
-        return assigned(given, option, form, parse=parse) if isinstance(given, list | tuple) else given
+    def assign(value: Any) -> Any:
+        return assigned(value, option, form, parse=parse) if isinstance(value, list | tuple) else value
 
     return BeforeValidator(assign)
 

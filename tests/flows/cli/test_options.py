@@ -33,15 +33,15 @@ PAIR = ("detect", "a.tif", "b.tif", "--output", "o")
 
 def fields_of(schema: dict[str, Any], of: dict[str, Any], path: str = "") -> dict[str, Any]:
     """Schema of each field by its path, from a model's JSON schema: what the Prefect form is drawn from."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, field in of["properties"].items():
         inner = next((each for each in (field, *field.get("anyOf", ()), *field.get("allOf", ())) if "$ref" in each), {})
         model = schema.get("$defs", {}).get(inner.get("$ref", "").rpartition("/")[2], {})
         if "properties" in model and name != "changes":
-            found |= fields_of(schema, model, f"{path}{name}.")
+            fields |= fields_of(schema, model, f"{path}{name}.")
         else:
-            found[path + name] = field
-    return found
+            fields[path + name] = field
+    return fields
 
 
 def context(*line: str) -> click.Context:

@@ -1,0 +1,89 @@
+"""What a plan and its products ask of a model: of a bundle, or of a method without training in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol
+
+from dasnet.networks.architectures import title_of
+from dasnet.prediction.header import BundleHeader, read_header
+
+
+class NamedBand(Protocol):
+    """A band of a model, by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Model(Protocol):
+    """What decides a run beside its mosaics and its grid.
+
+    Attributes:
+        kind: what a person calls it.
+        dtype: of the mosaics that it takes.
+        threshold: on the probability.
+        resolution: ground size of a pixel it was made for, metres; None = any.
+        window: side of what it looks at, pixels, unless asked for another.
+        digest: SHA-256 of what it is, hex.
+        card: Markdown for a person.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def bands(self) -> Sequence[NamedBand]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def resolution(self) -> float | None: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def card(self) -> str: ...
+
+    @property
+    def source(self) -> str:
+        """What the probability comes from, as a product's lineage says it."""
+        ...
+
+    @property
+    def lane_bytes(self) -> int:
+        """Memory of one lane beside blocks and their accumulators."""
+        ...
+
+    def overlap(self, window: int) -> int:
+        """Pixels that windows of a side share, unless asked for others."""
+        ...
+
+    def parameters(self, precision: str) -> Mapping[str, Any]:
+        """What the probability depends on beside the digest, where a precision was asked for; JSON."""
+        ...
+
+
+class BundleModel(BundleHeader):
+    """A bundle as a model: a network looks at windows, a quarter of which their neighbours share."""
+
+    kind: ClassVar[str] = "bundle"
+    lane_bytes: ClassVar[int] = 0
+
+    @property
+    def source(self) -> str:
+        return title_of(self.architecture)
+
+    def overlap(self, window: int) -> int:
+        return window // 4
+
+    def parameters(self, precision: str) -> Mapping[str, Any]:
+        return {"precision": precision}
+
+
+def bundle_model(name_or_path: str) -> BundleModel:
+    """The model of a shipped bundle's name, or of a path; raises BundleError as reading its header does."""
+    header = read_header(name_or_path)
+    return BundleModel(**{field.name: getattr(header, field.name) for field in fields(header)})
