@@ -29,7 +29,12 @@ def seconds(arguments: list[str], *, until: str = "", code: int = 0, root: Path 
     started = time.perf_counter()
     environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        cwd=root,
     ) as process:
         assert process.stdout is not None
         seen = None
