@@ -99,12 +99,12 @@ def ours(recipe: Recipe, source: Without, side: int, device: str, threads: int) 
 def theirs(recipe: Recipe, side: int, steps: int, device: str, threads: int) -> float:
     """Pairs a second of a plain loop: eager, float32, both dates one after the other, data at hand already."""
     torch.set_num_threads(threads)
-    model = DASNet(recipe.architecture(3)).to(device).train()
+    model = DASNet(recipe.network.architecture(3)).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     loss_of = recipe.loss_of(ClassFrequency(changed=1, unchanged=9))
     side = recipe.augmentation.crop or side
-    before, after = (torch.randn(recipe.batch, 3, side, side, device=device) for _ in range(2))
-    labels = (torch.rand(recipe.batch, side, side, device=device) < 0.1).to(torch.uint8)
+    before, after = (torch.randn(recipe.sampling.batch, 3, side, side, device=device) for _ in range(2))
+    labels = (torch.rand(recipe.sampling.batch, side, side, device=device) < 0.1).to(torch.uint8)
     began = 0.0
     for step in range(steps + 2):
         if step == 2:
@@ -117,7 +117,7 @@ def theirs(recipe: Recipe, side: int, steps: int, device: str, threads: int) -> 
         loss.backward()
         optimizer.step()
         loss.item()
-    return steps * recipe.batch / (time.perf_counter() - began)
+    return steps * recipe.sampling.batch / (time.perf_counter() - began)
 
 
 def loader(recipe: Recipe, source: Without, threads: int) -> float:
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = Recipe(
+    recipe = Recipe.of(
         backbone=arguments.backbone,
         batch=arguments.batch,
         epochs=2,  # the first one warms up

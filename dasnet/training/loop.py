@@ -107,25 +107,24 @@ def rising_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
 
 class _Trainer:
     def __init__(self, run: TrainingRun) -> None:
-        self.run, self.recipe, self.ranks = run, run.recipe, run.ranks
+        self.run, self.recipe, self.sampling, self.ranks = run, run.recipe, run.recipe.sampling, run.ranks
+        settings = run.recipe.optimizer
         self.device = torch.device(run.device)
         on_gpu = self.device.type == "cuda"
         torch.manual_seed(self.recipe.seed)
-        model = build_network(self.recipe.architecture(len(run.data.bands)))
+        model = build_network(self.recipe.network.architecture(len(run.data.bands)))
         if run.initial is not None:
             model.load_state_dict(run.initial, strict=False)  # fits: backbone_weights has looked at every key
-        self.dropouts = made_parallel(model, dropout=self.recipe.dropout, ranks=self.ranks, on_gpu=on_gpu)
+        self.dropouts = made_parallel(model, dropout=self.recipe.network.dropout, ranks=self.ranks, on_gpu=on_gpu)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if on_gpu and self.ranks.world > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model
         self.pairs: nn.Module = Pairs(model)
         self.averaged = (
-            AveragedModel(model, multi_avg_fn=rising_average(self.recipe.ema), use_buffers=True)
-            if self.recipe.ema
-            else None
+            AveragedModel(model, multi_avg_fn=rising_average(settings.ema), use_buffers=True) if settings.ema else None
         )
-        if self.recipe.compile:
+        if settings.compile:
             self.pairs.compile()
         if self.ranks.world > 1:
             self.pairs = DistributedDataParallel(
@@ -133,30 +132,30 @@ class _Trainer:
                 device_ids=[self.device] if on_gpu else None,
                 broadcast_buffers=False,
                 # a branch without λ has no gradient
-                find_unused_parameters=not all(self.recipe.supervision) or model.leaves_weights_alone,
+                find_unused_parameters=not all(self.recipe.network.supervision) or model.leaves_weights_alone,
             )
         self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.weight_decay, fused=on_gpu or None
+            model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, fused=on_gpu or None
         )
         self.loss = self.recipe.loss_of(run.data.frequency)
         self.mean = torch.tensor([mean for _, mean, _ in run.data.bands], device=self.device)[:, None, None]
         self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]
         self.order = Order(recipe=self.recipe, samples=run.source.indices("train"), changed=run.changed)
-        self.steps = self.order.steps * self.recipe.epochs
+        self.steps = self.order.steps * self.sampling.epochs
         self.files = TrainingFiles(run.directory, identity=self._identity())
         self.progress = Progress()
         self.saved = time.monotonic()
-        self.micro = self.recipe.batch // self.recipe.accumulate
+        self.micro = self.sampling.micro_batch
         if self.micro % self.ranks.world:
             raise TrainingError(
-                f"a batch of {self.recipe.batch} in {self.recipe.accumulate} passes cannot be spread evenly over "
+                f"a batch of {self.sampling.batch} in {self.sampling.accumulate} passes cannot be spread evenly over "
                 f"{self.ranks.world} ranks"
             )
 
     def train(self, stop_after: int | None) -> Progress:
         self._resume()
         taken = 0
-        while self.progress.epoch < self.recipe.epochs and not self.progress.stopped:
+        while self.progress.epoch < self.sampling.epochs and not self.progress.stopped:
             self.pairs.train()
             waited = computed = 0.0
             losses: list[float] = []
@@ -182,7 +181,7 @@ class _Trainer:
         part = self.ranks.part(self.micro)
         work = []
         for step in range(self.progress.step, self.order.steps):
-            for first in range(0, self.recipe.batch, self.micro):
+            for first in range(0, self.sampling.batch, self.micro):
                 places = range(first, first + self.micro)[part]
                 work.append(
                     (
@@ -193,7 +192,7 @@ class _Trainer:
         batches = prefetched(
             self.run.source, work, augmentation=self.recipe.augmentation, threads=self.run.loader_threads
         )
-        while passes := [batch for _, batch in zip(range(self.recipe.accumulate), batches, strict=False)]:
+        while passes := [batch for _, batch in zip(range(self.sampling.accumulate), batches, strict=False)]:
             yield passes
 
     def _step(self, passes: Sequence[Batch]) -> float:
@@ -205,7 +204,7 @@ class _Trainer:
         parts = torch.zeros(len(self.model.parts), device=self.device)
         for index, batch in enumerate(passes):
             for dropout in self.dropouts:
-                dropout.seed = (self.recipe.seed * self.steps + number) * self.recipe.accumulate + index
+                dropout.seed = (self.recipe.seed * self.steps + number) * self.sampling.accumulate + index
                 dropout.pairs = len(batch.labels)
             last = index == len(passes) - 1
             with self._gradients_shared(last):
@@ -217,7 +216,7 @@ class _Trainer:
         total = float(parts.sum())
         if not math.isfinite(total):
             raise self._non_finite(f"the loss is {total}", passes)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip or math.inf)
         if not bool(torch.isfinite(norm)):
             raise self._non_finite(f"the gradient's norm is {float(norm)}", passes)
         rate = self.recipe.rate_at(number, self.steps)
@@ -249,7 +248,7 @@ class _Trainer:
         return images.masked_fill(~batch.valid, 0.0).contiguous(memory_format=torch.channels_last)
 
     def _precision(self) -> AbstractContextManager[None]:
-        if self.recipe.precision == "float32":
+        if self.recipe.optimizer.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
@@ -298,11 +297,11 @@ class _Trainer:
             gamma=attention.get("head.sc.gamma"),
             rate=self.recipe.rate_at((epoch + 1) * self.order.steps - 1, self.steps),
             device_share=computed / max(computed + waited, 1e-9),
-            pairs_per_s=len(losses) * self.recipe.batch / max(computed + waited, 1e-9),
+            pairs_per_s=len(losses) * self.sampling.batch / max(computed + waited, 1e-9),
         )
         self.progress.epoch, self.progress.step = epoch + 1, 0
         waiting = epoch - self.progress.best_epoch
-        if self.recipe.patience and self.model.prepared and waiting >= self.recipe.patience:
+        if self.sampling.patience and self.model.prepared and waiting >= self.sampling.patience:
             self.progress.stopped = f"validation F1 has not risen for {waiting} epochs"
         self._save()
 

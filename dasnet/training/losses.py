@@ -18,10 +18,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.decoder import upsample
+from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.margins import require_margins
+from dasnet.training.settings import AnyLoss, AnyNetwork, ContrastiveSettings, CouplingSettings, CrossEntropySettings
 from tiling.conventions import IGNORED
-
-"""Label of a pixel that has no part in the loss."""
 
 
 class Loss(Protocol):
@@ -157,6 +157,27 @@ class MeanCost:
         """Costs of pixels (B, H, W), each with labels of the same shape, to the mean of each."""
         counted = (labels != IGNORED).sum() if pixels is None else pixels
         return torch.stack([cost.masked_fill(labels == IGNORED, 0).sum() / counted.clamp(min=1) for cost in costs])
+
+
+def build_loss(loss: AnyLoss, network: AnyNetwork, frequency: ClassFrequency) -> Loss:
+    """The loss of a network's outputs, with the weights that a training split of that frequency gives.
+
+    Raises:
+        ValueError: the split has one class alone, and its weights are asked for.
+    """
+    if isinstance(loss, CouplingSettings):
+        return MeanCost()
+    unchanged, changed = (1.0, 1.0) if isinstance(loss, ContrastiveSettings) else loss.weights(frequency)
+    if isinstance(loss, CrossEntropySettings):
+        return CrossEntropyLoss(weight_unchanged=unchanged, weight_changed=changed)
+    return DoubleMarginLoss(
+        margin_unchanged=loss.margins[0],
+        margin_changed=loss.margins[1],
+        weight_unchanged=unchanged,
+        weight_changed=changed,
+        supervision=network.supervision,
+        strides=network.architecture(1).strides,
+    )
 
 
 def classes(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,19 +62,19 @@ class Order:
     @property
     def steps(self) -> int:
         """Optimizer steps of an epoch."""
-        return self.recipe.steps_of_epoch(len(self.samples))
+        return self.recipe.sampling.steps_of_epoch(len(self.samples))
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
         """(steps, batch) indices."""
         random = np.random.default_rng([self.recipe.seed, epoch, 1])
-        count = self.steps * self.recipe.batch
-        if self.recipe.balance and len(self.changed):
-            with_change = random.random(count) < self.recipe.balance
+        count = self.steps * self.recipe.sampling.batch
+        if self.recipe.sampling.balance and len(self.changed):
+            with_change = random.random(count) < self.recipe.sampling.balance
             chosen = np.where(with_change, random.choice(self.changed, count), random.choice(self.samples, count))
         else:
             rounds = -(-count // len(self.samples))
             chosen = np.concatenate([random.permutation(self.samples) for _ in range(rounds)])[:count]
-        return chosen.reshape(self.steps, self.recipe.batch).astype(np.int64)
+        return chosen.reshape(self.steps, self.recipe.sampling.batch).astype(np.int64)
 
     def seed(self, epoch: int, step: int, position: int) -> int:
         """Of the augmentation of one sample."""

@@ -53,7 +53,7 @@ def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     best = torch.load(run.directory / BEST, map_location="cpu", weights_only=True)
     draft = Bundle(
         state=best["model"],
-        architecture=run.recipe.architecture(len(run.data.bands)),
+        architecture=run.recipe.network.architecture(len(run.data.bands)),
         bands=tuple(Band(name=name, mean=mean, std=std) for name, mean, std in run.data.bands),
         dtype=run.data.dtype,
         threshold=0.5,
@@ -109,5 +109,5 @@ def sweep_of(bundle: Bundle, run: TrainingRun, split: str) -> ThresholdSweep:
         ranks=Ranks(),
         device=device,
         threads=run.loader_threads,
-        batch=run.recipe.batch,
+        batch=run.recipe.sampling.batch,
     )

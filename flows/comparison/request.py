@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.networks.architectures import PEERS, BackboneName
-from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
+from dasnet.training.recipes import Recipe, RecipeName, recipe_named, recipe_of_method
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.comparison.variants import _DASNET, ABLATIONS, CHOICES, Table, TableName, Variant, _all_of
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, at_commas, by_name, json_or_text
@@ -126,10 +126,10 @@ class CompareRequest(Frozen):
                 f"the table methods, whose rows {', '.join(self.methods)} would be, is not asked for, but "
                 f"{', '.join(self.tables)}: add it to the tables, or leave methods out"
             )
-        if RECIPES[self.recipe]().method != "dasnet":
+        if recipe_named(self.recipe).backbone is None:
             raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
         trainings = [one for variant in self.variants for one in self.trainings(variant)]  # refuses what does not fit
-        backbones = {one.recipe.backbone for one in trainings if one.recipe.method == "dasnet"}
+        backbones = {one.recipe.backbone for one in trainings}
         if idle := set(self.backbone_weights) - backbones:
             raise ValueError(
                 f"weights are given for {', '.join(sorted(idle))}, but no network of this comparison has that backbone"
@@ -196,7 +196,7 @@ class CompareRequest(Frozen):
                 ) from error
             facts = drafted.effective.identity()
             update: dict[str, Any] = {}
-            if variant.method == "dasnet" and (backbone := drafted.effective.backbone) in self.backbone_weights:
+            if (backbone := drafted.effective.backbone) is not None and backbone in self.backbone_weights:
                 facts["backbone_weights"] = self._weights[backbone]
                 update["backbone_weights"] = self.backbone_weights[backbone]
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -78,11 +78,7 @@ def plan(request: CompareRequest) -> DatasetStore:
             raise InputError(
                 f"{store.path}, split {split}: not one {lacking} pixel, so methods cannot be compared on it"
             )
-    backbones = {
-        one.recipe.backbone if one.recipe.method == "dasnet" else None
-        for variant in request.variants
-        for one in request.trainings(variant)
-    }
+    backbones = {one.recipe.backbone for variant in request.variants for one in request.trainings(variant)}
     # weights that do not fit make some methods fail: the others have their rows
     if all(variant.is_trained for variant in request.variants) and backbones <= set(request.backbone_weights):
         for backbone, path in request.backbone_weights.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
-from dasnet.networks.architectures import PeerArchitecture, title_of
+from dasnet.networks.architectures import AnyArchitecture, PeerArchitecture, title_of
 from dasnet.prediction.bundle import Bundle
 from dasnet.training.recipes import Recipe
+from dasnet.training.settings import ContrastiveSettings, WdmcSettings
 from dasnet.training.trained_bundle import TrainedBundle
 from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
 from storage.datasets.store import DatasetStore
@@ -32,7 +33,7 @@ def model_card(
         weights: what the backbone started from.
     """
     bundle = trained.bundle
-    sections = [f"# {name}", _network(bundle, recipe), "## Trained on"]
+    sections = [f"# {name}", _network(bundle), "## Trained on"]
     if about:
         sections.append(about)
     counts = store.attrs["counts"]
@@ -40,8 +41,8 @@ def model_card(
         f"{counts['train']['samples']:,} samples of {store.window} × {store.window} px, "
         f"{counts['train']['share_changed']:.2%} of their pixels changed; validation {counts['val']['samples']:,}, "
         f"test {counts['test']['samples']:,} samples. Dataset SHA-256 {store.digest}. Recipe {recipe.name}, weights "
-        f"{weights}: {epochs} epochs of batches of {recipe.batch}, the best at epoch {trained.epoch + 1}; loss "
-        f"{_loss(recipe)}."
+        f"{weights}: {epochs} epochs of batches of {recipe.sampling.batch}, the best at epoch {trained.epoch + 1}; "
+        f"loss {_loss(recipe)}."
     )
     sections.append("## Measured")
     sections.append(
@@ -75,26 +76,28 @@ def model_card(
 
 
 def _loss(recipe: Recipe) -> str:
-    margins = {
-        "wdmc": f" with m1 {recipe.margin_unchanged}, m2 {recipe.margin_changed}",
-        "contrastive": f" with the margin {recipe.margin_changed}",
-    }
-    return f"{recipe.loss}{margins.get(recipe.loss, '')}"
+    match recipe.loss:
+        case WdmcSettings(margin_unchanged=m1, margin_changed=m2):
+            return f"wdmc with m1 {m1}, m2 {m2}"
+        case ContrastiveSettings(margin_changed=margin):
+            return f"contrastive with the margin {margin}"
+        case other:
+            return other.loss
 
 
-def _network(bundle: Bundle, recipe: Recipe) -> str:
+def _network(bundle: Bundle) -> str:
     resolution = "unknown ground resolution" if bundle.resolution is None else f"{bundle.resolution:g} m a pixel"
     return (
-        f"{_described(recipe, bundle)}. Bands: {', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, "
+        f"{_described(bundle.architecture)}. Bands: {', '.join(band.name for band in bundle.bands)}, {bundle.dtype}, "
         f"{resolution}; windows of {bundle.window} px."
     )
 
 
-def _described(recipe: Recipe, bundle: Bundle) -> str:
-    if isinstance(bundle.architecture, PeerArchitecture):
-        return f"{title_of(bundle.architecture)}, {bundle.architecture.width} channels at full resolution"
+def _described(network: AnyArchitecture) -> str:
+    if isinstance(network, PeerArchitecture):
+        return f"{title_of(network)}, {network.width} channels at full resolution"
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
-        recipe.attention, f"{recipe.attention} attention"
+        network.attention, f"{network.attention} attention"
     )
-    decoder = "" if recipe.decoder == "none" else f"decoded to {recipe.decoder} resolution, "
-    return f"DASNet with the backbone {recipe.backbone}, {attention}, {decoder}{recipe.distance} distance"
+    decoder = "" if network.decoder == "none" else f"decoded to {network.decoder} resolution, "
+    return f"DASNet with the backbone {network.backbone}, {attention}, {decoder}{network.distance} distance"

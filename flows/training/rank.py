@@ -55,8 +55,8 @@ class RankTask:
         store = DatasetStore(self.dataset)
         data = training_data(store, self.recipe)
         initial = None
-        if self.backbone_weights is not None:
-            initial = load_backbone(self.backbone_weights, self.recipe.backbone, in_bands=len(data.bands))
+        if self.backbone_weights is not None and (backbone := self.recipe.backbone) is not None:
+            initial = load_backbone(self.backbone_weights, backbone, in_bands=len(data.bands))
         available = self.threads or max(cores() // self.neighbours, 1)
         return TrainingRun(
             recipe=self.recipe,

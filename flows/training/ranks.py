@@ -45,7 +45,8 @@ def train_ranks(
         )
         for task, address in zip(tasks, addresses, strict=True)
     ]
-    steps = request.effective.steps_of_epoch(len(store.indices("train"))) * request.effective.epochs
+    sampling = request.effective.sampling
+    steps = sampling.steps_of_epoch(len(store.indices("train"))) * sampling.epochs
     observer = current_observer()
     observer.begin("train", steps, unit="steps", live="train")
     try:
@@ -77,7 +78,7 @@ def _placed(
         addresses = [lent.address]
         _require_workers(addresses, client)
     else:
-        addresses = there[: request.cluster.workers or request.effective.most_ranks(len(there))]
+        addresses = there[: request.cluster.workers or request.effective.sampling.most_ranks(len(there))]
     hosts = [_host(address) for address in addresses]
     # what shares the cores of a machine: the other ranks, or the workers that are lent to others
     beside = hosts if lent is None else [_host(address) for address in there]

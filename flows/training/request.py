@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from dasnet.networks.architectures import Method
 from dasnet.training.augmentation import Augmentation
-from dasnet.training.recipes import RECIPES, Recipe, RecipeName, recipe_of_method
+from dasnet.training.recipes import SETTINGS, Recipe, RecipeName, recipe_named, recipe_of_method
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, by_name, json_or_text
 
@@ -30,7 +30,7 @@ else:
                 ],
                 None,
             )
-            for name, field in Recipe.model_fields.items()
+            for name, field in SETTINGS.items()
             if name not in ("name", "augmentation")
         },
         augmentation=(
@@ -112,23 +112,25 @@ class TrainRequest(Frozen):
         assert self.recipe is not None
         changes = {name: value for name, value in self.changes.model_dump().items() if value is not None}
         if strengths := changes.get("augmentation"):
-            usual = asdict(RECIPES[self.recipe]().augmentation)
+            usual = asdict(recipe_named(self.recipe).augmentation)
             if unknown := sorted(set(strengths) - set(usual)):
                 raise ValueError(f"augmentation has {', '.join(usual)}, not {', '.join(unknown)}")
             kinds = {name: type(value) for name, value in usual.items()}
             changed = {name: kinds[name](value) for name, value in strengths.items()}
             changes["augmentation"] = Augmentation(**{**usual, **changed})
-        return RECIPES[self.recipe](**changes)
+        return recipe_named(self.recipe, **changes)
 
     @model_validator(mode="after")
     def _fits(self) -> TrainRequest:
-        method = self.effective.method  # refuses what does not fit together
-        if self.backbone_weights is not None and method != "dasnet":
-            raise ValueError(f"method {method} has no backbone that {self.backbone_weights} could be loaded into")
+        recipe = self.effective  # refuses what does not fit together
+        if self.backbone_weights is not None and recipe.backbone is None:
+            raise ValueError(
+                f"method {recipe.network.method} has no backbone that {self.backbone_weights} could be loaded into"
+            )
         return self
 
 
-def chosen_recipe(*, model: str | None, recipe: str | None) -> str:
+def chosen_recipe(*, model: str | None, recipe: RecipeName | None) -> RecipeName:
     """The name of the recipe that is meant by a method's name, a recipe's, both or neither.
 
     Raises:
@@ -137,6 +139,6 @@ def chosen_recipe(*, model: str | None, recipe: str | None) -> str:
     usual = recipe_of_method(model or "dasnet")
     if model is None or recipe is None:
         return recipe or usual
-    if recipe in RECIPES and RECIPES[recipe]().method != model:
-        raise ValueError(f"the recipe {recipe} is of {RECIPES[recipe]().method}, not of {model}")
+    if recipe in get_args(RecipeName) and (method := recipe_named(recipe).network.method) != model:
+        raise ValueError(f"the recipe {recipe} is of {method}, not of {model}")
     return recipe

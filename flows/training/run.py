@@ -51,13 +51,13 @@ def plan(request: TrainRequest) -> DatasetStore:
             setting="augmentation.peak",
             otherwise="or its brightness, contrast, saturation, season, haze, blur and noise to 0",
         )
-    ranks = request.cluster.workers or 1
-    if recipe.most_ranks(ranks) < ranks:
+    ranks, sampling = request.cluster.workers or 1, recipe.sampling
+    if sampling.most_ranks(ranks) < ranks:
         raise TrainingError(
-            f"a batch of {recipe.batch} in {recipe.accumulate} passes cannot be spread evenly over {ranks} ranks: ask "
-            f"for {recipe.most_ranks(ranks)} workers, or for another batch"
+            f"a batch of {sampling.batch} in {sampling.accumulate} passes cannot be spread evenly over {ranks} ranks: "
+            f"ask for {sampling.most_ranks(ranks)} workers, or for another batch"
         )
-    if request.backbone_weights is not None:
+    if request.backbone_weights is not None and recipe.backbone is not None:
         load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
     settings = recipe.settings()
     current_observer().show(

@@ -25,7 +25,7 @@ from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.checkpoints import CHECKPOINT, HISTORY
 from dasnet.training.losses import CrossEntropyLoss
-from dasnet.training.recipes import RECIPES, Recipe, recipe_of_method
+from dasnet.training.recipes import Recipe, recipe_named, recipe_of_method
 from dasnet.training.trained_bundle import bundle_of
 from tests.dasnet.prediction.blocks import SIZE, by_blocks, scene, whole
 from tests.dasnet.training.training_data import Squares, run_of, run_two_ranks
@@ -149,10 +149,10 @@ def test_architectures_that_make_no_sense_are_refused(values: dict[str, Any], me
 
 def small(method: str, **changes: Any) -> dict[str, Any]:
     """A recipe's method and loss, everything else as tests/dasnet/training/training_data.py has it."""
-    usual = RECIPES[recipe_of_method(method)]()
+    usual = recipe_named(recipe_of_method(method)).settings()
     names = ("method", "loss", "dropout", "class_weights")
     clear = {"backbone": "resnet50", "head_channels": None}
-    return {**clear, **{name: getattr(usual, name) for name in names}, "width": 4, **changes}
+    return {**clear, **{name: usual[name] for name in names}, "width": 4, **changes}
 
 
 def losses(directory: Path) -> list[dict[str, Any]]:
@@ -222,11 +222,11 @@ def test_cross_entropy_is_torchs_up_to_the_weights_mean() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_recipe_of_its_own(method: str) -> None:
-    recipe = RECIPES[recipe_of_method(method)]()
-    assert recipe.method == method and recipe.architecture(5) == PeerArchitecture(
+    recipe = recipe_named(recipe_of_method(method))
+    assert recipe.network.method == method and recipe.network.architecture(5) == PeerArchitecture(
         method=method, in_bands=5, width=PEERS[method].default_width
     )
-    assert "backbone" not in recipe.settings() and recipe.loss == PEERS[method].losses[0]
+    assert "backbone" not in recipe.settings() and recipe.loss.loss == PEERS[method].losses[0]
 
 
 @pytest.mark.parametrize(
@@ -240,4 +240,4 @@ def test_every_method_has_a_recipe_of_its_own(method: str) -> None:
 )
 def test_recipes_of_another_method_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Recipe(**changes)
+        Recipe.of(**changes)

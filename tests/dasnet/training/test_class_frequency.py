@@ -31,7 +31,7 @@ def test_the_rare_class_weighs_more() -> None:
     """Trap 3: w1 = 1 / P_U goes with the unchanged pairs; the sentence after eq. (8) has it the other way round."""
     w1, w2 = CDD["train"][1].weights
     assert w1 == pytest.approx(655_360_000 / 571_378_986) and w2 == pytest.approx(655_360_000 / 83_981_014)
-    loss = Recipe(class_weights="frequency").loss_of(CDD["train"][1])
+    loss = Recipe.of(class_weights="frequency").loss_of(CDD["train"][1])
     assert (loss.weight_unchanged, loss.weight_changed) == (w1, w2) and w1 < w2
 
 

@@ -22,7 +22,6 @@ from dasnet.prediction.bundle import load_bundle
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.checkpoints import CHECKPOINT, HISTORY
 from dasnet.training.loop import rising_average
-from dasnet.training.recipes import RECIPES, Recipe, paper_bcdd, paper_cdd
 from dasnet.training.samples import Order, assemble, prefetched
 from dasnet.training.trained_bundle import bundle_of
 from tests.dasnet.training.training_data import Squares, recipe, run_of, run_two_ranks
@@ -212,7 +211,7 @@ def test_balance_draws_changed_samples_as_often_as_asked() -> None:
 
 @pytest.mark.parametrize(("workers", "ranks"), [(1, 1), (3, 2), (4, 4), (7, 4), (100, 4)])
 def test_a_batch_is_spread_evenly_over_as_many_ranks_as_can_be(workers: int, ranks: int) -> None:
-    assert recipe(batch=8, accumulate=2).most_ranks(workers) == ranks
+    assert recipe(batch=8, accumulate=2).sampling.most_ranks(workers) == ranks
 
 
 def test_prefetching_keeps_the_order_and_reads_ahead_of_nobody() -> None:
@@ -223,31 +222,6 @@ def test_prefetching_keeps_the_order_and_reads_ahead_of_nobody() -> None:
     alone = assemble(source, [5, 6], Augmentation(crop=32), [5, 5])
     assert torch.equal(alone.images, found[5].images) and torch.equal(alone.labels, found[5].labels)
     assert torch.get_num_threads() >= 1
-
-
-def test_the_papers_recipes_are_the_papers() -> None:
-    cdd, bcdd = paper_cdd(), paper_bcdd()
-    assert (cdd.rate, cdd.batch, cdd.margin_unchanged, cdd.margin_changed) == (1e-4, 8, 0.3, 2.2)
-    assert cdd.supervision == (1.0, 1.0, 1.0) and cdd.backbone == "resnet50" and cdd.loss == "wdmc"
-    assert cdd.augmentation == Augmentation() and bcdd.weight_decay == 5e-5
-    ours = {name for name, made in RECIPES.items() if made().method == "dasnet"}
-    assert ours == {"paper_cdd", "paper_bcdd", "cpu_small"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch": 6, "accumulate": 4}, "a batch of 6 cannot be made of 4"),
-        ({"margin_unchanged": 2.5}, "must lie below"),
-        ({"supervision": (0.0, 0.0, 0.0)}, "λ are three numbers"),
-        ({"epochs": 0}, "greater than or equal to 1"),
-        ({"backbone": "resnet18"}, "resnet50"),
-        ({"typo": 1}, "Extra inputs"),
-    ],
-)
-def test_recipes_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Recipe(**changes)
 
 
 def test_rates_rise_and_fall() -> None:

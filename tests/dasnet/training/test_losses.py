@@ -10,7 +10,7 @@ from dasnet.networks.dasnet import Distances
 from dasnet.networks.decoder import upsample
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.losses import DoubleMarginLoss
-from dasnet.training.recipes import paper_cdd
+from dasnet.training.recipes import recipe_named
 from tiling.conventions import IGNORED
 
 
@@ -75,7 +75,9 @@ def test_deep_supervision_is_the_weighted_sum() -> None:
 
 
 def test_contrastive_loss_is_the_one_of_hadsell() -> None:
-    loss = paper_cdd(loss="contrastive", margin_changed=1.0).loss_of(ClassFrequency(changed=1, unchanged=9))
+    loss = recipe_named("paper_cdd", loss="contrastive", margin_changed=1.0).loss_of(
+        ClassFrequency(changed=1, unchanged=9)
+    )
     assert isinstance(loss, DoubleMarginLoss)
     distance, labels = torch.tensor([[[0.4, 0.4, 1.5]]]), torch.tensor([[[0, 1, 1]]])
     expected = (0.4**2 + (1.0 - 0.4) ** 2 + 0) / 2 / 3
@@ -83,7 +85,7 @@ def test_contrastive_loss_is_the_one_of_hadsell() -> None:
 
 
 def test_weights_of_a_recipe_are_those_of_the_split() -> None:
-    loss = paper_cdd().loss_of(ClassFrequency(changed=147, unchanged=853))
+    loss = recipe_named("paper_cdd").loss_of(ClassFrequency(changed=147, unchanged=853))
     assert isinstance(loss, DoubleMarginLoss)
     assert loss.weight_changed / loss.weight_unchanged == pytest.approx((1 / 0.147) / (1 / 0.853))
     assert loss.weight_changed + loss.weight_unchanged == pytest.approx(2)

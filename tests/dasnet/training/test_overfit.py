@@ -14,7 +14,7 @@ from dasnet.training.augmentation import Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
-from dasnet.training.recipes import TrainingData, cpu_small
+from dasnet.training.recipes import TrainingData, recipe_named
 from tests.dasnet.training.training_data import Stored
 
 SIDE = 96
@@ -48,7 +48,8 @@ def test_eight_real_windows_are_learnt_by_heart(shared: Path, tmp_path: Path) ->
     source = Windows(shared / "data/pairs/levir")
     both = np.concatenate([source.before, source.after])
     run = TrainingRun(
-        recipe=cpu_small(
+        recipe=recipe_named(
+            "cpu_small",
             augmentation=Augmentation(flips=False),
             dropout=0.0,
             balance=0.0,

@@ -72,7 +72,7 @@ def recipe(**changes: Any) -> Recipe:
         "batch": 4,
         "augmentation": Augmentation(crop=32, haze=0.2, season=0.1),
     }
-    return Recipe(**{**usual, **changes})
+    return Recipe.of(**{**usual, **changes})
 
 
 _RANK = """

@@ -446,9 +446,13 @@ def test_rows_of_training_take_one_thing_away_and_leave_the_rest(tmp_path: Path)
     )
     recipes = {variant.name: asked.trainings(variant)[0].recipe for variant in asked.variants}
     assert {recipe.augmentation.crop for recipe in recipes.values()} == {96}
-    assert {recipe.margin_changed for recipe in recipes.values()} == {2.0}
+    assert {recipe.loss.margin_changed for recipe in recipes.values()} == {2.0}
     states = {
-        name: (recipe.augmentation.photometric or recipe.augmentation.shift > 0, recipe.ema > 0, recipe.balance > 0)
+        name: (
+            recipe.augmentation.photometric or recipe.augmentation.shift > 0,
+            recipe.optimizer.ema > 0,
+            recipe.sampling.balance > 0,
+        )
         for name, recipe in recipes.items()
     }
     assert states == {
