@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.common import machine
 from dasnet.networks.dasnet import DASNet, Distances
 from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
-from dasnet.training.checkpoints import HISTORY
 from dasnet.training.class_frequency import ClassFrequency
+from dasnet.training.directory import HISTORY
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.recipes import Recipe, TrainingData

@@ -12,10 +12,7 @@ from typing import Any
 import torch
 
 from dasnet.errors import TrainingError
-
-CHECKPOINT = "checkpoint.pt"
-BEST = "best.pt"
-HISTORY = "history.jsonl"
+from dasnet.training.directory import BEST, CHECKPOINT, HISTORY
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import Bundle, build_model, save_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.header import Band
-from dasnet.training.checkpoints import BEST
+from dasnet.training.directory import BEST
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.samples import Batch

@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.detect.directory import PRODUCTS
 from flows.run.directory import RunDirectory
+from flows.training.directory import TrainingDirectory
 from storage.errors import InputError
 from storage.places.bucket import Location, ObjectPath
 from tiling.grid import BlockGrid
@@ -112,7 +113,7 @@ def directory_status(path: Location) -> RunStatus | OtherStatus:
         failed |= {entry.block: str(entry.facts.get("error", "")) for entry in ledger.entries("failed")}
     for version in sorted((path / "versions").glob("*")):
         stages[version.name] = _version_so_far(version, failed)
-    history = path / "training" / "history.jsonl"
+    history = TrainingDirectory(path).steps
     if history.exists():
         stages["training"] = _training_so_far(history)
     return OtherStatus(

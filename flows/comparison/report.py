@@ -13,6 +13,7 @@ from dasnet.prediction.bundle import load_bundle
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.pseudo_changes import AXES
 from flows.comparison.cost import device
+from flows.comparison.directory import ComparisonDirectory
 from flows.comparison.request import CompareRequest
 from flows.comparison.results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
 from flows.comparison.robustness import StrengthCurves, robustness_csv
@@ -33,7 +34,7 @@ _SHOWN = 6
 
 
 def write_comparison(
-    folder: Path,
+    directory: ComparisonDirectory,
     *,
     request: CompareRequest,
     store: DatasetStore,
@@ -41,8 +42,8 @@ def write_comparison(
     untrained: Mapping[str, UntrainedScore],
     curves: StrengthCurves | None,
     failed: Mapping[str, str],
-) -> Path:
-    """Write tables as Markdown and CSV, and the page; show them in Prefect. Returns the page's path."""
+) -> None:
+    """Write tables as Markdown and CSV, and the page; show them to who watches."""
     pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
     explained = (
         f"Test split of {store.path.parent.name}, {pairs}. F1, "
@@ -65,11 +66,9 @@ def write_comparison(
         for name, rows in tables.items()
     )
     reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
-    _write(folder / "tables.md", f"{explained}\n\n{markdown}\n{reasons}\n")
-    _write(folder / "tables.csv", tables_csv(tables.items()))
-    _write(
-        folder / "results.csv", results_csv([one for rows in tables.values() for row in rows for one in row.results])
-    )
+    _write(directory.tables, f"{explained}\n\n{markdown}\n{reasons}\n")
+    _write(directory.tables_csv, tables_csv(tables.items()))
+    _write(directory.results_csv, results_csv([one for rows in tables.values() for row in rows for one in row.results]))
     pictures = _pictures(request, tables, curves)
     seen, not_shown = _side_by_side(request, first, store, tables[first], untrained)
     if seen is not None:
@@ -83,7 +82,7 @@ def write_comparison(
     if seen is not None:
         sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
     if curves is not None:
-        _write(folder / "robustness.csv", robustness_csv(curves))
+        _write(directory.robustness_csv, robustness_csv(curves))
         text = (
             "Every sample draws the same season, veil, light or shift for every method, weaker or stronger: season, "
             "veil and light of each date by itself, the shift of the second date alone. A shift moves what is new in "
@@ -100,9 +99,8 @@ def write_comparison(
         ("seeds", f"{request.seeds}", "of each trained method"),
         ("failed", f"{len(failed)}", "named above" if failed else "none"),
     ]
-    report = folder / "report.html"
     write_page(
-        report,
+        directory.report,
         Page(
             title=f"Methods compared on {store.path.parent.name}",
             subtitle=f"dataset SHA-256 {store.digest}",
@@ -118,7 +116,6 @@ def write_comparison(
         )
     for key, (picture, caption) in pictures.items():
         current_observer().show(Picture(key, picture, caption))
-    return report
 
 
 def _write(path: Path, text: str) -> None:

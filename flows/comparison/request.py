@@ -15,6 +15,7 @@ from dasnet.baselines.methods import UNTRAINED
 from dasnet.networks.architectures import PEERS, BackboneName
 from dasnet.training.recipes import Recipe, RecipeName, recipe_named, recipe_of_method
 from flows.cluster.config import AnyCluster, ClusterConfig
+from flows.comparison.directory import ComparisonDirectory
 from flows.comparison.variants import _DASNET, ABLATIONS, CHOICES, Table, TableName, Variant, _all_of
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, at_commas, by_name, json_or_text
 from flows.training.request import TrainRequest
@@ -201,7 +202,7 @@ class CompareRequest(Frozen):
                 update["backbone_weights"] = self.backbone_weights[backbone]
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
             key = f"{variant.method}-seed{seed}-{digest[:10]}"
-            update["output"] = self.output / "trainings" / key
+            update["output"] = ComparisonDirectory(self.output).trainings / key
             trainings.append(Training(request=drafted.model_copy(update=update)))
         return trainings
 

@@ -20,6 +20,7 @@ from flows.cluster.layout import local_layout, planned_layout
 from flows.cluster.lending import FreeWorkers, lending
 from flows.cluster.settings import several_at_a_time
 from flows.comparison.cost import cost_of
+from flows.comparison.directory import ComparisonDirectory
 from flows.comparison.report import write_comparison
 from flows.comparison.request import CompareRequest, Training
 from flows.comparison.results import Cost, Result, Row
@@ -27,7 +28,6 @@ from flows.comparison.robustness import robustness_curves
 from flows.comparison.untrained import UntrainedScore, untrained
 from flows.comparison.variants import TableName, Variant
 from flows.run.artifacts import Table
-from flows.run.directory import RunDirectory
 from flows.run.errors import FailedMethodsError, reason_of
 from flows.run.observer import Part, current_observer, observed_by, step
 from flows.run.stopping import StoppedError, stopped_by
@@ -36,15 +36,6 @@ from flows.training.directory import TrainingDirectory
 from flows.training.run import run_training
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError
-
-
-class ComparisonDirectory(RunDirectory):
-    """``DIR/report.html``, ``tables.md``, ``tables.csv``, ``results.csv``; beside them all trainings."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.untrained = path / "untrained"
-        self.costs = path / "costs.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +202,7 @@ def score_all(
     reasons = dict(failed)
     for name in names:
         try:
-            found[name] = untrained(name, store, directory.untrained / f"{name}.json")
+            found[name] = untrained(name, store, directory.untrained(name))
         except Exception as error:
             # whatever ends one method, the others have their rows
             reasons[name] = reason_of(error)
@@ -282,8 +273,8 @@ def run_comparison(request: CompareRequest) -> ComparisonSummary:
         if request.robustness:
             curves, uncurved = robustness_curves(request, store, directory, failed, scored)
         missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | uncurved
-        report = write_comparison(
-            directory.path,
+        write_comparison(
+            directory,
             request=request,
             store=store,
             tables=tables,
@@ -293,5 +284,5 @@ def run_comparison(request: CompareRequest) -> ComparisonSummary:
         )
         directory.update(state="failed" if missing else "finished")
     if missing:
-        raise FailedMethodsError(missing, report=report)
-    return ComparisonSummary(report=report, tables=tables, trained=trained, kept=kept)
+        raise FailedMethodsError(missing, report=directory.report)
+    return ComparisonSummary(report=directory.report, tables=tables, trained=trained, kept=kept)

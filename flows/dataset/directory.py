@@ -12,7 +12,7 @@ PICTURE_PX = 2**22
 """A scene up to this size is a picture; its file is read whole."""
 
 
-class DatasetDirectory(RunDirectory):
+class DatasetDirectory(RunDirectory[Path]):
     """``DIR/dataset.zarr``, complete or not there; beside it ``run.json``, ``ledger/``, the report."""
 
     def __init__(self, path: Path) -> None:
@@ -20,6 +20,7 @@ class DatasetDirectory(RunDirectory):
         self.store = path / "dataset.zarr"
         self.partial = path / ".dataset.zarr.partial"
         self.report = path / "report.html"
+        self.contact_sheet = path / "contact_sheet.png"
 
 
 def opening_of(request: PrepareRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
+from flows.dataset.directory import DatasetDirectory
 from storage.datasets.cut import SampleFacts, near_duplicates
 from storage.datasets.store import DatasetStore
 from storage.pages.contact_sheet import Panel, contact_sheet
@@ -54,14 +55,14 @@ class DatasetSummary:
 
 
 def write_dataset_report(
-    folder: Path,
+    directory: DatasetDirectory,
     store: DatasetStore,
     facts: Sequence[SampleFacts],
     *,
     counts: Mapping[str, tuple[int, ClassFrequency]],
     names: Sequence[str],
 ) -> DatasetSummary:
-    """Write ``contact_sheet.png`` and ``report.html`` into `folder`.
+    """Write the page and its picture.
 
     Args:
         facts: of every sample of the store.
@@ -69,7 +70,7 @@ def write_dataset_report(
         names: of the scenes.
     """
     suspicious = find_suspicious(store, facts)
-    sheet = folder / "contact_sheet.png"
+    sheet = directory.contact_sheet
     with publish(sheet) as draft:
         draft.write_bytes(contact_sheet(_chosen(store, facts), bands=store.bands))
     left_out = sum(not fact.kept for fact in facts)
@@ -77,7 +78,7 @@ def write_dataset_report(
     total = sum((found for _, found in counts.values()), ClassFrequency(changed=0, unchanged=0))
     summary = DatasetSummary(
         store=store.path,
-        report=folder / "report.html",
+        report=directory.report,
         contact_sheet=sheet,
         counts=counts,
         left_out=left_out,
@@ -104,7 +105,7 @@ def write_dataset_report(
     write_page(
         summary.report,
         Page(
-            title=folder.resolve().name,
+            title=directory.path.resolve().name,
             subtitle=f"{len(names):,} scenes; bands {', '.join(store.bands)}, {store.dtype}; SHA-256 {store.digest}",
             cards=[
                 ("samples", f"{kept:,}", f"of {store.window} × {store.window} px"),

@@ -142,7 +142,7 @@ def finish(
     if directory.partial.exists():
         directory.partial.rename(directory.store)
     summary = write_dataset_report(
-        directory.path, DatasetStore(directory.store), facts, counts=counts, names=[s.name for s in scenes]
+        directory, DatasetStore(directory.store), facts, counts=counts, names=[s.name for s in scenes]
     )
     directory.update(state="finished")
     current_observer().show(

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.metrics import Confusion
-from dasnet.prediction.header import portable_name
-from dasnet.prediction.network import Precision
-from flows.cluster.config import ClusterConfig
-from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage
+from flows.evaluation.samples import Scoring
 from flows.evaluation.tools import make_mosaic_scoring_tool
 from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer
@@ -41,16 +38,7 @@ class MosaicScore:
         return {"mosaic": self.mosaic.scores(), "tiles": self.tiles.scores(), "unlabelled": self.unlabelled}
 
 
-def score_mosaic(
-    run: Path,
-    label: Path,
-    bundle: str,
-    *,
-    directory: RunDirectory,
-    cluster: ConnectCluster,
-    config: ClusterConfig,
-    precision: Precision,
-) -> MosaicScore:
+def score_mosaic(scoring: Scoring, run: Path, label: Path) -> MosaicScore:
     """Score a finished run of detect.
 
     Raises:
@@ -63,38 +51,16 @@ def score_mosaic(
         coding = common_coding({str(label): coding_of(str(label), _values(on_grid.raster, store))})
         on_grid = on_grid.coded(coding)
     blocks = BlockGrid(height=store.height, width=store.width, size=store.block)
-    ledger = directory.ledger("score-mosaic")
-    ledger.forget_failed("run again")
-    result = run_stage(
-        Stage(
-            name="score mosaic",
-            tool=Tool(
-                make=lambda layout: partial(
-                    make_mosaic_scoring_tool,
-                    store,
-                    blocks,
-                    on_grid,
-                    portable_name(bundle),
-                    "cuda" if config.kind == "cuda" else "auto",
-                    precision,
-                )
-            ),
-            items=((block.name, block.index) for block in blocks),
-            total=len(blocks),
-            ledger=ledger,
-        ),
-        cluster=cluster,
-        effort=Effort(in_flight=config.in_flight, retries=2),
-    )
-    result.require_all(directory.path, again="again")
-    found = {"mosaic": Confusion(), "tiles": Confusion()}
+    make_tool = partial(make_mosaic_scoring_tool, store, blocks, on_grid)
+    ledger = scoring.run("score mosaic", make_tool, [(block.name, block.index) for block in blocks])
+    totals = {"mosaic": Confusion(), "tiles": Confusion()}
     for entry in ledger.entries("done"):
-        for name in found:
-            found[name] += Confusion.of(entry.facts[name])
+        for name in totals:
+            totals[name] += Confusion.of(entry.facts[name])
     score = MosaicScore(
-        mosaic=found["mosaic"],
-        tiles=found["tiles"],
-        unlabelled=1 - found["mosaic"].total / (store.height * store.width),
+        mosaic=totals["mosaic"],
+        tiles=totals["tiles"],
+        unlabelled=1 - totals["mosaic"].total / (store.height * store.width),
     )
     current_observer().end(f"F1 {score.mosaic.f1:.3f} as a mosaic, {score.tiles.f1:.3f} tile by tile")
     return score

@@ -64,7 +64,7 @@ def write_evaluation(
         Section(
             heading="Beside what needs no training",
             header=PEER_HEADER,
-            rows=[[cell.replace("**", "") for cell in row] for row in peer_rows(score, name)],
+            rows=peer_rows(score, name),
         ),
         *extra,
         Section(heading="Thresholds", pictures=[(pictures["curves"], "ROC; precision over recall")]),

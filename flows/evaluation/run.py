@@ -12,13 +12,13 @@ from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
 from flows.dataset.fitting import fitted
 from flows.detect.run import run_detection
+from flows.evaluation.directory import EvaluationDirectory
 from flows.evaluation.mosaic import MosaicScore, score_mosaic
 from flows.evaluation.report import write_evaluation
 from flows.evaluation.request import EvaluateRequest
-from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score
+from flows.evaluation.samples import PEER_HEADER, Score, Scoring, peer_rows, score
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.artifacts import Markdown, Picture
-from flows.run.directory import RunDirectory
 from flows.run.observer import Part, current_observer
 from flows.run.versions import versions
 from storage.datasets.store import DatasetStore, open_dataset
@@ -39,8 +39,8 @@ class EvaluationSummary:
         """(what, how much) for a person."""
         lines = []
         if self.samples is not None:
-            for name, found in self.samples.intervals.items():
-                lines.append((name, f"{found.value:.4f} ({found.low:.4f} – {found.high:.4f})"))
+            for name, interval in self.samples.intervals.items():
+                lines.append((name, f"{interval.value:.4f} ({interval.low:.4f} – {interval.high:.4f})"))
             lines.append(("highest F1", f"{self.samples.highest[1].f1:.4f} over all thresholds, chosen on this split"))
             lines.append(("peers", f"F1 {self.samples.change_vectors.f1:.4f} change vectors, 0 no change"))
         if self.mosaic is not None:
@@ -60,62 +60,55 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
     if store is not None:
         store = fitted(store, bundle, name=request.bundle)
         store.indices(request.split)
-    directory = RunDirectory(request.output)
+    directory = EvaluationDirectory(request.output)
     name = Path(request.bundle).stem if Path(request.bundle).exists() else request.bundle
-    found: Score | None = None
-    on_mosaic: MosaicScore | None = None
+    samples: Score | None = None
+    mosaic: MosaicScore | None = None
     with directory.locked(), ExitStack() as until_end:
         directory.adopt(_identity(request, bundle.digest, store), versions=versions())
-        run = directory.path / "run"
-        if detection := request.detection(run):
-            part = Part(kind="detect-changes", title=run.name, parameters={"request": detection})
+        if detection := request.detection(directory.run):
+            part = Part(kind="detect-changes", title=directory.run.name, parameters={"request": detection})
             current_observer().part(part, lambda: run_detection(detection))
-        cluster = when_needed(request.cluster, until_end)
+        scoring = Scoring(
+            bundle=request.bundle,
+            directory=directory,
+            cluster=when_needed(request.cluster, until_end),
+            config=request.cluster,
+            precision=request.precision,
+        )
         if store is not None:
-            found = score(
-                request.bundle,
-                store,
-                request.split,
-                directory=directory,
-                cluster=cluster,
-                config=request.cluster,
-                precision=request.precision,
-            )
-        if request.mosaic is not None:
-            assert request.label is not None
-            on_mosaic = score_mosaic(
-                run,
-                request.label,
-                request.bundle,
-                directory=directory,
-                cluster=cluster,
-                config=request.cluster,
-                precision=request.precision,
-            )
+            samples = score(scoring, store, request.split)
+        if request.label is not None:
+            mosaic = score_mosaic(scoring, directory.run, request.label)
         until_end.close()
-        report = directory.path / "report.html"
-        extra = [] if on_mosaic is None else [_mosaic_section(on_mosaic)]
-        if store is not None and found is not None:
+        extra = [] if mosaic is None else [_mosaic_section(mosaic)]
+        if store is not None and samples is not None:
             pictures = write_evaluation(
-                report, bundle=bundle, name=name, store=store, split=request.split, score=found, extra=extra
+                directory.report,
+                bundle=bundle,
+                name=name,
+                store=store,
+                split=request.split,
+                score=samples,
+                extra=extra,
             )
             for key, picture in pictures:
                 current_observer().show(Picture(key, picture, f"{key}, {request.split} split"))
-            current_observer().show(Markdown("scores", markdown_table(PEER_HEADER, peer_rows(found, name)), "Scores"))
+            scores = markdown_table(PEER_HEADER, peer_rows(samples, f"**{name}**"))
+            current_observer().show(Markdown("scores", scores, "Scores"))
         else:
-            write_page(
-                report, Page(title=f"{name} on a mosaic", subtitle=f"bundle SHA-256 {bundle.digest}", sections=extra)
-            )
+            digest = f"bundle SHA-256 {bundle.digest}"
+            write_page(directory.report, Page(title=f"{name} on a mosaic", subtitle=digest, sections=extra))
         write_json_atomically(
-            directory.path / "evaluation.json",
+            directory.scores,
             {
                 "bundle": {"name": name, "sha256": bundle.digest},
-                "samples": None if found is None else found.to_dict(),
-                "mosaic": None if on_mosaic is None else on_mosaic.to_dict(),
+                "samples": None if samples is None else samples.to_dict(),
+                "mosaic": None if mosaic is None else mosaic.to_dict(),
             },
         )
         directory.update(state="finished")
-    return EvaluationSummary(report=report, samples=found, mosaic=on_mosaic)
+    return EvaluationSummary(report=directory.report, samples=samples, mosaic=mosaic)
 
 
 def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None) -> dict[str, Any]:
@@ -135,14 +128,14 @@ def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None)
     }
 
 
-def _mosaic_section(found: MosaicScore) -> Section:
+def _mosaic_section(score: MosaicScore) -> Section:
     return Section(
         heading="The whole mosaic",
         text="The same pixels twice: with overlapping windows blended, as detect delivers them, and window by window, "
-        f"as networks are usually scored. {found.unlabelled:.1%} of the pixels have no label or no data.",
+        f"as networks are usually scored. {score.unlabelled:.1%} of the pixels have no label or no data.",
         header=("", "F1", "precision", "recall", "accuracy"),
         rows=[
             [what, f"{c.f1:.4f}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.accuracy:.4f}"]
-            for what, c in (("mosaic", found.mosaic), ("tiles", found.tiles))
+            for what, c in (("mosaic", score.mosaic), ("tiles", score.tiles))
         ],
     )

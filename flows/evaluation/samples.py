@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
+from tiling.ledger import Ledger
 
 _CHUNK = 32
 _ENOUGH_SCENES = 20
@@ -71,62 +73,66 @@ class Score:
         }
 
 
-def score(
-    bundle: str,
-    store: DatasetStore,
-    split: str,
-    *,
-    directory: RunDirectory,
-    cluster: ConnectCluster,
-    config: ClusterConfig,
-    precision: Precision = "float32",
-) -> Score:
-    """Score a split over the cluster; what an interrupted run has scored is kept in the directory's ledger.
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """A bundle that is scored over a cluster.
+
+    Attributes:
+        bundle: name of a shipped one, or a path.
+        directory: what is scored is kept in its ledgers.
+    """
+
+    bundle: str
+    directory: RunDirectory[Path]
+    cluster: ConnectCluster
+    config: ClusterConfig
+    precision: Precision = "float32"
+
+    def run(self, stage: str, make_tool: Callable[..., Any], items: Sequence[tuple[str, Any]]) -> Ledger:
+        """Score what an interrupted run has not scored yet.
+
+        Args:
+            make_tool: called on each worker with the bundle's name, a device and a precision.
+            items: (name, what the tool is called with).
+
+        Raises:
+            FailedBlocksError: items that could not be read.
+        """
+        ledger = self.directory.ledger(stage.replace(" ", "-"))
+        ledger.forget_failed("run again")
+        device = "cuda" if self.config.kind == "cuda" else "auto"
+        make = partial(make_tool, portable_name(self.bundle), device, self.precision)
+        result = run_stage(
+            Stage(name=stage, tool=Tool(make=lambda layout: make), items=items, total=len(items), ledger=ledger),
+            cluster=self.cluster,
+            effort=Effort(in_flight=self.config.in_flight, retries=2),
+        )
+        result.require_all(self.directory.path, again="again")
+        return ledger
+
+
+def score(scoring: Scoring, store: DatasetStore, split: str) -> Score:
+    """Score a split over the cluster.
 
     Raises:
         InputError: a bundle for other bands, or a split without samples or of one class.
         FailedBlocksError: samples that could not be read.
     """
-    loaded = load_bundle(bundle)
-    store = fitted(store, loaded, name=bundle)
+    bundle = load_bundle(scoring.bundle)
+    store = fitted(store, bundle, name=scoring.bundle)
     indices = store.indices(split)
     if lacking := store.lacks(split):
         raise InputError(f"{store.path}, split {split}: not one {lacking} pixel, so there is nothing to score")
     chunks = [tuple(int(i) for i in indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
-    ledger = directory.ledger(f"score-{split}")
-    ledger.forget_failed("run again")
-    result = run_stage(
-        Stage(
-            name=f"score {split}",
-            tool=Tool(
-                make=lambda layout: partial(
-                    make_scoring_tool,
-                    store,
-                    split,
-                    portable_name(bundle),
-                    "cuda" if config.kind == "cuda" else "auto",
-                    precision,
-                )
-            ),
-            items=[(CHANGE_VECTORS, CHANGE_VECTORS), *((f"{n:06d}", chunk) for n, chunk in enumerate(chunks))],
-            total=1 + len(chunks),
-            ledger=ledger,
-        ),
-        cluster=cluster,
-        effort=Effort(in_flight=config.in_flight, retries=2),
-    )
-    result.require_all(directory.path, again="again")
-    found = _totals(
-        [ledger.entry(f"{n:06d}").facts for n in range(len(chunks))],
-        ledger.entry(CHANGE_VECTORS).facts["confusion"],
-        loaded,
-        store,
-        indices,
-    )
+    items = [(f"{n:06d}", chunk) for n, chunk in enumerate(chunks)]
+    make_tool = partial(make_scoring_tool, store, split)
+    ledger = scoring.run(f"score {split}", make_tool, [(CHANGE_VECTORS, CHANGE_VECTORS), *items])
+    change_vectors = ledger.entry(CHANGE_VECTORS).facts["confusion"]
+    reached = _totals([ledger.entry(name).facts for name, _ in items], change_vectors, bundle, store, indices)
     current_observer().end(
-        f"{len(indices):,} samples, F1 {found.confusion.f1:.3f} (change vectors {found.change_vectors.f1:.3f})"
+        f"{len(indices):,} samples, F1 {reached.confusion.f1:.3f} (change vectors {reached.change_vectors.f1:.3f})"
     )
-    return found
+    return reached
 
 
 def _totals(
@@ -173,7 +179,7 @@ SCORES = ("f1", "precision", "recall", "accuracy", "iou", "kappa")
 
 def peer_rows(score: Score, name: str) -> list[list[str]]:
     """(method, F1, precision, recall, accuracy) of a bundle and of what it must beat."""
-    rows = [(f"**{name}**, frozen threshold", score.confusion)]
+    rows = [(f"{name}, frozen threshold", score.confusion)]
     rows += [("always “no change”", score.no_change), ("change vectors, Otsu's threshold", score.change_vectors)]
     return [[what, f"{c.f1:.3f}", f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.accuracy:.3f}"] for what, c in rows]
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.prediction.bundle import Bundle, load_bundle
+from dasnet.training.directory import BUNDLE, WHOLE_HISTORY
 from flows.dataset.fitting import fitted
+from flows.figures.directory import FiguresDirectory
 from flows.figures.pictures import HEADINGS, Figure, figures_of, scales_picture
 from flows.figures.request import FiguresRequest
 from flows.run.artifacts import Picture
-from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer
 from flows.run.versions import versions
 from storage.datasets.store import DatasetStore, open_dataset
@@ -52,7 +53,7 @@ def draw_figures(request: FiguresRequest) -> FiguresSummary:
         raise InputError(f"{store.path}, split test: not one changed pixel, so there is nothing to show")
     if request.pixel is not None and not all(0 <= place < store.window for place in request.pixel):
         raise InputError(f"pixel {request.pixel} lies outside samples of {store.window} × {store.window} px")
-    directory = RunDirectory(request.output)
+    directory = FiguresDirectory(request.output)
     with directory.locked():
         identity = {
             "kind": "figures",
@@ -71,30 +72,31 @@ def draw_figures(request: FiguresRequest) -> FiguresSummary:
             left_out.append("η and γ by epoch: these come from a training directory of a DASNet with attention")
         else:
             made["scales"] = scales
-        page = _write(request, bundle, store, made, left_out)
+        _write(request, directory, bundle=bundle, store=store, made=made, left_out=left_out)
         directory.update(state="finished")
         reporter.end(f"{len(made)} figures")
     return FiguresSummary(
-        page=page, figures=tuple(request.output / f"{name}.png" for name in made), left_out=tuple(left_out)
+        page=directory.page, figures=tuple(directory.figure(name) for name in made), left_out=tuple(left_out)
     )
 
 
 def _write(
     request: FiguresRequest,
+    directory: FiguresDirectory,
+    *,
     bundle: Bundle,
     store: DatasetStore,
     made: dict[str, Figure],
     left_out: Sequence[str],
-) -> Path:
+) -> None:
     for name, (picture, caption) in made.items():
-        with publish(request.output / f"{name}.png") as draft:
+        with publish(directory.figure(name)) as draft:
             draft.write_bytes(picture)
         current_observer().show(Picture(name, picture, caption))
-    page = request.output / "figures.html"
     headings = {**HEADINGS, "scales": "η and γ by epoch (as Figure 9)"}
     sections = [Section(heading=headings[name], pictures=[made[name]]) for name in headings if name in made]
     write_page(
-        page,
+        directory.page,
         Page(
             title=f"What {Path(request.source).name} sees",
             subtitle=f"bundle SHA-256 {bundle.digest}; test split of {store.path.parent.name}, SHA-256 {store.digest}",
@@ -102,7 +104,6 @@ def _write(
             sections=sections,
         ),
     )
-    return page
 
 
 def _source(source: str) -> tuple[Bundle, list[dict[str, Any]]]:
@@ -110,5 +111,5 @@ def _source(source: str) -> tuple[Bundle, list[dict[str, Any]]]:
     folder = Path(source)
     if not folder.is_dir():
         return load_bundle(source), []
-    history = folder / "history.json"
-    return load_bundle(folder / "bundle.safetensors"), json.loads(history.read_text()) if history.exists() else []
+    history = folder / WHOLE_HISTORY
+    return load_bundle(folder / BUNDLE), json.loads(history.read_text()) if history.exists() else []

@@ -8,41 +8,27 @@ from dasnet.networks.architectures import AnyArchitecture, PeerArchitecture, tit
 from dasnet.prediction.bundle import Bundle
 from dasnet.training.recipes import Recipe
 from dasnet.training.settings import ContrastiveSettings, WdmcSettings
-from dasnet.training.trained_bundle import TrainedBundle
-from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
-from storage.datasets.store import DatasetStore
+from flows.evaluation.samples import PEER_HEADER, peer_rows
+from flows.training.job import Outcome
 from storage.pages.page import markdown_table
 
 
-def model_card(
-    *,
-    name: str,
-    trained: TrainedBundle,
-    recipe: Recipe,
-    store: DatasetStore,
-    score: Score | None,
-    about: str,
-    epochs: int,
-    weights: str,
-) -> str:
-    """Markdown, wrapped at 120 columns.
-
-    Args:
-        score: on the test split; None = the dataset has none.
-        epochs: trained.
-        weights: what the backbone started from.
-    """
+def model_card(outcome: Outcome) -> str:
+    """Markdown, wrapped at 120 columns."""
+    job, trained, score = outcome.job, outcome.trained, outcome.test
+    recipe, store, start = job.recipe, job.store, job.request.backbone_weights
+    weights = "from scratch" if start is None else f"of the backbone from {start.name}"
     bundle = trained.bundle
-    sections = [f"# {name}", _network(bundle), "## Trained on"]
-    if about:
-        sections.append(about)
+    sections = [f"# {job.name}", _network(bundle), "## Trained on"]
+    if job.request.about:
+        sections.append(job.request.about)
     counts = store.attrs["counts"]
     sections.append(
         f"{counts['train']['samples']:,} samples of {store.window} × {store.window} px, "
         f"{counts['train']['share_changed']:.2%} of their pixels changed; validation {counts['val']['samples']:,}, "
         f"test {counts['test']['samples']:,} samples. Dataset SHA-256 {store.digest}. Recipe {recipe.name}, weights "
-        f"{weights}: {epochs} epochs of batches of {recipe.sampling.batch}, the best at epoch {trained.epoch + 1}; "
-        f"loss {_loss(recipe)}."
+        f"{weights}: {outcome.progress.epoch} epochs of batches of {recipe.sampling.batch}, the best at epoch "
+        f"{trained.epoch + 1}; loss {_loss(recipe)}."
     )
     sections.append("## Measured")
     sections.append(
@@ -54,7 +40,7 @@ def model_card(
         sections.append("The dataset has no test split with both classes.")
     else:
         sections.append("On the test split, from totals of pixels:")
-        sections.append(markdown_table(PEER_HEADER, peer_rows(score, name)))
+        sections.append(markdown_table(PEER_HEADER, peer_rows(score, f"**{job.name}**")))
         f1 = score.intervals["f1"]
         sections.append(
             f"F1 at the frozen threshold {f1.value:.3f}, 95 % interval {f1.low:.3f} – {f1.high:.3f} by the bootstrap "

@@ -23,7 +23,8 @@ from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle, bundle_of
 from flows.run.machine import cores
 from flows.training.data import training_data
-from flows.training.sample_sheet import SAMPLES, SampleSheet
+from flows.training.directory import LOCK, SAMPLES
+from flows.training.sample_sheet import SampleSheet
 from storage.datasets.store import DatasetStore
 
 _PATIENCE = timedelta(minutes=10)
@@ -110,7 +111,7 @@ def _directory_held(task: RankTask) -> Iterator[None]:
         yield
         return
     task.directory.mkdir(parents=True, exist_ok=True)
-    with (task.directory / ".lock").open("a+") as file:
+    with (task.directory / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -15,11 +15,9 @@ from flows.cluster.layout import ClusterLayout
 from flows.cluster.lending import lent_worker
 from flows.run.observer import current_observer, step
 from flows.run.stopping import raise_if_stopped
-from flows.training.directory import TrainingDirectory
+from flows.training.job import TrainingJob
 from flows.training.rank import RankTask, free_port, has_gpu, make_bundle, train_rank
-from flows.training.request import TrainRequest
 from flows.training.watch import Watch
-from storage.datasets.store import DatasetStore
 from tiling.errors import ClusterLostError
 from tiling.execute import workers_of
 
@@ -27,12 +25,10 @@ _LOOK_S = 1.0
 
 
 @step("train")
-def train_ranks(
-    request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, cluster: tuple[Client, ClusterLayout]
-) -> Progress:
+def train_ranks(job: TrainingJob, cluster: tuple[Client, ClusterLayout]) -> Progress:
     """One rank on each worker until the last of them ends; what they write is shown as it comes."""
     client, _ = cluster
-    tasks, addresses = _placed(request, store, directory, client)
+    tasks, addresses = _placed(job, client)
     futures = [
         client.submit(
             train_rank,
@@ -45,12 +41,12 @@ def train_ranks(
         )
         for task, address in zip(tasks, addresses, strict=True)
     ]
-    sampling = request.effective.sampling
-    steps = sampling.steps_of_epoch(len(store.indices("train"))) * sampling.epochs
+    sampling = job.recipe.sampling
+    steps = sampling.steps_of_epoch(len(job.store.indices("train"))) * sampling.epochs
     observer = current_observer()
     observer.begin("train", steps, unit="steps", live="train")
     try:
-        with Watch(directory.training, directory.tensorboard) as watch:
+        with Watch(job.directory) as watch:
             while not all(future.done() for future in futures):
                 raise_if_stopped()
                 _raise_first(futures, client)
@@ -69,16 +65,16 @@ def train_ranks(
     return ended
 
 
-def _placed(
-    request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, client: Client
-) -> tuple[list[RankTask], list[str]]:
+def _placed(job: TrainingJob, client: Client) -> tuple[list[RankTask], list[str]]:
+    """The task of each rank, and the address of its worker."""
+    request = job.request
     there = sorted(workers_of(client))
     lent = lent_worker()
     if lent is not None:
         addresses = [lent.address]
         _require_workers(addresses, client)
     else:
-        addresses = there[: request.cluster.workers or request.effective.sampling.most_ranks(len(there))]
+        addresses = there[: request.cluster.workers or job.recipe.sampling.most_ranks(len(there))]
     hosts = [_host(address) for address in addresses]
     # what shares the cores of a machine: the other ranks, or the workers that are lent to others
     beside = hosts if lent is None else [_host(address) for address in there]
@@ -89,9 +85,9 @@ def _placed(
         rendezvous = f"tcp://{hosts[0]}:{port}"
     tasks = [
         RankTask(
-            recipe=request.effective,
-            dataset=store.path.resolve(),
-            directory=directory.training.resolve(),
+            recipe=job.recipe,
+            dataset=job.store.path.resolve(),
+            directory=job.directory.training.resolve(),
             backbone_weights=request.backbone_weights and request.backbone_weights.resolve(),
             rank=rank,
             world=len(addresses),
@@ -142,18 +138,16 @@ def _end_workers(futures: list[Future], addresses: list[str], client: Client) ->
 
 
 @step("bundle")
-def bundle_task(
-    request: TrainRequest, store: DatasetStore, directory: TrainingDirectory, cluster: tuple[Client, ClusterLayout]
-) -> TrainedBundle:
+def bundle_task(job: TrainingJob, cluster: tuple[Client, ClusterLayout]) -> TrainedBundle:
     """Calibrate and cut the best weights on validation, on a worker; write them as a bundle."""
     current_observer().begin("bundle", 1, unit="file")
     client, _ = cluster
-    (task, *_), (address, *_) = _placed(request, store, directory, client)
+    (task, *_), (address, *_) = _placed(job, client)
     alone = replace(task, world=1, rendezvous="")
     future = client.submit(
         make_bundle,
         alone,
-        directory.draft.resolve(),
+        job.directory.draft.resolve(),
         workers=[address],
         allow_other_workers=False,
         pure=False,

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from dasnet.prediction.bundle import Bundle
-from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle
-from flows.evaluation.samples import PEER_HEADER, Score, peer_rows, score_rows
+from flows.evaluation.samples import PEER_HEADER, peer_rows, score_rows
 from flows.figures.pictures import scales_picture
-from storage.datasets.store import DatasetStore
+from flows.training.job import Outcome
+from flows.training.watch import EPOCH_HEADER, epoch_row
 from storage.pages.charts import lines, reliability_diagram
 from storage.pages.page import Page, Section, write_page
 
@@ -63,21 +63,10 @@ def training_pictures(history: Sequence[dict[str, Any]], trained: TrainedBundle)
 
 
 def write_training_report(
-    path: Path,
-    *,
-    name: str,
-    bundle: Bundle,
-    store: DatasetStore,
-    recipe: Recipe,
-    history: Sequence[dict[str, Any]],
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    pictures: Sequence[tuple[str, bytes, str]],
-    samples: bytes | None,
-    score: Score | None,
-    card: str,
-) -> Path:
-    """Write the page; returns its path."""
+    outcome: Outcome, *, bundle: Bundle, history: Sequence[dict[str, Any]], pictures: Sequence[tuple[str, bytes, str]]
+) -> None:
+    """Write the page of a training whose finished bundle is `bundle`; pictures are (name, PNG, caption)."""
+    job, score = outcome.job, outcome.test
     epochs = [facts for facts in history if facts["kind"] == "epoch"]
     best = max(epochs, key=lambda facts: (facts.get("prepared", True), facts["f1"]))
     cards = [
@@ -92,7 +81,7 @@ def write_training_report(
             Section(
                 heading="Test split",
                 header=PEER_HEADER,
-                rows=[[cell.replace("**", "") for cell in row] for row in peer_rows(score, name)],
+                rows=peer_rows(score, job.name),
             ),
             Section(
                 heading="Uncertainty",
@@ -102,25 +91,26 @@ def write_training_report(
             ),
         ]
     sections += [Section(heading=caption, pictures=[(picture, caption)]) for _, picture, caption in pictures]
-    if samples is not None:
+    if job.directory.samples.exists():
+        samples = job.directory.samples.read_bytes()
         judged = "before, after, label, distance, judged: yellow = right, red = false alarm, blue = missed"
         sections.append(Section(heading="Validation samples after the last epoch", pictures=[(samples, judged)]))
     sections += [
-        Section(heading="Epochs", header=header, rows=rows),
+        Section(heading="Epochs", header=EPOCH_HEADER, rows=[epoch_row(facts) for facts in epochs]),
         Section(
             heading="Recipe",
             header=("setting", "value"),
-            rows=[[key, json.dumps(value)] for key, value in recipe.settings().items()],
+            rows=[[key, json.dumps(value)] for key, value in job.recipe.settings().items()],
         ),
-        Section(heading="Model card", preformatted=card),
+        Section(heading="Model card", preformatted=bundle.card),
     ]
+    dataset = f"dataset {job.store.path.parent.name}, SHA-256 {job.store.digest}"
     write_page(
-        path,
+        job.directory.report,
         Page(
-            title=f"Training of {name}",
-            subtitle=f"bundle SHA-256 {bundle.digest}; dataset {store.path.parent.name}, SHA-256 {store.digest}",
+            title=f"Training of {job.name}",
+            subtitle=f"bundle SHA-256 {bundle.digest}; {dataset}",
             cards=cards,
             sections=sections,
         ),
     )
-    return path

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.prediction.bundle import Bundle, save_bundle
-from dasnet.training.checkpoints import HISTORY, Progress
-from dasnet.training.trained_bundle import TrainedBundle
 from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
 from flows.figures.pictures import HEADINGS, figures_of
 from flows.run.artifacts import Markdown, Picture
@@ -18,12 +16,8 @@ from flows.run.observer import current_observer
 from flows.run.versions import versions
 from flows.training.card import model_card
 from flows.training.data import training_data
-from flows.training.directory import TrainingDirectory
+from flows.training.job import Outcome, TrainingJob
 from flows.training.report import read_history, training_pictures, write_training_report
-from flows.training.request import TrainRequest
-from flows.training.sample_sheet import SAMPLES
-from flows.training.watch import EPOCH_HEADER, epoch_row
-from storage.datasets.store import DatasetStore
 from storage.pages.page import markdown_table
 from storage.places.publish import publish, write_json_atomically
 
@@ -60,27 +54,18 @@ class TrainingSummary:
         return [*lines, ("bundle", str(self.bundle)), ("report", str(self.report))]
 
 
-def finished(
-    request: TrainRequest,
-    store: DatasetStore,
-    directory: TrainingDirectory,
-    ended: Progress,
-    trained: TrainedBundle,
-    test: Score | None,
-    *,
-    backbone_sha256: str | None,
-) -> TrainingSummary:
+def finished(outcome: Outcome) -> TrainingSummary:
     """Write card, metrics and provenance into the bundle; write the report."""
-    recipe, weights = request.effective, request.backbone_weights
-    name = request.name or directory.path.resolve().name
+    job, trained, test = outcome.job, outcome.trained, outcome.test
+    directory, weights = job.directory, job.request.backbone_weights
     provenance = {
         "made": date.today().isoformat(),
-        "recipe": recipe.settings(),
-        "dataset": {"name": store.path.parent.name, "sha256": store.digest},
-        "class_frequency": training_data(store, recipe).frequency.to_dict(),
-        "backbone_weights": None if weights is None else {"file": weights.name, "sha256": backbone_sha256},
-        "epochs": ended.epoch,
-        "stopped": ended.stopped,
+        "recipe": job.recipe.settings(),
+        "dataset": {"name": job.store.path.parent.name, "sha256": job.store.digest},
+        "class_frequency": training_data(job.store, job.recipe).frequency.to_dict(),
+        "backbone_weights": None if weights is None else {"file": weights.name, "sha256": job.backbone_sha256},
+        "epochs": outcome.progress.epoch,
+        "stopped": outcome.progress.stopped,
         "versions": versions(),
     }
     metrics: dict[str, Any] = {
@@ -90,61 +75,38 @@ def finished(
     }
     if test is not None:
         metrics["test"] = test.to_dict()
-    card = model_card(
-        name=name,
-        trained=trained,
-        recipe=recipe,
-        store=store,
-        score=test,
-        about=request.about,
-        epochs=ended.epoch,
-        weights="from scratch" if weights is None else f"of the backbone from {weights.name}",
-    )
+    card = model_card(outcome)
     bundle = save_bundle(directory.bundle, replace(trained.bundle, provenance=provenance, metrics=metrics, card=card))
-    with publish(directory.path / "card.md") as draft:
+    with publish(directory.card) as draft:
         draft.write_text(card)
-    history = read_history(directory.training / HISTORY)
-    with publish(directory.path / "history.json") as draft:
+    history = read_history(directory.steps)
+    with publish(directory.history) as draft:
         draft.write_text(json.dumps(history))
-    pictures = [*training_pictures(history, trained), *_figures(request, bundle, store)]
-    sheet = directory.training / SAMPLES
-    report = write_training_report(
-        directory.path / "report.html",
-        name=name,
-        bundle=bundle,
-        store=store,
-        recipe=recipe,
-        history=history,
-        header=EPOCH_HEADER,
-        rows=[epoch_row(facts) for facts in history if facts["kind"] == "epoch"],
-        pictures=pictures,
-        samples=sheet.read_bytes() if sheet.exists() else None,
-        score=test,
-        card=card,
-    )
-    write_json_atomically(directory.path / "metrics.json", metrics)
+    pictures = [*training_pictures(history, trained), *_figures(job, bundle)]
+    write_training_report(outcome, bundle=bundle, history=history, pictures=pictures)
+    write_json_atomically(directory.metrics, metrics)
     for key, picture, caption in pictures:
         current_observer().show(Picture(key, picture, caption))
     if test is not None:
-        current_observer().show(
-            Markdown("test", markdown_table(PEER_HEADER, peer_rows(test, name)), "Scores on the test split")
-        )
+        scores = markdown_table(PEER_HEADER, peer_rows(test, f"**{job.name}**"))
+        current_observer().show(Markdown("test", scores, "Scores on the test split"))
     current_observer().show(Markdown("model-card", card, "Model card"))
     directory.update(state="finished")
     return TrainingSummary(
         bundle=directory.bundle,
-        report=report,
-        epochs=ended.epoch,
-        stopped=ended.stopped,
+        report=directory.report,
+        epochs=outcome.progress.epoch,
+        stopped=outcome.progress.stopped,
         validation_f1=trained.validation.f1,
         test=test,
     )
 
 
-def _figures(request: TrainRequest, bundle: Bundle, store: DatasetStore) -> list[tuple[str, bytes, str]]:
+def _figures(job: TrainingJob, bundle: Bundle) -> list[tuple[str, bytes, str]]:
     """(name, PNG, caption) of what the network sees on samples it was not trained on; nothing if none has a change."""
-    if not request.figures:
+    if not job.request.figures:
         return []
+    store = job.store
     changed = store.changed("test") if store.lacks("test") is None else store.changed("val")
     if not len(changed):
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import ExitStack
 
@@ -13,25 +12,25 @@ from flows.cluster.connect import connect
 from flows.cluster.layout import planned_layout
 from flows.cluster.stage import ConnectCluster
 from flows.dataset.fitting import require_value_range
-from flows.evaluation.samples import Score, score
+from flows.evaluation.samples import Score, Scoring, score
 from flows.run.artifacts import Table
 from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from flows.training.data import training_data
-from flows.training.directory import TrainingDirectory
+from flows.training.job import Outcome, TrainingJob
 from flows.training.ranks import bundle_task, train_ranks
 from flows.training.request import TrainRequest
 from flows.training.results import TrainingSummary, finished
-from storage.datasets.store import DatasetStore, open_dataset
+from storage.datasets.store import open_dataset
 
 
 @step("plan")
-def plan(request: TrainRequest) -> DatasetStore:
+def plan(request: TrainRequest) -> TrainingJob:
     """Open the dataset, see that recipe, weights and cluster fit; refuse what cannot work."""
     planned_layout(request.cluster)
-    store = open_dataset(request.dataset)
-    recipe = request.effective
+    job = TrainingJob(request=request, store=open_dataset(request.dataset))
+    store, recipe = job.store, job.recipe
     for split in ("train", "val"):
         count = len(store.indices(split))
         if lacking := store.lacks(split):
@@ -63,7 +62,7 @@ def plan(request: TrainRequest) -> DatasetStore:
     current_observer().show(
         Table("recipe", ("setting", "value"), [[name, json.dumps(value)] for name, value in settings.items()], "Recipe")
     )
-    return store
+    return job
 
 
 def run_training(request: TrainRequest) -> TrainingSummary:
@@ -71,43 +70,40 @@ def run_training(request: TrainRequest) -> TrainingSummary:
 
     Run it again with the same request after any interruption: training goes on from its last checkpoint.
     """
-    store = plan(request)
-    directory = TrainingDirectory(request.output)
-    weights = request.backbone_weights
-    backbone_sha256 = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
-    with directory.locked(), ExitStack() as until_end:
-        directory.adopt(
+    job = plan(request)
+    with job.directory.locked(), ExitStack() as until_end:
+        job.directory.adopt(
             {
                 "kind": "training",
-                "dataset": store.digest,
-                "recipe": request.effective.identity(),
-                "backbone_weights": backbone_sha256,
+                "dataset": job.store.digest,
+                "recipe": job.recipe.identity(),
+                "backbone_weights": job.backbone_sha256,
                 "ranks": request.cluster.workers,
             },
             request=request.model_dump(mode="json"),
             versions=versions(),
         )
         cluster = until_end.enter_context(connect(_one_task_a_worker(request.cluster), workers_stay=True))
-        ended = train_ranks(request, store, directory, cluster)
-        trained = bundle_task(request, store, directory, cluster)
+        progress = train_ranks(job, cluster)
+        trained = bundle_task(job, cluster)
         test = None
-        if store.lacks("test") is None:
-            test = score_test(request, store, directory, lambda: cluster)
+        if job.store.lacks("test") is None:
+            test = score_test(job, lambda: cluster)
         else:
-            current_observer().warn(f"{store.path} has no test split with both classes: the bundle has no test scores")
-        return finished(request, store, directory, ended, trained, test, backbone_sha256=backbone_sha256)
+            current_observer().warn(
+                f"{job.store.path} has no test split with both classes: the bundle has no test scores"
+            )
+        return finished(Outcome(job=job, progress=progress, trained=trained, test=test))
 
 
-def score_test(
-    request: TrainRequest,
-    store: DatasetStore,
-    directory: TrainingDirectory,
-    cluster: ConnectCluster,
-) -> Score:
+def score_test(job: TrainingJob, cluster: ConnectCluster) -> Score:
     """Score the bundle on the test split; scored anew for each bundle, since its weights decide."""
+    directory = job.directory
     directory.ledger("score-test").remove()
     try:
-        return score(str(directory.draft), store, "test", directory=directory, cluster=cluster, config=request.cluster)
+        config = job.request.cluster
+        scoring = Scoring(bundle=str(directory.draft), directory=directory, cluster=cluster, config=config)
+        return score(scoring, job.store, "test")
     except FailedBlocksError:
         directory.ledger("score-test").remove()
         raise

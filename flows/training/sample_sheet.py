@@ -16,9 +16,6 @@ from storage.datasets.store import DatasetStore, few_of
 from storage.pages.contact_sheet import Panel, contact_sheet
 from storage.places.publish import publish
 
-SAMPLES = "samples.png"
-
-
 _SHOWN = 6
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dasnet.training.checkpoints import HISTORY
 from flows.run.artifacts import Picture, Table
 from flows.run.observer import current_observer
-from flows.training.sample_sheet import SAMPLES
+from flows.training.directory import TrainingDirectory
 
 EPOCH_HEADER = ("epoch", "loss", "F1", "precision", "recall", "accuracy", "threshold", "η", "γ", "rate", "pairs/s")
 
@@ -23,17 +21,17 @@ class Watch:
     A resumed training writes again what came after its checkpoint; a step is shown once.
     """
 
-    def __init__(self, training: Path, tensorboard: Path) -> None:
-        self._training, self._tensorboard = training, tensorboard
+    def __init__(self, directory: TrainingDirectory) -> None:
+        self._directory = directory
         self._position = 0
         self._step = self._epoch = -1
         self._epochs: list[list[str]] = []
 
     def __enter__(self) -> Watch:
         # replayed from the history, so that one file has the whole curve however often training was resumed
-        for old in self._tensorboard.glob("events.*"):
+        for old in self._directory.tensorboard.glob("events.*"):
             old.unlink()
-        self._writer = SummaryWriter(str(self._tensorboard))
+        self._writer = SummaryWriter(str(self._directory.tensorboard))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,7 +50,7 @@ class Watch:
                 self._show_epoch(facts)
 
     def _new_lines(self) -> Iterator[dict[str, Any]]:
-        history = self._training / HISTORY
+        history = self._directory.steps
         if not history.exists():
             return
         if history.stat().st_size < self._position:
@@ -82,9 +80,9 @@ class Watch:
         self._writer.flush()
         self._epochs.append(epoch_row(facts))
         current_observer().show(Table("epochs", EPOCH_HEADER, self._epochs, "Validation by epoch"))
-        sheet = self._training / SAMPLES
-        if sheet.exists():
-            current_observer().show(Picture("samples", sheet.read_bytes(), "Validation samples after the last epoch"))
+        if self._directory.samples.exists():
+            sheet = self._directory.samples.read_bytes()
+            current_observer().show(Picture("samples", sheet, "Validation samples after the last epoch"))
 
 
 def epoch_row(facts: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.network import fold_normalisation
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.augmentation import Augmentation
-from dasnet.training.checkpoints import CHECKPOINT, HISTORY
+from dasnet.training.directory import CHECKPOINT, HISTORY
 from dasnet.training.losses import CrossEntropyLoss
 from dasnet.training.recipes import Recipe, recipe_named, recipe_of_method
 from dasnet.training.trained_bundle import bundle_of

@@ -11,7 +11,7 @@ import torch
 from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.methods import build_network
 from dasnet.networks.sccn import SCCN
-from dasnet.training.checkpoints import BEST, CHECKPOINT, HISTORY
+from dasnet.training.directory import BEST, CHECKPOINT, HISTORY
 from dasnet.training.losses import MeanCost
 from tests.dasnet.training.training_data import Squares, run_of
 

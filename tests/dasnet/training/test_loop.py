@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.prediction.bundle import load_bundle
 from dasnet.training.augmentation import Augmentation
-from dasnet.training.checkpoints import CHECKPOINT, HISTORY
+from dasnet.training.directory import CHECKPOINT, HISTORY
 from dasnet.training.loop import rising_average
 from dasnet.training.samples import Order, assemble, prefetched
 from dasnet.training.trained_bundle import bundle_of
