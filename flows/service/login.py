@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 
 from flows.run.errors import SecretError
@@ -53,9 +54,10 @@ def require_login(text: str, where: object) -> str:
 def make_login(path: Path) -> str:
     """A new ``admin:…`` in a new file of mode 600, 160 random bits; where another command was first, its login."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 600
+    draft = Path(name)
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with os.fdopen(descriptor, "w") as file:
             file.write(f"admin:{secrets.token_urlsafe(20)}\n")
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)  # appears whole, and once

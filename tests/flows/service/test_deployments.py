@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,11 @@ def test_a_login_is_made_for_its_owner_alone_and_never_twice_the_same(tmp_path: 
     first, second = make_login(tmp_path / "a"), make_login(tmp_path / "b")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
     assert login_from(tmp_path / "a") == first != second
-    with pytest.raises(FileExistsError):
-        make_login(tmp_path / "a")
+    assert make_login(tmp_path / "a") == first, "who comes second has the login of who came first"
+    with ThreadPoolExecutor(8) as commands:
+        at_once = list(commands.map(lambda _: make_login(tmp_path / "c"), range(8)))
+    assert set(at_once) == {login_from(tmp_path / "c")}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 def test_a_password_on_the_command_line_is_refused() -> None:
