@@ -114,6 +114,23 @@ def test_imports_go_down_only(path: Path) -> None:
     assert room == "flows" or not others
 
 
+def test_what_numbers_in_files_stand_for_has_no_copies() -> None:
+    """It is said once, in a module that imports nothing of ours or of others."""
+    source = MODULES["tiling.conventions"]
+    assert roots(imported(source)) <= {"__future__", "math", "typing"}
+    copies = {name: assigned(path) & assigned(source) for name, path in MODULES.items() if path != source}
+    assert not {name: values for name, values in copies.items() if values}
+
+
+def assigned(path: Path) -> set[str]:
+    """Names that a module's own lines give a value."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            names |= {part.id for part in getattr(target, "elts", [target]) if isinstance(part, ast.Name)}
+    return names
+
+
 def test_rooms_inside_the_rooms_import_what_they_may() -> None:
     wrong = []
     for (room, target), names in arrows().items():
