@@ -24,7 +24,8 @@ from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Order, prefetched
-from storage.datasets.store import LEFT_OUT, DatasetStore, Samples, create_dataset
+from storage.datasets.create import create_dataset
+from storage.datasets.store import LEFT_OUT, DatasetStore, Samples
 
 
 def store_of(folder: Path, *, count: int, side: int) -> DatasetStore:

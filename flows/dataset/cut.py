@@ -13,9 +13,10 @@ from flows.dataset.request import PrepareRequest
 from flows.dataset.survey import Survey
 from flows.dataset.tools import make_cut_tool
 from flows.run.observer import current_observer
+from storage.datasets.create import create_dataset
 from storage.datasets.cut import Cutout
 from storage.datasets.scenes import SceneFiles, open_scene
-from storage.datasets.store import DatasetStore, create_dataset
+from storage.datasets.store import DatasetStore
 from storage.errors import InputError
 from storage.geometry import grid_facts, metres_a_pixel
 from tiling.conventions import SPLITS

@@ -18,8 +18,6 @@ many there are shows only while the pixels are read, once.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +34,9 @@ from zarr.errors import ZarrUserWarning
 from storage.errors import InputError, IntegrityError
 from storage.places.publish import sync
 from storage.places.zarr_access import READING_FILES
-from storage.stores.run_store import COMPRESSORS, WRITING
-from tiling.conventions import IGNORED, SPLITS
+from storage.stores.damage import is_damaged
+from storage.stores.run_store import WRITING
+from tiling.conventions import SPLITS
 
 FORMAT = 1
 LEFT_OUT = -1
@@ -61,71 +60,6 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.label)
-
-
-def create_dataset(
-    path: Path,
-    *,
-    sources: Sequence[str],
-    rows: Sequence[int],
-    cols: Sequence[int],
-    window: int,
-    bands: Sequence[str],
-    dtype: str,
-    shard: int,
-    attrs: Mapping[str, Any],
-) -> None:
-    """Create a store whose samples are all still left out; it appears at `path` when it is complete.
-
-    Args:
-        sources, rows, cols: scene and upper-left pixel of each of the N samples.
-        window: side of a sample, pixels.
-        shard: samples in one shard.
-        attrs: what else the store should say of itself; JSON values.
-    """
-    count = len(sources)
-    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    table = xr.Dataset(
-        coords={
-            "source": ("sample", np.array(list(sources), dtype=object)),
-            "row": ("sample", np.asarray(rows, dtype=np.int32)),
-            "col": ("sample", np.asarray(cols, dtype=np.int32)),
-            "split": (
-                "sample",
-                np.full(count, LEFT_OUT, dtype=np.int8),
-                {"flag_values": [LEFT_OUT, *range(len(SPLITS))], "flag_meanings": " ".join(("left_out", *SPLITS))},
-            ),
-            "changed": ("sample", np.zeros(count, dtype=np.int64)),
-            "unchanged": ("sample", np.zeros(count, dtype=np.int64)),
-            "band": np.array(list(bands), dtype=object),
-            "date": np.array(DATES, dtype=object),
-        },
-        attrs={**attrs, "format": FORMAT, "window": window},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ZarrUserWarning)  # strings and consolidated metadata have no standard yet
-        table.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
-        group = zarr.open_group(draft, mode="r+")
-        for name, middle, kind in (
-            ("before", ("band",), dtype),
-            ("after", ("band",), dtype),
-            ("valid", ("date",), "bool"),
-            ("label", (), "uint8"),
-        ):
-            depth = tuple({"band": len(bands), "date": len(DATES)}[dimension] for dimension in middle)
-            group.create_array(
-                name,
-                shape=(count, *depth, window, window),
-                dtype=kind,
-                chunks=(1, *depth, window, window),
-                shards=(shard, *depth, window, window),
-                compressors=COMPRESSORS,
-                dimension_names=("sample", *middle, "y", "x"),
-                fill_value=IGNORED if name == "label" else 0,
-            )
-        zarr.consolidate_metadata(draft)
-    draft.replace(path)
 
 
 class DatasetStore:
@@ -281,12 +215,14 @@ class DatasetStore:
 
     def _read(self, name: str, index: int) -> NDArray[Any]:
         array = self._arrays[name]
-        path = self._shard_path(name, index // self.shard)
+        path, shard = self._shard_at(name, index // self.shard)
         if not path.exists():
             raise IntegrityError(f"{path} is missing: these samples were never written, or were lost")
         try:
             found = np.asarray(array[index])
         except Exception as error:  # each codec pipeline has exceptions of its own
+            if not is_damaged(array, path, shard):
+                raise
             raise IntegrityError(
                 f"{path}, sample {index}: its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
@@ -295,13 +231,15 @@ class DatasetStore:
     def write(self, first: int, samples: Samples) -> str:
         """Write one whole shard durably, from sample `first` on; returns the SHA-256 of its pixels, as hex."""
         last = first + len(samples)
-        # two writers of one shard would lose each other's data
-        assert first % self.shard == 0 and last == min(first + self.shard, len(self)), (first, last)
+        if first % self.shard or last != min(first + self.shard, len(self)):
+            raise ValueError(
+                f"samples {first}–{last} are not one shard of {self.shard}: two writers of one would lose each other's"
+            )
         digest = hashlib.sha256()
         for name in self._arrays:
             pixels = np.ascontiguousarray(getattr(samples, name))
             self._for_writing[name][first:last] = pixels
-            path = self._shard_path(name, first // self.shard)
+            path, _ = self._shard_at(name, first // self.shard)
             sync(path)
             sync(path.parent)
             digest.update(pixels.data)
@@ -330,9 +268,10 @@ class DatasetStore:
         for name in ("_group", "attrs", "splits"):
             self.__dict__.pop(name, None)
 
-    def _shard_path(self, name: str, shard: int) -> Path:
-        inner = "/".join("0" for _ in range(self._arrays[name].ndim - 1))
-        return self.path / name / "c" / str(shard) / inner
+    def _shard_at(self, name: str, number: int) -> tuple[Path, tuple[int, ...]]:
+        """Where a shard lies, and which one of the array it is."""
+        index = (number, *(0,) * (self._arrays[name].ndim - 1))
+        return self.path.joinpath(name, "c", *map(str, index)), index
 
 
 def open_dataset(path: Path) -> DatasetStore:

@@ -16,7 +16,8 @@ from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.sources import RASTER_SUFFIXES, Header, Source, is_remote, is_zarr, open_source
-from storage.places.bucket import FIRST_CONTACT, SCHEME, ObjectPath
+from storage.places.bucket import SCHEME, ObjectPath
+from storage.places.client import FIRST_CONTACT
 from storage.places.credentials import refuse_credentials
 
 

@@ -8,14 +8,11 @@ it travels to workers and into logs, and credentials and endpoint come from the 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -26,24 +23,15 @@ from pydantic_core import core_schema
 from typing_extensions import TypeVar
 
 from storage.errors import InputError, IntegrityError, ObjectStoreError, StaleWriteError
+from storage.places.client import FIRST_CONTACT, PATIENCE, client, explain
 from storage.places.credentials import refuse_credentials
 
 SCHEME = "s3://"
-
-PATIENCE = timedelta(minutes=3)
-"""For a store that does not answer or answers 5xx: requests are repeated, ever more slowly, so long."""
-
-FIRST_CONTACT = timedelta(seconds=15)
-"""The same before a run begins, when an error is more likely to be a wrong address."""
 
 _PART_BYTES = 5 * 2**20
 _MOST_PARTS = 9_000  # stores take 10,000
 _SHA256 = "sha256"
 """Name of what is kept beside an object."""
-
-_REQUEST = timedelta(minutes=2)
-_SAID = re.compile(r"<Code>(?P<code>[^<]*)</Code>(?:.*?<Message>(?P<message>[^<]*)</Message>)?", re.DOTALL)
-_STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 
 
 @dataclass(frozen=True)
@@ -260,7 +248,7 @@ class ObjectPath:
 
     def store(self) -> S3Store:
         """A client whose root is this prefix, for Zarr."""
-        return _client(self.bucket, self.key, PATIENCE, _settings())
+        return client(self.bucket, prefix=self.key)
 
     def require_answer(self) -> None:
         """Ask for a listing, with little patience.
@@ -268,15 +256,15 @@ class ObjectPath:
         Raises:
             InputError: no such bucket, access denied, or no answer.
         """
-        client = self._client(FIRST_CONTACT)
+        first = self._client(FIRST_CONTACT)
         try:
             with _reaching(self):
-                next(iter(obstore.list(client, self.key or None)), None)
+                next(iter(obstore.list(first, self.key or None)), None)
         except ObjectStoreError as error:
             raise InputError(str(error)) from error
 
     def _client(self, patience: timedelta = PATIENCE) -> S3Store:
-        return _client(self.bucket, "", patience, _settings())
+        return client(self.bucket, patience=patience)
 
 
 Location = Path | ObjectPath
@@ -291,29 +279,6 @@ def location(text: str | Path | ObjectPath) -> Location:
     if isinstance(text, Path | ObjectPath):
         return text
     return ObjectPath.parse(text) if text.startswith(SCHEME) else Path(text)
-
-
-def _settings() -> tuple[tuple[str, str], ...]:
-    """What the environment says of the store now; a client is made anew when it changes."""
-    found = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    endpoint = found.get("AWS_ENDPOINT_URL_S3") or found.get("AWS_ENDPOINT_URL") or found.get("AWS_ENDPOINT")
-    return (*sorted(found.items()), *((("endpoint", endpoint),) if endpoint else ()))
-
-
-@lru_cache(maxsize=32)
-def _client(bucket: str, prefix: str, patience: timedelta, settings: tuple[tuple[str, str], ...]) -> S3Store:
-    endpoint = dict(settings).get("endpoint")
-    config: Mapping[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options={
-            "allow_http": bool(endpoint and endpoint.startswith("http://")),
-            "timeout": min(_REQUEST, patience),
-        },
-        retry_config={"max_retries": 1000, "retry_timeout": patience, "backoff": {"max_backoff": timedelta(seconds=5)}},
-        **config,
-    )
 
 
 def _digests(content: BinaryIO, part: int) -> tuple[str, str]:
@@ -334,20 +299,4 @@ def _reaching(path: ObjectPath) -> Iterator[None]:
     try:
         yield
     except BaseError as error:
-        raise ObjectStoreError(explain(path, error)) from error
-
-
-def explain(path: ObjectPath, error: Exception) -> str:
-    """What a store answered, in a line."""
-    text = str(error)
-    said, status = _SAID.search(text), _STATUS.search(text)
-    if said and said["code"] == "NoSuchBucket":
-        return f"{path}: there is no bucket {path.bucket}"
-    if said or status:
-        answer = f"{said['code']}: {said['message']}" if said and said["message"] else said["code"] if said else ""
-        known = status[1].strip() if status else ""
-        words = f"{known} ({answer})" if known and answer else known or answer
-        denied = "access denied, " if known.startswith(("401", "403")) else ""
-        return f"{path}: {denied}the store answered {words}"
-    cause = text.partition("\n\nDebug source")[0].replace("\n", " ")
-    return f"{path}: the store does not answer: {cause[:400]}"
+        raise ObjectStoreError(f"{path}: {explain(error, bucket=path.bucket)}") from error

@@ -6,7 +6,8 @@ import os
 import re
 from typing import Any
 
-from storage.places.bucket import SCHEME, _settings
+from storage.places.bucket import SCHEME
+from storage.places.client import settings
 
 
 def gdal_name(path: str) -> str:
@@ -21,7 +22,7 @@ def plain_name(path: str) -> str:
 
 def gdal_settings() -> dict[str, Any]:
     """Options under which GDAL finds the same store as we do, and is as patient; keys it takes from the environment."""
-    known = dict(_settings())
+    known = dict(settings())
     found: dict[str, Any] = {
         "GDAL_HTTP_MAX_RETRY": 8,
         "GDAL_HTTP_RETRY_DELAY": 0.5,

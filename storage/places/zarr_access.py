@@ -10,7 +10,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore, StoreLike
 
 from storage.errors import IntegrityError, ObjectStoreError
-from storage.places.bucket import SCHEME, Location, ObjectPath, explain, location
+from storage.places.bucket import SCHEME, Location, ObjectPath, location
+from storage.places.client import explain
 
 # zarrs reads a block from a disk twice as fast as zarr's own pipeline. It reads buckets with a client of its own, which
 # neither says that a shard is missing nor repeats a request as patiently: there zarr's own reads, and the network is
@@ -46,7 +47,8 @@ class _Complete(ObjectStore[S3Store]):
         try:
             found = await super().get(key, prototype, byte_range)
         except BaseError as error:
-            raise ObjectStoreError(explain(self._at(key), error)) from error
+            where = self._at(key)
+            raise ObjectStoreError(f"{where}: {explain(error, bucket=where.bucket)}") from error
         if found is None and "/c/" in key:
             raise IntegrityError(f"{self._at(key)} is missing: that block was never written, or was lost")
         return found

@@ -30,9 +30,11 @@ from zarr.codecs import ZstdCodec
 
 from storage.errors import IntegrityError, ObjectStoreError
 from storage.geometry import grid_of
-from storage.places.bucket import Location, ObjectPath, P, explain
+from storage.places.bucket import Location, ObjectPath, P
+from storage.places.client import explain
 from storage.places.publish import sync
 from storage.places.zarr_access import reading, zarr_store
+from storage.stores.damage import is_damaged
 from storage.stores.date_names import date_index, date_name
 
 if TYPE_CHECKING:
@@ -209,19 +211,24 @@ class RunStore(Generic[P]):
     def _write(self, array: zarr.Array, leading: tuple[int, ...], where: tuple[Any, ...], values: NDArray[Any]) -> None:
         """Write one shard; `leading`: its place in the dimensions before y and x, `where`: the selection it is."""
         writing = self._for_writing[array.basename]
+        ((shard, index),) = self._shards(array, leading, where[-2], where[-1])
         try:
             try:
                 writing[where] = values
             except (BaseError, OSError):
                 raise
             except Exception:  # zarr reads the shard that it replaces, which may be beyond reading
-                for shard in self._shards(array, leading, where[-2], where[-1]):
-                    shard.unlink(missing_ok=True)
+                if not is_damaged(array, shard, index):
+                    raise
+                shard.unlink()
                 writing[where] = values
         except BaseError as error:
             assert isinstance(self.path, ObjectPath)
-            raise ObjectStoreError(explain(self.path / array.basename, error)) from error
-        self._sync(array, leading, where[-2], where[-1])
+            reason = explain(error, bucket=self.path.bucket)
+            raise ObjectStoreError(f"{self.path / array.basename}: {reason}") from error
+        if isinstance(shard, Path):  # what a bucket has accepted is durable
+            sync(shard)
+            sync(shard.parent)
 
     def _inside(self, rows: slice, cols: slice) -> tuple[slice, slice]:
         return (
@@ -230,35 +237,42 @@ class RunStore(Generic[P]):
         )
 
     def _require_one_block(self, rows: slice, cols: slice) -> None:
-        # two writers of one shard would lose each other's data
         for span, length in ((rows, self.height), (cols, self.width)):
-            assert span.start % self.block == 0 and span.stop == min(span.start + self.block, length), (rows, cols)
+            if span.start % self.block or span.stop != min(span.start + self.block, length):
+                raise ValueError(
+                    f"rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop} are not one block of "
+                    f"{self.block} px: two writers of one shard would lose each other's pixels"
+                )
 
     def _read(self, array: zarr.Array, leading: tuple[slice, ...], rows: slice, cols: slice) -> NDArray[Any]:
-        for index in () if isinstance(self.path, ObjectPath) else range(*leading[0].indices(array.shape[0])):
-            for shard in self._shards(array, (index, *(0,) * (len(leading) - 1)), rows, cols):
-                if not shard.exists():
-                    raise IntegrityError(f"{shard} is missing: that block was never written, or was lost")
+        shards = [
+            shard
+            for index in range(*leading[0].indices(array.shape[0]))
+            for shard in self._shards(array, (index, *(0,) * (len(leading) - 1)), rows, cols)
+        ]
+        for shard, _ in () if isinstance(self.path, ObjectPath) else shards:
+            if not shard.exists():
+                raise IntegrityError(f"{shard} is missing: that block was never written, or was lost")
         try:
             return np.asarray(array[(*leading, rows, cols)])
         except (IntegrityError, ObjectStoreError):
             raise
         except Exception as error:  # each codec pipeline has exceptions of its own
+            if not any(is_damaged(array, shard, index) for shard, index in shards):
+                raise
             raise IntegrityError(
                 f"{self.path}/{array.basename} rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop}: "
                 f"its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
 
-    def _shards(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> list[P]:
-        folder = "/".join([array.name.strip("/"), "c", *map(str, leading)])
-        return [
-            cast(P, self.path / f"{folder}/{y}/{x}")
+    def _shards(
+        self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice
+    ) -> list[tuple[P, tuple[int, ...]]]:
+        """Where the shards of a range lie, and which ones of the array they are."""
+        indices = [
+            (*leading, y, x)
             for y in range(rows.start // self.block, -(-rows.stop // self.block))
             for x in range(cols.start // self.block, -(-cols.stop // self.block))
         ]
-
-    def _sync(self, array: zarr.Array, leading: tuple[int, ...], rows: slice, cols: slice) -> None:
-        for shard in self._shards(array, leading, rows, cols):
-            if isinstance(shard, Path):  # what a bucket has accepted is durable
-                sync(shard)
-                sync(shard.parent)
+        folder = f"{array.name.strip('/')}/c"
+        return [(cast(P, self.path / f"{folder}/{'/'.join(map(str, index))}"), index) for index in indices]

@@ -23,7 +23,8 @@ from flows.cluster.config import ClusterConfig
 from flows.detect import statistics
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
-from storage.datasets.store import DatasetStore, Samples, create_dataset
+from storage.datasets.create import create_dataset
+from storage.datasets.store import DatasetStore, Samples
 from storage.errors import InputError
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.cli.test_main import raster, refused

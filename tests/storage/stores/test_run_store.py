@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,3 +170,41 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path, side: int) -> None:
             if not np.array_equal(found, written[0, part, part]):
                 wrong.append(position)
     assert wrong == []
+
+
+@pytest.mark.parametrize("error", [TypeError, MemoryError, RuntimeError, OSError])
+def test_an_error_that_is_no_damage_passes_and_touches_nothing(tmp_path: Path, error: type[Exception]) -> None:
+    """A full disk, a lack of memory or a mistake of ours is no reason to call stored pixels lost."""
+
+    class Failing:
+        basename, name, shape, shards = "image", "/image", (2, 2, 150, 200), (1, 2, 64, 64)
+
+        def __init__(self, array: zarr.Array) -> None:
+            self.metadata = array.metadata
+
+        def __getitem__(self, _: object) -> None:
+            raise error("scripted")
+
+        def __setitem__(self, _: object, __: object) -> None:
+            raise error("scripted")
+
+    store, (rows, cols) = create(tmp_path / "run.zarr"), blocks()[0]
+    image = np.random.default_rng(3).integers(1, 256, (2, 64, 64)).astype(np.uint8)
+    store.write_image(1, image, image[0] > 20, rows=rows, cols=cols)
+    shard = store.path / "image/c/1/0/0/0"
+    written = shard.read_bytes()
+    failing: Any = Failing(store._image)
+    store.__dict__["_image"] = store._for_writing["image"] = failing
+    with pytest.raises(error, match="scripted"):
+        store.write_image(1, image, image[0] > 20, rows=rows, cols=cols)
+    with pytest.raises(error, match="scripted"):
+        store.read_images(1, rows=rows, cols=cols)
+    assert shard.read_bytes() == written
+
+
+def test_what_is_not_one_block_is_never_written(tmp_path: Path) -> None:
+    store = create(tmp_path / "run.zarr")
+    for rows in (slice(0, 63), slice(1, 65), slice(0, 128)):
+        pixels = np.zeros((1, rows.stop - rows.start, 64), dtype=np.uint8)
+        with pytest.raises(ValueError, match="not one block of 64 px: two writers"):
+            store.write_probability(pixels, rows=rows, cols=slice(0, 64))
