@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import stat
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import fsspec
@@ -30,18 +28,21 @@ class MosaicDigest:
 
 
 class DigestCache:
-    """Digests of files that have been read before: a file of the same size and time of modification is not read again.
+    """Digests of inputs that were read before: what has its size, time of modification and inode is not read again.
 
-    An archive of a thousand mosaics is looked at every month, and one of them is new.
+    An archive of a thousand mosaics is looked at every month, and one of them is new; a run of terabytes resumes at
+    once. Files on servers and in buckets are never read for their digest, so they have no entry.
     """
 
     def __init__(self, path: Location) -> None:
-        """`path`: JSON file, written by :meth:`save`."""
+        """`path`: JSON file, path of a file or folder → its stamp and SHA-256; written by :meth:`save`."""
         self._path = path
-        self._known: dict[str, list[object]] = {}
-        if path.exists():
-            with suppress(ValueError):  # a damaged cache costs time, nothing else
-                self._known = dict(json.loads(path.read_text()))
+        self._entries: dict[str, list[object]] = {}
+        self._is_saved = True
+        with suppress(FileNotFoundError, ValueError):  # without one, or with a damaged one, all is read: nothing else
+            entries = json.loads(path.read_text())
+            if isinstance(entries, dict):
+                self._entries = {name: entry for name, entry in entries.items() if isinstance(entry, list)}
 
     def digest(self, mosaic: Mosaic) -> MosaicDigest:
         """As :func:`digest_mosaic`."""
@@ -49,29 +50,47 @@ class DigestCache:
 
     def _files(self, paths: Sequence[str]) -> dict[str, str]:
         stamps = {path: _stamp(path) for path in paths}
-        known = {
-            path: str(self._known[path][-1]) for path in paths if self._known.get(path, [None])[:-1] == stamps[path]
+        digests = {
+            path: str(self._entries[path][-1])
+            for path, stamp in stamps.items()
+            if stamp is not None and self._entries.get(path, [])[:-1] == stamp
         }
-        read = digest_files([path for path in paths if path not in known])
+        read = digest_files([path for path in paths if path not in digests])
         for path, digest in read.items():
             stamp = stamps[path]
             # a file that changes while it is read is read again the next time
             if stamp is not None and _stamp(path) == stamp:
-                self._known[path] = [*stamp, digest]
-        return {path: known.get(path) or read[path] for path in paths}
+                self._entries[path] = [*stamp, digest]
+                self._is_saved = False
+        return {path: digests.get(path) or read[path] for path in paths}
 
     def save(self) -> None:
-        """Keep what is known for the next time."""
-        write_json_atomically(self._path, self._known)
+        """Keep what is known for the next time, in one step."""
+        if not self._is_saved:
+            write_json_atomically(self._path, self._entries)
+            self._is_saved = True
 
 
 def _stamp(path: str) -> list[object] | None:
-    """Size, time of modification and inode of a local file; None for others, which are looked at every time."""
+    """What tells that a local input is as it was: size, time of modification and inode of a file, and of a folder one
+    digest of those of all its files. None for what is not local."""
+    local = Path(path)
     try:
-        found = Path(path).stat()
+        if local.is_dir():
+            listing = "\n".join(f"{file.relative_to(local)} {_stamp_of_file(file)}" for file in _files_below(local))
+            return [hashlib.sha256(listing.encode()).hexdigest()]
+        return _stamp_of_file(local) if local.is_file() else None
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns, found.st_ino] if stat.S_ISREG(found.st_mode) else None
+
+
+def _stamp_of_file(path: Path) -> list[object]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.rglob("*") if entry.is_file())
 
 
 def digest_mosaic(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str, str]] | None = None) -> MosaicDigest:
@@ -106,20 +125,14 @@ def _digest(path: str) -> str:
     if local.is_dir():
         return _digest_folder(local)
     if local.exists():
-        return _digest_file(path, tuple(_stamp(path) or ()))
+        with local.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(_remote_version(path).encode()).hexdigest()
-
-
-@lru_cache(maxsize=10_000)
-def _digest_file(path: str, stamp: tuple[object, ...]) -> str:
-    """One process looks twice at its inputs: before its flow begins, and in it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_folder(folder: Path) -> str:
     total = hashlib.sha256()
-    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+    for file in _files_below(folder):
         total.update(f"{file.relative_to(folder)} {_digest(str(file))}\n".encode())
     return total.hexdigest()
 
