@@ -194,7 +194,7 @@ def detect(before: Any, after: Any, *, output: Any, observer: Observer | None = 
     from flows.detect.job import resolve
     from flows.detect.request import DetectRequest
     from flows.detect.run import run_detection
-    from flows.run.already_planned import already_planned
+    from flows.run.context import already_planned
     from flows.run.terminal import TerminalObserver
     from storage.places.publish import claim_directory
 

@@ -19,7 +19,7 @@ from flows.archive.directory import CELL_PRODUCTS, COLLECTION, CUBE, LOOK, PAIR_
 from flows.archive.job import ArchiveJob, DatedImage
 from flows.inference.lost_images import looking_at, stored_images
 from flows.inference.product_ledger import ProductLedger
-from flows.run.artifacts import Markdown, Picture
+from flows.run.artifacts import Picture, page_of_lines
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import IntegrityError
@@ -88,13 +88,7 @@ def make_archive_products(
     write_archive_collection(job, directory, cells)
     directory.root.update(state="finished", latest=job.version)
     current_observer().show(Picture("first-change", picture, "When a change was first seen, by pair of dates"))
-    current_observer().show(
-        Markdown(
-            "products",
-            "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in summary.lines())]),
-            "Products of the archive",
-        )
-    )
+    current_observer().show(page_of_lines("products", summary.lines(), "Products of the archive"))
     reporter.end(", ".join(path.name for path in summary.products.values()))
     return summary
 

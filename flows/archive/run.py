@@ -21,8 +21,8 @@ from flows.inference.lost_images import set_back_lost, stored_images
 from flows.inference.planned import read_name
 from flows.inference.predictor import predictor_factory
 from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
-from flows.run.already_planned import planned
 from flows.run.artifacts import Table, plan_page
+from flows.run.context import planned
 from flows.run.errors import FailedBlocksError, FailedCellsError
 from flows.run.observer import Part, current_observer, step
 from flows.run.versions import versions

@@ -35,7 +35,7 @@ def run_job(
         kept: what an interruption leaves, for the message.
         ui: bring a Prefect server with its UI for the time of the command, if none is configured or running.
     """
-    from flows.run.already_planned import already_planned
+    from flows.run.context import already_planned
     from flows.run.observer import observed_by
     from flows.run.terminal import TerminalObserver
     from storage.places.publish import claim_directory

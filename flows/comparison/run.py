@@ -28,9 +28,9 @@ from flows.comparison.robustness import robustness_curves
 from flows.comparison.untrained import UntrainedScore, untrained
 from flows.comparison.variants import TableName, Variant
 from flows.run.artifacts import Table
+from flows.run.context import StoppedError, stopped_by
 from flows.run.errors import FailedMethodsError, reason_of
 from flows.run.observer import Part, current_observer, observed_by, step
-from flows.run.stopping import StoppedError, stopped_by
 from flows.run.versions import versions
 from flows.training.directory import TrainingDirectory
 from flows.training.run import run_training

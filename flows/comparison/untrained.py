@@ -18,7 +18,7 @@ from dasnet.baselines.scoring import score_untrained
 from dasnet.baselines.untrained import State
 from dasnet.metrics import Confusion
 from flows.comparison.results import Result
-from flows.run.directory import run_key
+from flows.run.directory import sha256_of_facts
 from storage.datasets.store import DatasetStore, Samples
 from storage.places.publish import write_json_atomically
 
@@ -84,7 +84,7 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
             own_f1=facts["own_f1"],
         ),
         threshold=facts["threshold"],
-        identity=run_key({**identity, "threshold": facts["threshold"]})[:10],
+        identity=sha256_of_facts({**identity, "threshold": facts["threshold"]})[:10],
         detector=method.detector(State.from_dict(facts["state"])),
         pairs_per_s=facts["pairs_per_s"],
     )

@@ -22,8 +22,8 @@ from flows.inference.planned import read_name
 from flows.inference.predictor import predictor_factory
 from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
 from flows.inference.untrained_model import UntrainedModel
-from flows.run.already_planned import planned
 from flows.run.artifacts import blocks_table, plan_page
+from flows.run.context import planned
 from flows.run.directory import RunDirectory
 from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
@@ -94,7 +94,7 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
         stages.predict_with(make_predictor or predictor_factory(job))
         inferred = _infer(job, directory, stages)
         with _in_the_background(until_products.close):
-            _show_blocks(directory.ledger("infer"), total=len(job.blocks))
+            observer.show(blocks_table(directory.ledger("infer"), total=len(job.blocks)))
             failed = {**ingested.failed, **inferred.failed}
             if failed:
                 total = (1 + len(job.dates)) * len(job.blocks)
@@ -206,16 +206,3 @@ def _refuse_dates_without_pixels(job: Job, ledger: Ledger) -> None:
     for date, mosaic in zip(job.dates, job.mosaics, strict=True):
         if not valid[date]:
             raise InputError(f"{mosaic.label} has no valid pixel on the grid of this run: all of it is nodata there")
-
-
-def _show_blocks(ledger: Ledger, *, total: int) -> None:
-    failed = {entry.block: str(entry.facts["error"]) for entry in ledger.entries("failed")}
-    current_observer().show(
-        blocks_table(
-            done=ledger.count("done"),
-            skipped=sum(entry.facts["windows"] == 0 for entry in ledger.entries("done")),
-            failed=failed,
-            pending=total - ledger.count("done") - len(failed),
-            total=total,
-        )
-    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flows.run.quantities import volume
 from storage.places.bucket import Location
+from tiling.ledger import Ledger
 
 _PURPOSES = {
     "probability": "COG of uint8: probability × 254, 255 = nodata",
@@ -63,27 +64,35 @@ class Link:
 Artifact = Table | Markdown | Picture | Link
 
 
-def blocks_table(
-    *, done: int, skipped: int, failed: Mapping[str, str], pending: int, total: int, limit: int = 200
-) -> Table:
-    """How many blocks stand where, and one row for each quarantined block (the first `limit`)."""
+def blocks_table(ledger: Ledger, *, total: int, limit: int = 200) -> Table:
+    """How many blocks of a stage stand where, and one row for each quarantined block (the first `limit`)."""
+    done, failed = ledger.count("done"), list(ledger.entries("failed"))
     rows: list[list[Any]] = [
         ["done", done, ""],
-        ["of these: no valid pixel, nothing computed", skipped, ""],
+        [
+            "of these: no valid pixel, nothing computed",
+            sum(entry.facts["windows"] == 0 for entry in ledger.entries("done")),
+            "",
+        ],
         ["failed (quarantined)", len(failed), ""],
-        ["pending", pending, ""],
+        ["pending", total - done - len(failed), ""],
         ["total", total, ""],
     ]
-    rows += [["quarantined", name, error] for name, error in list(failed.items())[:limit]]
+    rows += [["quarantined", entry.block, str(entry.facts["error"])] for entry in failed[:limit]]
     if len(failed) > limit:
         rows.append(["quarantined", "…", f"{len(failed) - limit} more: see `dasnet status`"])
     return Table("blocks", ("state", "blocks", "error"), rows, "Blocks of the run")
 
 
+def page_of_lines(key: str, lines: Sequence[tuple[str, str]], description: str, *, heading: str = "") -> Markdown:
+    """A table of (what, how much), `heading` above its first column."""
+    rows = [f"| {heading} | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]
+    return Markdown(key, "\n".join(rows), description)
+
+
 def plan_page(lines: Sequence[tuple[str, str]]) -> Markdown:
     """What a run will do: (what, how much)."""
-    rows = ["| plan | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in lines)]
-    return Markdown("plan", "\n".join(rows), "What this run does")
+    return page_of_lines("plan", lines, "What this run does", heading="plan")
 
 
 def products_page(products: Sequence[tuple[str, Location, str]], summary: str) -> Markdown:

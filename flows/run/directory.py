@@ -23,9 +23,9 @@ class DifferentRunError(InputError):
     """The directory holds another run; the message lists what changed."""
 
 
-def run_key(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that the result depends on."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+def sha256_of_facts(facts: object) -> str:
+    """SHA-256 of facts that JSON can hold, in hex; of everything that a result depends on it is the key of a run."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 class RunDirectory(Generic[P]):
@@ -41,7 +41,6 @@ class RunDirectory(Generic[P]):
         self.description = self.at("run.json")
         self.store = self.at("run.zarr")
         self.ledger_directory = self.at("ledger")
-        self.logs = self.at("logs")
         self.digests = self.at("digests.json")
 
     def at(self, name: str) -> P:
@@ -72,11 +71,11 @@ class RunDirectory(Generic[P]):
             return None
         try:
             content = json.loads(self.description.read_text())
-            found = content["format"]
+            recorded_format = content["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.description} is not a run of this program ({error!r})") from error
-        if found != FORMAT:
-            raise InputError(f"{self.description} has format {found}; this version reads format {FORMAT}")
+        if recorded_format != FORMAT:
+            raise InputError(f"{self.description} has format {recorded_format}; this version reads format {FORMAT}")
         return dict(content)
 
     def update(self, **facts: Any) -> None:
@@ -117,7 +116,7 @@ class RunDirectory(Generic[P]):
         Raises:
             DifferentRunError: it holds a run of another identity.
         """
-        key = run_key(identity)
+        key = sha256_of_facts(identity)
         self.refuse_another(identity)
         if not self.description.exists():
             write_json_atomically(
@@ -135,7 +134,7 @@ class RunDirectory(Generic[P]):
     def refuse_another(self, identity: Mapping[str, Any]) -> None:
         """Raises DifferentRunError if the directory holds a run of another identity; changes nothing."""
         present = self.describe()
-        if present is not None and present["key"] != run_key(identity):
+        if present is not None and present["key"] != sha256_of_facts(identity):
             changes = differences(present["identity"], identity)
             raise DifferentRunError(
                 f"{self.path} holds another run and is left as it is. What changed:\n"
@@ -145,14 +144,14 @@ class RunDirectory(Generic[P]):
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add to the time that a stage has taken over all the processes that worked on this run."""
-        taken = dict((self.describe() or {}).get("seconds", {}))
-        self.update(seconds={**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)})
+        recorded = (self.describe() or {}).get("seconds", {})
+        self.update(seconds={**recorded, stage: round(recorded.get(stage, 0.0) + seconds, 3)})
 
     def require_execution(self, execution: Mapping[str, Any], *, of: str = "execution") -> Mapping[str, Any]:
         """Refuse to go on with other arithmetic than the run began with: its bytes would not be the same.
 
         Args:
-            of: what computes so, a name in ``run.json``; the workers.
+            of: name in ``run.json`` of what computes so; by default the workers.
 
         Returns:
             `execution`, which a worker that joins later must have as well.
@@ -160,17 +159,17 @@ class RunDirectory(Generic[P]):
         Raises:
             DifferentRunError: naming what changed.
         """
-        before = (self.describe() or {}).get(of)
-        if before is None:
+        recorded = (self.describe() or {}).get(of)
+        if recorded is None:
             self.update(**{of: dict(execution)})
         else:
-            require_alike(self.path, before, execution)
+            require_alike(self.path, recorded, execution)
         return execution
 
 
-def require_alike(what: object, before: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
+def require_alike(what: object, recorded: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
     """Refuse to finish `what` with other arithmetic than it was begun with; raises DifferentRunError with both."""
-    if changes := differences(before, execution):
+    if changes := differences(recorded, execution):
         raise DifferentRunError(
             f"{what} was begun with other arithmetic; finishing it so would mix two results:\n"
             + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)

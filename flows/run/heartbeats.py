@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TAG = "dasnet"
-"""Of every deployment here, its runs and their sub-flows: automations leave other runs alone."""
+"""Tag of every deployment here, of its runs and of their sub-flows: automations leave other runs alone."""
 
 HEARTBEAT_S = 30
-"""Between two signs of life of a run; the shortest that Prefect takes (its default is 180)."""
+"""Seconds between two signs of life of a run; the fewest that Prefect takes (its default is 180)."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
-
+"""Name of Prefect's event that is a sign of life."""
 
 NEVER_STARTED_S = 1800
-"""In which a run that a worker has taken must begin: images are pulled and packages imported in it."""
+"""Seconds within which a run that a worker has taken must begin: images are pulled and packages imported in them."""
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from flows.run.artifacts import Artifact
+from flows.run.context import bound
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,8 +35,11 @@ class Part:
     parameters: Mapping[str, Any]
 
 
-class Observer(Protocol):
-    """What a job tells, in the order in which it happens; stages do not overlap."""
+class Observer:
+    """What a job tells, in the order in which it happens; stages do not overlap.
+
+    This one is silent: it shows nothing, and does steps and parts as they come. Others inherit what they do not need.
+    """
 
     def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks", live: str = "") -> None:
         """A stage of `total` units begins, `done` of which an earlier run finished.
@@ -61,43 +65,15 @@ class Observer(Protocol):
 
     def step(self, name: str, title: str, work: Callable[[], T]) -> T:
         """Do a named step of the job and return what it returns; `title` tells it from others of its `name`."""
+        return work()
 
     def part(self, part: Part, work: Callable[[], T]) -> T:
         """Do a part of the job that is a run of its own, and return what it returns."""
+        return work()
 
     def beside(self) -> Observer:
         """The observer of a part that runs beside others: several at a time would share one line of a terminal."""
-
-
-class Silent:
-    """An observer that nobody looks at."""
-
-    def begin(self, stage: str, total: int, *, done: int = 0, unit: str = "blocks", live: str = "") -> None:
-        pass
-
-    def advance(self, count: int = 1) -> None:
-        pass
-
-    def pause(self) -> None:
-        pass
-
-    def end(self, summary: str) -> None:
-        pass
-
-    def warn(self, message: str) -> None:
-        pass
-
-    def show(self, artifact: Artifact) -> None:
-        pass
-
-    def step(self, name: str, title: str, work: Callable[[], T]) -> T:
-        return work()
-
-    def part(self, part: Part, work: Callable[[], T]) -> T:
-        return work()
-
-    def beside(self) -> Observer:
-        return Silent()
+        return Observer()
 
 
 _observer: ContextVar[Observer] = ContextVar("observer")
@@ -105,17 +81,12 @@ _observer: ContextVar[Observer] = ContextVar("observer")
 
 def current_observer() -> Observer:
     """Who watches what runs here."""
-    return _observer.get(None) or Silent()
+    return _observer.get(Observer())
 
 
-@contextmanager
-def observed_by(observer: Observer) -> Iterator[None]:
+def observed_by(observer: Observer) -> AbstractContextManager[None]:
     """Let jobs called inside report to `observer`."""
-    token = _observer.set(observer)
-    try:
-        yield
-    finally:
-        _observer.reset(token)
+    return bound(_observer, observer)
 
 
 def step(name: str, title: str | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -40,8 +40,8 @@ REFUSED = "Refused"
 INCOMPLETE = "Incomplete"
 """Blocks or cells are in quarantine, or methods failed; everything else is finished and kept."""
 
-# Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks.
 UPDATE_INTERVAL_S = 2.0
+"""Seconds between two updates of a progress artifact: the number of API calls follows time, not blocks."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,11 +70,11 @@ def observed_flow(body: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-class PrefectObserver:
+class PrefectObserver(Observer):
     """Tells Prefect's API what a job does, and passes on to `other`, a terminal for example."""
 
     def __init__(self, other: Observer) -> None:
-        # of a sub-flow: what its parent's observer passes on to hears of it once
+        # a sub-flow has an observer inside its parent's: a terminal behind both must hear of each event once
         self._other: Observer = other._other if isinstance(other, PrefectObserver) else other
         self._stage = ""
         self._warnings: set[str] = set()
@@ -150,8 +150,8 @@ class _Progress:
         # short: a card of the UI shows some thirty letters
         elapsed = time.monotonic() - self._began
         rate = (self._done - self._done_before) / elapsed if elapsed > 0 else 0.0
-        left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
-        return f"{self._done:,} of {self._total:,} {self._unit}{left}, {rate:.2f}/s"
+        time_left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
+        return f"{self._done:,} of {self._total:,} {self._unit}{time_left}, {rate:.2f}/s"
 
     def advance(self, count: int) -> None:
         self._done += count
@@ -185,7 +185,7 @@ def publish(artifact: Artifact) -> None:
 
 
 def _synchronous(created: UUID | Coroutine[Any, Any, UUID]) -> UUID:
-    # Prefect's functions serve both worlds; ours is the synchronous one
+    # Prefect's functions may return a coroutine; where no event loop runs, as here, they do not
     assert isinstance(created, UUID)
     return created
 

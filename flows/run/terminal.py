@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from flows.run.observer import Silent
+from flows.run.observer import Observer
 
 
 class _RateColumn(ProgressColumn):
@@ -27,7 +27,7 @@ class _RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.2f} {task.fields['unit']}/s", style="progress.data.speed")
 
 
-class TerminalObserver(Silent):
+class TerminalObserver(Observer):
     """Writes to standard error, so that standard output stays free for what a script may read."""
 
     def __init__(self, console: Console | None = None) -> None:

@@ -10,10 +10,10 @@ _LIBRARIES = ("torch", "numpy", "zarr", "zarrs", "xarray", "rasterio", "odc-geo"
 
 def versions() -> dict[str, str]:
     """Version of this program, of Python and of the libraries that touch pixels or blocks."""
-    found = {"python": platform.python_version()}
+    version_by_name = {"python": platform.python_version()}
     for name in ("dasnet-region", *_LIBRARIES):
         try:
-            found[name] = version(name)
+            version_by_name[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            version_by_name[name] = "not installed"
+    return version_by_name

@@ -13,8 +13,8 @@ from dasnet.training.checkpoints import Progress
 from dasnet.training.trained_bundle import TrainedBundle
 from flows.cluster.layout import ClusterLayout
 from flows.cluster.lending import lent_worker
+from flows.run.context import raise_if_stopped
 from flows.run.observer import current_observer, step
-from flows.run.stopping import raise_if_stopped
 from flows.training.job import TrainingJob
 from flows.training.rank import RankTask, free_port, has_gpu, make_bundle, train_rank
 from flows.training.watch import Watch

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from flows.run.artifacts import Artifact
-from flows.run.observer import Part, Silent, observed_by
+from flows.run.observer import Observer, Part, observed_by
 
 T = TypeVar("T")
 
 
-class Recorder(Silent):
+class Recorder(Observer):
     """What a job and its parts tell, in order: ``(what, …)``, the name of the call and its arguments."""
 
     def __init__(self) -> None:
