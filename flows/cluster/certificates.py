@@ -21,7 +21,6 @@ import dask
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from distributed import Security
 
@@ -79,19 +78,13 @@ def configured_security() -> Security | None:
     Raises:
         CertificateError: a part of it is set.
     """
-    settings = {
-        what: dask.config.get(f"distributed.comm.tls.{what}", default=None)
-        for what in ("ca-file", "client.cert", "client.key")
-    }
-    if not any(settings.values()):
+    names = [f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key")]
+    settings = {name: dask.config.get(name, default=None) for name in names}
+    missing = [name for name, value in settings.items() if not value]
+    if len(missing) == len(names):
         return None
-    missing = [what for what, value in settings.items() if not value]
     if missing:
-        raise CertificateError(
-            "Dask's configuration has only a part of what TLS needs: "
-            + ", ".join(f"distributed.comm.tls.{what}" for what in missing)
-            + " not set"
-        )
+        raise CertificateError(f"Dask's configuration has only a part of what TLS needs: {', '.join(missing)} not set")
     authority, certificate, key = map(Path, settings.values())
     check(authority=authority, certificate=certificate, key=key)
     return Security(
@@ -107,12 +100,13 @@ def check(*, authority: Path, certificate: Path, key: Path) -> None:
     """
     loaded = {path: _certificate(path) for path in (authority, certificate)}
     now = datetime.now(UTC)
-    for path, found in loaded.items():
-        if now > found.not_valid_after_utc:
-            raise CertificateError(f"{path} has expired on {found.not_valid_after_utc:%Y-%m-%d}: `dasnet certs` again")
-        if now < found.not_valid_before_utc:
+    for path, content in loaded.items():
+        begin, end = content.not_valid_before_utc, content.not_valid_after_utc
+        if now > end:
+            raise CertificateError(f"{path} has expired on {end:%Y-%m-%d}: `dasnet certs` again")
+        if now < begin:
             raise CertificateError(
-                f"{path} holds only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on, and here it is "
+                f"{path} holds only from {begin:%Y-%m-%d %H:%M} UTC on, and here it is "
                 f"{now:%Y-%m-%d %H:%M} UTC: look at this machine's clock"
             )
     try:
@@ -155,19 +149,18 @@ def make_certificates(
         raise CertificateError(f"certificates must hold at least a day, not {days}")
     names = _names(hosts)
     now = datetime.now(UTC)
-    signer, issuer, issuer_pem, issuer_key = (
-        _new_authority(now, days) if authority is None else _old_authority(Certificates(authority), now, days)
-    )
+    old = None if authority is None else Certificates(authority)
+    signer, issuer = _new_authority(now, days) if old is None else _old_authority(old, now, days)
     directory.absolute().parent.mkdir(parents=True, exist_ok=True)
     draft = Certificates(Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.absolute().parent)))
     try:
-        _write(draft.authority, issuer_pem, 0o644)
-        if issuer_key is not None:
-            _write(draft.authority_key, issuer_key, 0o600)
+        _write(draft.authority, _pem(issuer) if old is None else old.authority.read_bytes(), 0o644)
+        if old is None:  # an old authority's key stays where it is: one copy of it is enough
+            _write(draft.authority_key, _pem(signer), 0o600)
         for role in ROLES:
             key = ec.generate_private_key(ec.SECP256R1())
             issued = _issue(role, key, signer, issuer, names if role != "client" else (), now, days)
-            _write(draft.certificate(role), issued.public_bytes(serialization.Encoding.PEM), 0o644)
+            _write(draft.certificate(role), _pem(issued), 0o644)
             _write(draft.key(role), _pem(key), 0o600)
             check(authority=draft.authority, certificate=draft.certificate(role), key=draft.key(role))
         draft.directory.replace(directory)
@@ -190,30 +183,15 @@ def _names(hosts: Iterable[str]) -> tuple[x509.GeneralName, ...]:
     return tuple(names)
 
 
-def _new_authority(
-    now: datetime, days: int
-) -> tuple[CertificateIssuerPrivateKeyTypes, x509.Certificate, bytes, bytes | None]:
+def _new_authority(now: datetime, days: int) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"dasnet cluster authority {now:%Y-%m-%d}")])
-    issued = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCKS_DIFFER_BY)
-        .not_valid_after(now + timedelta(days=max(days, _AUTHORITY_DAYS)))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(authority=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return key, issued, issued.public_bytes(serialization.Encoding.PEM), _pem(key)
+    name = _name(f"dasnet cluster authority {now:%Y-%m-%d}")
+    extensions = [(x509.BasicConstraints(ca=True, path_length=0), True), (_usage(authority=True), True)]
+    until = now + timedelta(days=max(days, _AUTHORITY_DAYS))
+    return key, _sign(name, key, name, key, now, until, extensions)
 
 
-def _old_authority(
-    old: Certificates, now: datetime, days: int
-) -> tuple[CertificateIssuerPrivateKeyTypes, x509.Certificate, bytes, bytes | None]:
+def _old_authority(old: Certificates, now: datetime, days: int) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     check(authority=old.authority, certificate=old.authority, key=old.authority_key)
     issuer = _certificate(old.authority)
     if now + timedelta(days=days) > issuer.not_valid_after_utc:
@@ -223,39 +201,55 @@ def _old_authority(
         )
     key = serialization.load_pem_private_key(old.authority_key.read_bytes(), password=None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    # the key stays where it is: one copy of it is enough
-    return key, issuer, old.authority.read_bytes(), None
+    return key, issuer
 
 
 def _issue(
     role: str,
     key: ec.EllipticCurvePrivateKey,
-    signer: CertificateIssuerPrivateKeyTypes,
+    signer: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate,
     names: tuple[x509.GeneralName, ...],
     now: datetime,
     days: int,
 ) -> x509.Certificate:
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (_usage(authority=False), True),
+        # a client's certificate opens connections and accepts none: it cannot play the scheduler
+        (x509.ExtendedKeyUsage(_CALLS if role == "client" else _LISTENS_AND_CALLS), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
+        *([(x509.SubjectAlternativeName(names), False)] if names else []),
+    ]
+    return _sign(_name(f"dasnet {role}"), key, issuer.subject, signer, now, now + timedelta(days=days), extensions)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _sign(
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    signer: ec.EllipticCurvePrivateKey,
+    now: datetime,
+    until: datetime,
+    extensions: Iterable[tuple[x509.ExtensionType, bool]],
+) -> x509.Certificate:
+    """A certificate of the subject's key, by the issuer's key; `extensions`: each with whether it is critical."""
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"dasnet {role}")]))
-        .issuer_name(issuer.subject)
+        .subject_name(subject)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCKS_DIFFER_BY)
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(authority=False), critical=True)
-        # a client's certificate opens connections and accepts none: it cannot play the scheduler
-        .add_extension(x509.ExtendedKeyUsage(_CALLS if role == "client" else _LISTENS_AND_CALLS), critical=False)
+        .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
-            critical=False,
-        )
     )
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
     return builder.sign(signer, hashes.SHA256())
 
 
@@ -273,8 +267,10 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
+def _pem(part: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
+    if isinstance(part, x509.Certificate):
+        return part.public_bytes(serialization.Encoding.PEM)
+    return part.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from flows.cluster.certificates import Certificates, configured_security
 from flows.cluster.config import ClusterConfig
 from flows.cluster.layout import ClusterLayout, local_layout
-from flows.cluster.lending import _WORKERS_PATIENCE_S, lent_worker
+from flows.cluster.lending import WORKERS_PATIENCE_S, lent_worker
 from flows.cluster.settings import SETTINGS, WORKER_ENVIRONMENT
 from flows.run.artifacts import Link
 from flows.run.errors import CertificateError, ClusterError
@@ -24,15 +24,13 @@ from flows.run.observer import current_observer
 from tiling.execute import workers_of
 
 _PATIENCE = "20s"
-"""Until a scheduler must answer."""
-
+"""Time within which a scheduler must answer."""
 
 _CLOSING_S = 30.0
-"""For the workers to end by themselves; what is left then ends with this process."""
-
+"""Seconds that workers have to end by themselves; those that are left then end with this process."""
 
 _reached: dict[tuple[str, Path | None], Client] = {}
-"""Clients of running schedulers that a plan has asked, for the job that follows."""
+"""Clients of running schedulers that a plan has spoken to; the job that follows takes them over."""
 
 
 def reach(config: ClusterConfig) -> ClusterLayout:
@@ -56,23 +54,23 @@ def _require_gpus(config: ClusterConfig) -> int:
         raise ClusterError(
             f"--cluster cuda needs dask-cuda, which is not installed ({error}): pip install -r requirements-cuda.lock"
         ) from error
-    for asked, module, package in (
+    for is_needed, module, package in (
         (config.protocol == "ucx", "distributed_ucxx", "distributed-ucxx-cu13"),
         (config.rmm_pool is not None, "rmm", "rmm-cu13"),
     ):
-        if asked and find_spec(module) is None:
+        if is_needed and find_spec(module) is None:
             raise ClusterError(f"{module} is not installed, which this cluster was asked to use: pip install {package}")
     try:
-        found = get_n_gpus()
+        gpus = get_n_gpus()
     except Exception as error:  # pynvml raises many types where there is no driver or no device
         raise ClusterError(
             f"--cluster cuda found no usable GPU ({type(error).__name__}: {error}): use --cluster local"
         ) from error
-    if not found:
+    if not gpus:
         raise ClusterError("--cluster cuda found no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES): use --cluster local")
-    if config.workers is not None and config.workers > found:
-        raise ClusterError(f"--workers {config.workers}, one a GPU, but this machine shows {found}")
-    return int(found)
+    if config.workers is not None and config.workers > gpus:
+        raise ClusterError(f"--workers {config.workers}, one a GPU, but this machine shows {gpus}")
+    return int(gpus)
 
 
 @contextmanager
@@ -99,7 +97,7 @@ def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tu
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Dask says nothing below errors: what a user must know of its workers is told by us."""
+    """Dask's own loggers write errors alone: what a user must know of the workers, our messages say."""
     loggers = [logging.getLogger(f"distributed.{name}") for name in ("nanny", "core", "scheduler", "worker.memory")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -115,14 +113,14 @@ def _lifetime(config: ClusterConfig) -> dict[str, str]:
     seconds = 3600 * config.worker_hours
     return {
         "distributed.worker.lifetime.duration": f"{seconds}s",
-        # not all at once
+        # so that they are not replaced all at once
         "distributed.worker.lifetime.stagger": f"{seconds / 10}s",
     }
 
 
 @contextmanager
 def closed_in_time(cluster: LocalCluster) -> Iterator[None]:
-    """Close a cluster at the end, but never wait for ever: a worker that dies while it starts is waited for in vain."""
+    """Close a cluster at the end, but do not wait for ever for a worker that died while it started, as Dask would."""
     try:
         yield
     finally:
@@ -157,7 +155,7 @@ def _cuda(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
 
 
 def cuda_options(config: ClusterConfig) -> dict[str, Any]:
-    """What dask-cuda's cluster is told."""
+    """Arguments of dask-cuda's ``LocalCUDACluster``."""
     return {
         "n_workers": config.workers,
         "threads_per_worker": (config.lanes or 1) + 2,  # the next block is read, the last one written meanwhile
@@ -170,9 +168,9 @@ def cuda_options(config: ClusterConfig) -> dict[str, Any]:
 
 
 def _client(config: ClusterConfig) -> Client:
-    waiting = _reached.pop((config.kind, config.certificates), None)
-    if waiting is not None and waiting.status == "running":
-        return waiting
+    reached = _reached.pop((config.kind, config.certificates), None)
+    if reached is not None and reached.status == "running":
+        return reached
     address = scheduler_address(config.kind)
     security = None if config.certificates is None else Certificates(config.certificates).security("client")
     security = security or configured_security()
@@ -214,15 +212,14 @@ def scheduler_address(kind: str) -> str:
 
 @contextmanager
 def _running(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
-    wanted = config.workers or 1
+    workers = config.workers or 1
     with _client(config) as client:
         try:
-            client.wait_for_workers(wanted, timeout=_WORKERS_PATIENCE_S)
+            client.wait_for_workers(workers, timeout=WORKERS_PATIENCE_S)
         except TimeoutError as error:
-            found = len(workers_of(client))
             raise ClusterError(
-                f"the Dask scheduler at {scheduler_address(config.kind)} has {found} of {wanted} workers after "
-                f"{_WORKERS_PATIENCE_S:.0f} s"
+                f"the Dask scheduler at {scheduler_address(config.kind)} has {len(workers_of(client))} of {workers} "
+                f"workers after {WORKERS_PATIENCE_S:.0f} s"
             ) from error
         yield client, _joined_layout(client, config)
 

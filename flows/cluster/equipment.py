@@ -16,10 +16,8 @@ from tiling.execute import Equipment
 _WORKERS_LOST = 3
 """How often in a row a worker may vanish while all are asked something."""
 
-
 _BROUGHT_BY = "-of-dasnet-"
-"""In names of equipment before the id of the client that brought it."""
-
+"""Part of the name of equipment; the id of the client that brought it follows."""
 
 T = TypeVar("T")
 
@@ -28,8 +26,8 @@ T = TypeVar("T")
 def equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> Iterator[str]:
     """Every worker has a tool as long as the block lasts; yields the name of the equipment.
 
-    A scheduler that outlives the run would hand what is left there to every worker that joins, however the run ended;
-    what a run that was killed has left is taken away now.
+    A scheduler that outlives the run would hand the tool to every worker that joins later, so it is taken away at the
+    end; what a run that was killed has left there is taken away now.
     """
     name = f"{what}-{time.time_ns():x}{_BROUGHT_BY}{client.id}"
     for other in _left_behind(client):
@@ -39,7 +37,7 @@ def equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Ma
         with_all_workers(lambda: client.register_plugin(Equipment(name, make_tool), name=name))
         yield name
     finally:
-        if client.status == "running":  # else what took the cluster away is on its way up already
+        if client.status == "running":  # else the error that ended the cluster is on its way up already
             with contextlib.suppress(OSError, ValueError):
                 with_all_workers(lambda: client.unregister_worker_plugin(name))
 
@@ -47,10 +45,11 @@ def equipped(client: Client, what: str, make_tool: Callable[[], Callable[..., Ma
 def _left_behind(client: Client) -> list[str]:
     """Names of the equipment of clients that are gone."""
 
-    def known(dask_scheduler: Scheduler) -> tuple[list[str], list[str]]:  # travels by value: a scheduler has no torch
-        return [str(name) for name in dask_scheduler.worker_plugins], [str(one) for one in dask_scheduler.clients]
+    def plugins_and_clients(dask_scheduler: Scheduler) -> tuple[list[str], list[str]]:
+        return [str(name) for name in dask_scheduler.worker_plugins], [str(name) for name in dask_scheduler.clients]
 
-    plugins, clients = client.run_on_scheduler(known)
+    # a function inside a function travels by value: a scheduler may have none of our packages
+    plugins, clients = client.run_on_scheduler(plugins_and_clients)
     return [name for name in plugins if _BROUGHT_BY in name and name.rpartition(_BROUGHT_BY)[2] not in clients]
 
 
@@ -75,25 +74,19 @@ def describe_predictors(client: Client, equipment: str) -> dict[str, Any]:
         ClusterError: they differ, so the result would depend on which worker computed which block.
         UnlikeWorkerError: one could not make its tool.
     """
-    described = with_all_workers(lambda: client.run(_describe_equipment, equipment))
-    distinct = {tuple(sorted(facts.items())) for facts in described.values()}
+    arithmetic = with_all_workers(lambda: client.run(_describe_equipment, equipment))
+    distinct = {tuple(sorted(facts.items())) for facts in arithmetic.values()}
     if len(distinct) > 1:
-        lines = "\n".join(f"  {address}: {facts}" for address, facts in described.items())
+        lines = "\n".join(f"  {address}: {facts}" for address, facts in arithmetic.items())
         raise ClusterError(
             f"the workers of this cluster do not compute alike, so the result would not be one:\n{lines}"
         )
     return dict(distinct.pop())
 
 
-def describe_arithmetic(client: Client, make_tool: Callable[[], Callable[..., Mapping[str, Any]]]) -> dict[str, Any]:
-    """What :func:`describe_predictors` would find of a tool, before any stage begins with it."""
-    with equipped(client, "description", make_tool) as equipment:
-        return describe_predictors(client, equipment)
-
-
 def _describe_equipment(equipment: str, dask_worker: Worker) -> dict[str, Any]:
     plugin = dask_worker.plugins.get(equipment)
     if not isinstance(plugin, Equipment):
-        raise OSError(f"worker {dask_worker.address} has just joined")  # and is asked again
+        raise OSError(f"worker {dask_worker.address} has just joined")  # with_all_workers then asks again
     plugin.ready(dask_worker.address)
     return plugin.describe()

@@ -22,10 +22,10 @@ class ClusterLayout:
 
 
 def local_layout(config: ClusterConfig, *, blocks: int | None = None) -> ClusterLayout:
-    """Workers and lanes of a local CPU cluster: all cores are used, whatever part of the question is left open.
+    """Workers and lanes of a local CPU cluster: all cores are used, whichever of the two the user left open.
 
     Args:
-        blocks: how many there are, where that is known: no worker is started that would have none.
+        blocks: number of blocks, None = not known yet; no worker is started that would have none.
     """
     available = cores()
     if config.workers is None:
@@ -42,7 +42,7 @@ def planned_layout(config: ClusterConfig, *, blocks: int | None = None) -> Clust
     """Workers and lanes as far as they are known before anything runs: a scheduler may get more.
 
     Args:
-        blocks: as of :func:`local_layout`.
+        blocks: as in :func:`local_layout`.
 
     Raises:
         ClusterError, CertificateError: the cluster cannot be had.

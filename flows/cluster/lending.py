@@ -5,23 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from distributed import Client
 
 from flows.cluster.layout import ClusterLayout
+from flows.run.context import bound
 from tiling.errors import ClusterLostError
 from tiling.execute import workers_of
 
-_WORKERS_PATIENCE_S = 300.0
-"""Until a running scheduler must have the workers that are waited for."""
+WORKERS_PATIENCE_S = 300.0
+"""Seconds within which a running scheduler must have the workers that are waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LentWorker:
-    """One worker of a cluster that is there already, for a flow that runs beside others on it."""
+    """One worker of a cluster that runs already, for a flow that runs beside others on it."""
 
     client: Client
     layout: ClusterLayout
@@ -36,14 +37,9 @@ def lent_worker() -> LentWorker | None:
     return _lent.get()
 
 
-@contextmanager
-def lending(worker: LentWorker) -> Iterator[None]:
-    """Let flows called inside find that cluster where they would connect to theirs, and train on that worker."""
-    token = _lent.set(worker)
-    try:
-        yield
-    finally:
-        _lent.reset(token)
+def lending(worker: LentWorker) -> AbstractContextManager[None]:
+    """Let flows called inside use that cluster, where they would connect to their own, and train on that worker."""
+    return bound(_lent, worker)
 
 
 class FreeWorkers:
@@ -61,10 +57,10 @@ class FreeWorkers:
         Raises:
             ClusterLostError: there was none for a while.
         """
-        until = time.monotonic() + _WORKERS_PATIENCE_S
+        until = time.monotonic() + WORKERS_PATIENCE_S
         while (address := self._take()) is None:
             if time.monotonic() > until:
-                raise ClusterLostError(f"no worker of the cluster was free for {_WORKERS_PATIENCE_S:.0f} s")
+                raise ClusterLostError(f"no worker of the cluster was free for {WORKERS_PATIENCE_S:.0f} s")
             time.sleep(1.0)
         try:
             yield LentWorker(client=self._client, layout=self._layout, address=address)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import dask
 
-# A predictor on CPU computes with one thread, so that its bits do not depend on the number of cores; the cores are
+# On a CPU a predictor computes with one thread, so that its bits do not depend on the number of cores; the cores are
 # used by that many lanes. The libraries read these before they are imported, hence the environment.
 WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
@@ -51,7 +51,10 @@ SETTINGS = {
 
 @contextmanager
 def several_at_a_time() -> Iterator[None]:
-    """Let flows in threads each have a local cluster: Dask's settings are the process's, and whoever ends first puts
-    back what it found, which must be what the others need."""
+    """Let flows in threads each have a local cluster.
+
+    Dask's settings are those of the process, and the flow that ends first puts back the ones from before it began: they
+    must be those that the others need.
+    """
     with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
         yield

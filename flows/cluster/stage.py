@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from tiling.execute import BoundedRunner, Outcome
 
-# A page of all steps stays readable, and an API that hears of each quiet, at a million blocks.
 MAX_BATCHES = 100
+"""Steps of one stage: at a million blocks a page of all steps stays readable, and few calls reach Prefect's API."""
 
 MIN_BATCH = 25
 """Blocks: a step costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
@@ -101,9 +101,10 @@ class StageResult:
     """How a stage ended.
 
     Attributes:
-        computed: blocks finished now; `done`: in all.
+        computed: number of blocks finished now.
+        done: number of blocks finished now or before.
         failed: errors of the quarantined blocks, by name.
-        seconds: from when every worker had its tool (cluster, imports, model).
+        seconds: time since every worker had its tool; starting the cluster and loading the model do not count.
     """
 
     computed: int
@@ -121,7 +122,8 @@ class StageResult:
         """The line of the stage.
 
         Args:
-            pixels: of all its blocks, or, with `share` = 1, of those that were computed now.
+            pixels: number of pixels in all blocks of the stage.
+            share: part of `pixels` that was computed now; None = that of the blocks.
         """
         if not self.computed:
             return f"{self.done} blocks, all done before"
@@ -135,7 +137,7 @@ def when_needed(config: ClusterConfig, until: contextlib.ExitStack, *, soon: boo
     """Connects when a first block needs it; leaves when `until` closes.
 
     Args:
-        soon: a first block will: connect now, beside what is done before it.
+        soon: it is certain that a block will: connect now, in a thread, while the caller goes on.
     """
     opened = contextlib.ExitStack()
 
