@@ -81,6 +81,8 @@ def prefect_api(*, ui: bool) -> Iterator[bool]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
     try:
+        import prefect.settings  # noqa: F401  whether it can be had
+
         from flows.run.heartbeats import watched
         from flows.service.embedded import embedded_server, flush_logs
         from flows.service.login import login_place

@@ -98,15 +98,18 @@ def connect(config: ClusterConfig, *, workers_stay: bool = False) -> Iterator[tu
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Dask's own loggers write errors alone: what a user must know of the workers, our messages say."""
-    loggers = [logging.getLogger(f"distributed.{name}") for name in ("nanny", "core", "scheduler", "worker.memory")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    quieter = dict.fromkeys(
+        (f"distributed.{name}" for name in ("nanny", "core", "scheduler", "worker.memory")), "ERROR"
+    )
+    quieter["tornado.application"] = "CRITICAL"  # on a busy machine a cluster that closes waits in vain for a callback
+    levels = {name: logging.getLogger(name).level for name in quieter}
+    for name, level in quieter.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)
 
 
 def _lifetime(config: ClusterConfig) -> dict[str, str]:

@@ -31,6 +31,7 @@ from flows.cluster.certificates import Certificates, make_certificates
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect, cuda_options
 from flows.cluster.layout import ClusterLayout, local_layout, planned_layout
+from flows.detect.flow import detect_changes
 from flows.detect.job import resolve
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
@@ -64,8 +65,25 @@ pytestmark = pytest.mark.timeout(900)
 def test_all_cores_are_used_whatever_is_left_open(
     monkeypatch: pytest.MonkeyPatch, cores: int, config: ClusterConfig, workers: int, lanes: int
 ) -> None:
-    monkeypatch.setattr(cluster, "cores", lambda: cores)
+    monkeypatch.setattr("flows.cluster.layout.cores", lambda: cores)
     assert local_layout(config) == ClusterLayout(workers=workers, lanes=lanes)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "config", "workers", "lanes"),
+    [
+        (1, ClusterConfig(), 1, 16),
+        (3, ClusterConfig(), 3, 5),
+        (9, ClusterConfig(), 4, 4),
+        (1, ClusterConfig(workers=2), 2, 8),
+        (1, ClusterConfig(lanes=4), 1, 4),
+    ],
+)
+def test_no_worker_is_started_that_would_have_no_block(
+    monkeypatch: pytest.MonkeyPatch, blocks: int, config: ClusterConfig, workers: int, lanes: int
+) -> None:
+    monkeypatch.setattr("flows.cluster.layout.cores", lambda: 16)
+    assert local_layout(config, blocks=blocks) == ClusterLayout(workers=workers, lanes=lanes)
 
 
 @pytest.fixture
@@ -226,11 +244,11 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 def test_a_run_over_tls_gives_the_same_bytes_and_its_keys_are_nowhere(
-    run: Path, pair: SyntheticPair, tmp_path: Path, secured: Secured, prefect_home: None
+    run: Path, pair: SyntheticPair, tmp_path: Path, secured: Secured, prefect_home: None, prefect_ui: str
 ) -> None:
     assert secured.address.startswith("tls://")
     by_file = secured.config.model_copy(update={"kind": str(secured.file)})
-    run_detection(request_for(pair, tmp_path / "run", cluster=by_file))
+    detect_changes(request_for(pair, tmp_path / "run", cluster=by_file))
     found, expected = (
         xr.open_zarr(directory / "run.zarr", mask_and_scale=False)["change_probability"].to_numpy()
         for directory in (tmp_path / "run", run)

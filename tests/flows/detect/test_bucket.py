@@ -129,6 +129,7 @@ def _products_agree(output: ObjectPath, run: Path) -> None:
     assert names == {
         "run.json",
         "run.zarr",
+        "digests.json",
         "ledger",
         "change_probability.tif",
         "changes.parquet",
