@@ -292,7 +292,7 @@ def _house(house: House, plan: Plan) -> Iterator[str]:
     yield _text(f"{house.name}/", x, y, size=20, colour=house.colour, weight=700)
     yield _text(house.purpose, x, y + 20, size=13, colour=_INK)
     if beside := sorted(plan.beside.get(house.name, [])):
-        yield _text(f"beside the rooms: {', '.join(beside)}", x, y + 37, size=12, colour=_GREY)
+        yield _text(f"and {', '.join(beside)}", x, y + 37, size=11, colour=_GREY)
     imports = {
         room.name: {
             other.name
