@@ -7,7 +7,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 
 from flows.archive.directory import ArchiveDirectory
@@ -218,16 +217,13 @@ class ArchiveWork:
 
     def describe(self) -> list[tuple[str, str]]:
         """The plan as (what, how much) lines for a person."""
-        job, grid = self.job, self.job.grid
-        lines = [
+        job = self.job
+        return [
             ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
             *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
             *(("no more", f"{day}: read before, not among the dates now; it is kept") for day in self._gone()),
             ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
-            (
-                "grid",
-                f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
-            ),
+            job.grid_line,
             (
                 "resampled",
                 ", ".join(str(image.day) for image in job.images if image.name in job.resampled)
@@ -250,13 +246,8 @@ class ArchiveWork:
                 f"{_blocks(self.computes.total())} of probability, at most {volume(self._bytes_out)} "
                 f"uncompressed; {_blocks(self.embeddings)} embedded, of all dates together",
             ),
+            *job.time_lines(self.expected_seconds),
         ]
-        seconds = self.expected_seconds
-        if seconds is not None:
-            lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
-        elif job.request.cluster.kind != "local":
-            lines.append(("time", "not known before it runs: nothing is measured on the cluster's devices"))
-        return lines
 
     @property
     def expected_seconds(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STATISTICS = "statistics.json"
-"""Of a method without training: what its passes have found."""
+"""How far the statistics of a method without training are."""
 
 PRODUCTS = {
     "probability": "change_probability.tif",

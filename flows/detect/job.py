@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,11 @@ from tiling.worker import SeriesTask
 
 @dataclass(frozen=True, kw_only=True)
 class Job(PlannedSeries):
-    """A request whose inputs have been found and fit together.
+    """A request whose inputs fit together.
 
     Attributes:
         mosaics: one for each date, in time order.
-        readers: the same, on `grid`, with the bundle's bands.
+        readers: readers of the mosaics on `grid`, with the bundle's bands.
         times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
     """
 
@@ -98,21 +98,16 @@ class Job(PlannedSeries):
 
     def describe(self) -> list[tuple[str, str]]:
         """The plan as (what, how much) lines for a person."""
-        plan, grid = self.plan, self.grid
-        resampled = [m.label for m in self.mosaics if needs_resampling(m, grid)]
-        lines = [
-            (
-                "before",
-                f"{self.mosaics[0].label} ({self.times[0]:%Y-%m-%d})" if self.dates_known else self.mosaics[0].label,
-            ),
-            (
-                "after",
-                f"{self.mosaics[-1].label} ({self.times[-1]:%Y-%m-%d})" if self.dates_known else self.mosaics[-1].label,
-            ),
-            (
-                "grid",
-                f"{grid.width:,} × {grid.height:,} px of {grid.resolution.x:g} × {-grid.resolution.y:g} in {grid.crs}",
-            ),
+        plan = self.plan
+        resampled = [mosaic.label for mosaic in self.mosaics if needs_resampling(mosaic, self.grid)]
+        before, after = (
+            f"{mosaic.label} ({time:%Y-%m-%d})" if self.dates_known else mosaic.label
+            for mosaic, time in zip(self.mosaics, self.times, strict=True)
+        )
+        return [
+            ("before", before),
+            ("after", after),
+            self.grid_line,
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
             (
                 self.bundle.kind,
@@ -130,13 +125,8 @@ class Job(PlannedSeries):
                 f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each"
                 + (", or more if more workers join" if self.request.cluster.is_running else ""),
             ),
+            *self.time_lines(plan.expected_seconds),
         ]
-        seconds = plan.expected_seconds
-        if seconds is not None:
-            lines.append(("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration"))
-        elif self.request.cluster.kind != "local":
-            lines.append(("time", "not known before it runs: nothing is measured on the cluster's devices"))
-        return lines
 
 
 def resolve(request: DetectRequest) -> Job:
@@ -147,19 +137,18 @@ def resolve(request: DetectRequest) -> Job:
     """
     planned_layout(request.cluster)
     warnings: list[str] = []
+    network = None if is_untrained(request.bundle) else bundle_model(request.bundle)
+    mosaics = (open_mosaic(request.before), open_mosaic(request.after))
     bundle: Model
-    if is_untrained(request.bundle):
-        mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+    if network is None:
         bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
-        bundle = bundle_model(request.bundle)
-        mosaics = (open_mosaic(request.before), open_mosaic(request.after))
-        bands = _bands_for(bundle, request, mosaics)
-    asked = request.grid
-    grid = common_grid(mosaics, crs=asked.crs, resolution=asked.resolution, bbox=asked.bbox, region=asked.region)
+        bundle, bands = network, _bands_for(network, request, mosaics)
+    extent = request.grid
+    grid = common_grid(mosaics, crs=extent.crs, resolution=extent.resolution, bbox=extent.bbox, region=extent.region)
     readers = tuple(
-        GridReader(mosaic=mosaic, grid=grid, bands=chosen, resampling=request.resampling, region=asked.region)
-        for mosaic, chosen in zip(mosaics, bands, strict=True)
+        GridReader(mosaic=mosaic, grid=grid, bands=numbers, resampling=request.resampling, region=extent.region)
+        for mosaic, numbers in zip(mosaics, bands, strict=True)
     )
     times, dates_known = _times(request, mosaics, warnings)
     compare_resolution(grid, bundle, warnings)
@@ -168,7 +157,7 @@ def resolve(request: DetectRequest) -> Job:
         # products are drafted here before they are uploaded, the COG twice
         require_free_space(scratch_of(request.output), 2 * plan.bytes_out)
     plan.require(
-        free_disk=None if isinstance(request.output, ObjectPath) else _room(request.output, plan),
+        free_disk=None if isinstance(request.output, ObjectPath) else _disk_for(request.output, plan),
         memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
     )
     return Job(
@@ -198,12 +187,12 @@ def _bands_for(bundle: BundleHeader, request: DetectRequest, mosaics: tuple[Mosa
             f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
             f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
         )
-    wanted = [band.name for band in bundle.bands]
-    return [select_bands(mosaic, wanted, request.bands) for mosaic in mosaics]
+    names = [band.name for band in bundle.bands]
+    return [select_bands(mosaic, names, request.bands) for mosaic in mosaics]
 
 
-def _room(output: Path, plan: Plan) -> int:
-    """Bytes that a run may take there: free ones, and those that its finished blocks have already."""
+def _disk_for(output: Path, plan: Plan) -> int:
+    """Bytes on the disk of a run directory that the run may have: free ones, and those of its finished blocks."""
     free = free_bytes(output.resolve())
     if free >= plan.disk_bytes:
         return free
@@ -216,23 +205,24 @@ def _room(output: Path, plan: Plan) -> int:
 def _times(
     request: DetectRequest, mosaics: tuple[Mosaic, ...], warnings: list[str]
 ) -> tuple[tuple[datetime, ...], bool]:
-    asked = (request.before_date, request.after_date)
-    found = [given or mosaic.date for given, mosaic in zip(asked, mosaics, strict=True)]
-    known = [naive_utc(time) for time in found if time is not None]
-    if len(known) < len(found):
-        missing = ", ".join(m.label for m, time in zip(mosaics, found, strict=True) if time is None)
+    """A date for each mosaic, and whether it is known; days from 1970-01-01 on where one is not, or they contradict."""
+    options = (request.before_date, request.after_date)
+    dates = [option or mosaic.date for option, mosaic in zip(options, mosaics, strict=True)]
+    placeholders = tuple(datetime(1970, 1, 1 + index) for index in range(len(dates)))
+    times = tuple(naive_utc(date) for date in dates if date is not None)
+    if len(times) < len(dates):
+        undated = ", ".join(mosaic.label for mosaic, date in zip(mosaics, dates, strict=True) if date is None)
         warnings.append(
-            f"no date is known of {missing}: give --before-date and --after-date to have it in the products"
+            f"no date is known of {undated}: give --before-date and --after-date to have it in the products"
         )
-        return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
-    if known[0] >= known[-1]:
-        if None not in asked:
-            raise InputError(
-                f"--before-date {known[0]:%Y-%m-%d} must be earlier than --after-date {known[-1]:%Y-%m-%d}"
-            )
-        warnings.append(
-            f"by its name or header {mosaics[0].label} ({known[0]:%Y-%m-%d}) is not older than {mosaics[-1].label} "
-            f"({known[-1]:%Y-%m-%d}): give --before-date and --after-date to set this right"
-        )
-        return tuple(datetime(1970, 1, 1 + index) for index in range(len(found))), False
-    return tuple(known), True
+        return placeholders, False
+    if times[0] < times[-1]:
+        return times, True
+    before, after = f"{times[0]:%Y-%m-%d}", f"{times[-1]:%Y-%m-%d}"
+    if None not in options:
+        raise InputError(f"--before-date {before} must be earlier than --after-date {after}")
+    warnings.append(
+        f"by its name or header {mosaics[0].label} ({before}) is not older than {mosaics[-1].label} ({after}): give "
+        "--before-date and --after-date to set this right"
+    )
+    return placeholders, False

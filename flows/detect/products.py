@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,8 +38,8 @@ class Summary:
 
     Attributes:
         products: path of each product.
-        polygons, changed_m2: changed areas and their ground area.
-        changed_share, nodata_share: of the valid pixels, and of all pixels.
+        polygons, changed_m2: number of changed areas, and their ground area in square metres.
+        changed_share, nodata_share: share of the valid pixels, and of all pixels, 0 … 1.
         disagreement: mean and 95th percentile of the standard deviation between overlapping windows.
     """
 
@@ -62,7 +63,7 @@ class Summary:
 
 
 def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
-    """Make what is not there yet, verify every block on the way, show it to who watches."""
+    """Make the products that do not stand yet, verify every block on the way, show them to the observer."""
     observer = current_observer()
     ledger = directory.ledger("infer")
     products, store = ProductLedger(directory, PRODUCTS), RunStore(directory.store)
@@ -115,26 +116,26 @@ def _make_rest(
         disagreement=disagreement_summary(statistics.disagreement),
     )
 
-    def report(path: Location) -> dict[str, Any]:
-        write_report(path, _report_data(job, directory, pair.looks, summary, statistics, mosaic))
-        return {}
-
-    products.make("report", report, parameters=parameters)
-    described = directory.describe() or {}
+    record = directory.describe() or {}
+    products.make(
+        "report",
+        lambda path: write_report(path, _report_data(job, directory, record, pair.looks, summary, statistics, mosaic)),
+        parameters=parameters,
+    )
     pair.make_item(
         parameters,
-        item_id=f"change-{described['key'][:16]}",
+        item_id=f"change-{record['key'][:16]}",
         grid=job.grid,
         start=job.times[0],
         end=job.times[-1],
         provenance={
-            "run_key": described["key"],
-            "inputs": described["files"],
+            "run_key": record["key"],
+            "inputs": record["files"],
             "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
             "threshold": threshold,
             **({"statistics": dict(_statistics(directory))} if job.method else {}),
             "parameters": job.parameters,
-            "execution": described.get("execution", {}),
+            "execution": record.get("execution", {}),
             "dates_known": job.dates_known,
         },
         made_by=job.bundle.source,
@@ -159,19 +160,19 @@ def _dated(job: Job, date: int) -> str:
 def _report_data(
     job: Job,
     directory: RunDirectory[Location],
+    record: Mapping[str, Any],
     looks: Any,
     summary: Summary,
     statistics: BlockStatistics,
     mosaic: dict[str, Any],
 ) -> ReportData:
-    described = directory.describe() or {}
-    seconds = described.get("seconds", {})
+    """What the page says; `record`: the content of ``run.json``."""
+    seconds = record.get("seconds", {})
     rate = job.plan.pixels / seconds["infer"] / 1e6 if seconds.get("infer") else 0.0
-    key = described["key"]
     total = max(sum(statistics.seconds.values()), 1e-9)
     return ReportData(
         title=f"Change from {_dated(job, 0)} to {_dated(job, 1)}",
-        subtitle=f"Run {key[:12]}, {job.grid.width:,} × {job.grid.height:,} px in {job.grid.crs}, "
+        subtitle=f"Run {record['key'][:12]}, {job.grid.width:,} × {job.grid.height:,} px in {job.grid.crs}, "
         f"{job.bundle.kind} {job.request.bundle}",
         looks=looks,
         before_label=_dated(job, 0),
@@ -187,18 +188,18 @@ def _report_data(
         warnings=job.warnings,
         tables={
             "Inputs": [
-                (path, f"SHA-256 {digest}") for files in described["files"].values() for path, digest in files.items()
+                (path, f"SHA-256 {digest}") for files in record["files"].values() for path, digest in files.items()
             ],
             "Time": [
-                *((stage, f"{taken:,.1f} s") for stage, taken in seconds.items()),
+                *((stage, f"{duration:,.1f} s") for stage, duration in seconds.items()),
                 *(
-                    (f"infer: {what}", f"{taken / total:.1%} of the workers' time")
-                    for what, taken in statistics.seconds.items()
+                    (f"infer: {what}", f"{duration / total:.1%} of the workers' time")
+                    for what, duration in statistics.seconds.items()
                 ),
             ],
             "Parameters": [(name, str(value)) for name, value in job.parameters.items()],
             **({"Statistics": _statistics(directory)} if job.method else {}),
-            "Arithmetic": [(name, str(value)) for name, value in described.get("execution", {}).items()],
+            "Arithmetic": [(name, str(value)) for name, value in record.get("execution", {}).items()],
             job.bundle.kind.capitalize(): [
                 ("name", job.request.bundle),
                 ("SHA-256", job.bundle.digest),
@@ -222,10 +223,10 @@ def _how_sure(job: Job, directory: RunDirectory[Location], summary: Summary) -> 
 
 
 def _statistics(directory: RunDirectory[Location]) -> list[tuple[str, str]]:
-    known = read_progress(directory)
+    progress = read_progress(directory)
     return [
-        *((f"pass {number}", note) for number, note in enumerate(known.state.notes, start=1)),
-        ("threshold of the statistic", known.threshold),
+        *((f"pass {number}", note) for number, note in enumerate(progress.state.notes, start=1)),
+        ("threshold of the statistic", progress.threshold),
     ]
 
 
@@ -251,9 +252,4 @@ class BlockStatistics:
                 seconds[name.removesuffix("_s")] += facts[name]
             for bin, count in facts["disagreement"].items():
                 disagreement[int(bin)] += count
-        return cls(
-            windows=windows,
-            skipped_blocks=skipped_blocks,
-            seconds=dict(seconds),
-            disagreement=disagreement,
-        )
+        return cls(windows=windows, skipped_blocks=skipped_blocks, seconds=dict(seconds), disagreement=disagreement)

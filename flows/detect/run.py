@@ -145,7 +145,7 @@ def _ingest(job: Job, directory: RunDirectory[Location], stages: SeriesStages) -
         InputError: no pixel of a date is valid.
     """
     ledger = directory.ledger("ingest")
-    _take_up_failed(job, ledger)
+    job.take_up_failed(ledger)
     items = ((read_name(date, block.name), (date, block.index)) for date in job.dates for block in job.blocks)
     result = stages.ingest(items, total=len(job.dates) * len(job.blocks), ledger=ledger)
     directory.add_seconds("ingest", result.seconds)
@@ -156,46 +156,41 @@ def _ingest(job: Job, directory: RunDirectory[Location], stages: SeriesStages) -
 
 
 def _infer(job: Job, directory: RunDirectory[Location], stages: SeriesStages) -> StageResult:
-    """Compute the change probability of every block whose pixels are all there."""
+    """Compute the change probability of every block whose pixels could all be read."""
     ledger = directory.ledger("infer")
-    _take_up_failed(job, ledger)
+    job.take_up_failed(ledger)
     quarantine_what_lacks_pixels(job, job.tasks(), ingested=directory.ledger("ingest"), inferred=ledger)
     result = stages.infer(
         job.tasks(),
         total=len(job.blocks),
         ledger=ledger,
         on_ready=directory.require_execution,
-        record=_of_the_pair,
+        record=_with_one_digest,
     )
     directory.add_seconds("infer", result.seconds)
     current_observer().end(result.summary(pixels=job.plan.pixels))
     return result
 
 
-def _of_the_pair(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_one_digest(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a run's ledger keeps of a block: a run has one pair, so the digest stands alone."""
     (digest,) = facts["digests"].values()
     return {"digest": digest, **{name: value for name, value in facts.items() if name != "digests"}}
 
 
-def _take_up_failed(job: Job, ledger: Ledger) -> None:
-    if job.request.retry_failed:
-        ledger.forget_failed("--retry-failed")
-
-
 def _set_back_lost_images(job: Job, directory: RunDirectory[Location]) -> None:
-    """What blocks that failed after ingest need may have been lost since, and is then read anew."""
+    """Imagery that failed blocks need may have been lost since it was ingested: let it be read anew."""
     failed = directory.ledger("infer").entries("failed")
-    needed = {block.index for entry in failed for block in job.blocks_read(job.blocks.named(entry.block).index)}
+    indices = {block.index for entry in failed for block in job.blocks_read(job.blocks.named(entry.block).index)}
     if job.method is not None:
         sheets = sheets_of(height=job.grid.height, width=job.grid.width)
         counted = directory.ledger(pass_name(read_progress(directory).state.passes + 1))
-        needed |= {
+        indices |= {
             block.index
             for entry in counted.entries("failed")
             for block in job.blocks.touching(sheets.named(entry.block).box)
         }
-    images = stored_images(job, product(job.dates, sorted(needed)), RunStore(directory.store))
+    images = stored_images(job, product(job.dates, sorted(indices)), RunStore(directory.store))
     set_back_lost(directory.ledger("ingest"), images)
 
 

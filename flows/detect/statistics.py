@@ -1,8 +1,8 @@
 """The stage between ingest and infer of a method without training: statistics of the whole pair, pass by pass.
 
 Every pass counts each sheet once on the workers. The driver adds the tallies in the order of the sheets, whoever
-counted them and whenever, and keeps what the pass found in ``statistics.json``; a killed run takes up the pass where
-it was.
+counted them and whenever, and keeps the state after each pass in ``statistics.json``; a killed run goes on with the
+pass where it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dasnet.baselines.detector import Detector
 from dasnet.baselines.predictor import arithmetic
 from dasnet.baselines.statistics import Tally, total
 from dasnet.baselines.untrained import State, UntrainedMethod
-from flows.cluster.stage import ConnectCluster, Effort, Stage, StageResult, Tool, run_stage
+from flows.cluster.stage import ConnectCluster, Stage, Tool, run_stage
 from flows.detect.job import Job
 from flows.detect.statistics_progress import Progress, pass_name, read_progress, sheets_of, write_progress
 from flows.detect.tools import make_statistics_tool
@@ -27,14 +27,11 @@ from storage.stores.run_store import RunStore
 from tiling.grid import BlockGrid
 
 _BATCHES = 10
-"""Prefect tasks of one pass: a method may make fifty of them."""
+"""Steps of one pass: a method may make fifty passes, and each step is a task of Prefect."""
 
 
 def make_statistics(
-    job: Job,
-    model: UntrainedModel,
-    directory: RunDirectory[Location],
-    cluster: ConnectCluster,
+    job: Job, model: UntrainedModel, directory: RunDirectory[Location], cluster: ConnectCluster
 ) -> Detector:
     """Make the passes that are still to be made.
 
@@ -43,14 +40,28 @@ def make_statistics(
         FailedBlocksError: sheets that could not be counted.
     """
     state, method = read_progress(directory).state, model.method
-    sheets = sheets_of(height=job.grid.height, width=job.grid.width)
+    sheets, store = sheets_of(height=job.grid.height, width=job.grid.width), RunStore(directory.store)
     if not state.finished:
-        # tallies are added up, and matrices taken apart, here; what follows from them decides bits as well
+        # tallies are added up, and matrices taken apart, here: this machine's arithmetic decides bits as well
         directory.require_execution(arithmetic(), of="statistics_execution")
     while not state.finished:
         name = pass_name(state.passes + 1)
-        counted = _count(job, method, state, sheets, name, directory, cluster)
         ledger = directory.ledger(name)
+        job.take_up_failed(ledger)
+        counted = run_stage(
+            Stage(
+                name=name,
+                tool=_tool(store, sheets, method, state),
+                items=((sheet.name, sheet.index) for sheet in sheets),
+                total=len(sheets),
+                ledger=ledger,
+            ),
+            cluster=cluster,
+            effort=job.effort,
+            on_ready=directory.require_execution,
+            max_batches=_BATCHES,
+        )
+        counted.require_all(directory.path)
         with threadpool_limits(limits=1, user_api="blas"):
             tally = total(Tally.unpack(ledger.entry(sheet.name).facts["tally"]) for sheet in sheets)
             state = method.advance(state, tally, model.names)
@@ -62,32 +73,5 @@ def make_statistics(
     return method.detector(state)
 
 
-def _count(
-    job: Job,
-    method: UntrainedMethod,
-    state: State,
-    sheets: BlockGrid,
-    name: str,
-    directory: RunDirectory[Location],
-    cluster: ConnectCluster,
-) -> StageResult:
-    ledger = directory.ledger(name)
-    if job.request.retry_failed:
-        ledger.forget_failed("--retry-failed")
-    result = run_stage(
-        Stage(
-            name=name,
-            tool=Tool(
-                make=lambda layout: partial(make_statistics_tool, RunStore(directory.store), sheets, method, state)
-            ),
-            items=((sheet.name, sheet.index) for sheet in sheets),
-            total=len(sheets),
-            ledger=ledger,
-        ),
-        cluster=cluster,
-        effort=Effort(in_flight=job.request.cluster.in_flight, retries=job.request.retries),
-        on_ready=directory.require_execution,
-        max_batches=_BATCHES,
-    )
-    result.require_all(directory.path)
-    return result
+def _tool(store: RunStore[Location], sheets: BlockGrid, method: UntrainedMethod, state: State) -> Tool:
+    return Tool(make=lambda layout: partial(make_statistics_tool, store, sheets, method, state))

@@ -1,4 +1,4 @@
-"""What a run directory tells of the statistics of a method without training."""
+"""How far the statistics of a method without training are, in its run directory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Progress:
     """How far the statistics are.
 
     Attributes:
-        state: after the passes that are done.
-        threshold: of the statistic, for a person; empty until the last pass is done.
+        state: sums and results after the passes that are done.
+        threshold: threshold of the statistic, for a person; empty until the last pass is done.
     """
 
     state: State
@@ -36,7 +36,7 @@ def sheets_of(*, height: int, width: int) -> BlockGrid:
 
 
 def pass_name(number: int) -> str:
-    """Of the `number`-th pass, from 1; also of its ledger."""
+    """Name of a pass and of its ledger; `number`: from 1."""
     return f"statistics-{number}"
 
 
@@ -44,9 +44,9 @@ def read_progress(directory: RunDirectory[Location]) -> Progress:
     """How far the statistics of a run are.
 
     Raises:
-        InputError: the file that tells is damaged.
+        InputError: ``statistics.json`` is damaged.
     """
-    path = _path(directory)
+    path = directory.at(STATISTICS)
     if not path.exists():
         return Progress(state=State(), threshold="")
     try:
@@ -56,12 +56,9 @@ def read_progress(directory: RunDirectory[Location]) -> Progress:
         raise InputError(f"{path} is damaged ({error!r}): delete it, the statistics are then made anew") from error
 
 
-def write_progress(directory: RunDirectory[Location], known: Progress, method: Mapping[str, Any]) -> None:
-    """Record what is known after a pass; `method`: what was fitted, for a reader of the file."""
+def write_progress(directory: RunDirectory[Location], progress: Progress, method: Mapping[str, Any]) -> None:
+    """Record how far the statistics are after a pass; `method`: its identity, for a reader of the file."""
     write_json_atomically(
-        _path(directory), {"method": dict(method), "threshold": known.threshold, "state": known.state.to_dict()}
+        directory.at(STATISTICS),
+        {"method": dict(method), "threshold": progress.threshold, "state": progress.state.to_dict()},
     )
-
-
-def _path(directory: RunDirectory[Location]) -> Location:
-    return directory.path / STATISTICS

@@ -22,39 +22,39 @@ def choose_untrained(
         InputError: mosaics of different types, no common bands, or an option that says nothing to a method.
         PredictorError: a threshold that the method cannot take.
     """
-    unknown = {
+    network_options = {
         "--window": request.window,
         "--overlap": request.overlap,
         "--batch": request.batch,
         "--compile": request.compile or None,
         "--precision": None if request.precision == "auto" else request.precision,
     }
-    given = [f"{option} {value}" for option, value in unknown.items() if value is not None]
-    if given:
-        raise InputError(f"{request.bundle} has no network, so {', '.join(given)} means nothing to it: leave it out")
+    if options := [f"{option} {value}" for option, value in network_options.items() if value is not None]:
+        raise InputError(f"{request.bundle} has no network, so {', '.join(options)} means nothing to it: leave it out")
     method = untrained_named(request.bundle, threshold=request.threshold)
     before, after = mosaics
     if before.dtype != after.dtype:
         raise InputError(
             f"{before.label} holds {before.dtype}, but {after.label} holds {after.dtype}: rescale one of them"
         )
-    chosen = common_bands(before, after, request.bands)
+    numbers = common_bands(before, after, request.bands)
     left_out = [
-        f"{mosaic.bands[number - 1]} of {mosaic.label}"
-        for mosaic, numbers in zip(mosaics, chosen, strict=True)
-        for number in range(1, len(mosaic.bands) + 1)
-        if request.bands is None and number not in numbers
+        f"{band} of {mosaic.label}"
+        for mosaic, compared in zip(mosaics, numbers, strict=True)
+        for number, band in enumerate(mosaic.bands, start=1)
+        if request.bands is None and number not in compared
     ]
     if left_out:
         warnings.append(f"bands that only one date has are left out: {', '.join(left_out)}")
     bands_before, bands_after = (
-        tuple(mosaic.bands[number - 1] for number in numbers) for mosaic, numbers in zip(mosaics, chosen, strict=True)
+        tuple(mosaic.bands[number - 1] for number in compared)
+        for mosaic, compared in zip(mosaics, numbers, strict=True)
     )
-    unique = bands_before if len(set(bands_before)) == len(bands_before) else [f"band{n}" for n in chosen[0]]
+    unique = bands_before if len(set(bands_before)) == len(bands_before) else [f"band{n}" for n in numbers[0]]
     model = UntrainedModel(
         method=method,
         names=Names(before=before.label, after=after.label, bands_before=bands_before, bands_after=bands_after),
         bands=tuple(UntrainedBand(name=name) for name in unique),
         dtype=before.dtype,
     )
-    return model, list(chosen)
+    return model, list(numbers)

@@ -13,15 +13,14 @@ from flows.inference.planned import PlannedSeries
 _CALLS = 2
 _WINDOWS = 4
 
-
 J = TypeVar("J", bound=PlannedSeries)
 
 
 def timed(job: J) -> J:
     """The job with the seconds of one window in its plan, measured on one CPU thread of this machine.
 
-    For another cluster than the local one nothing is measured: its devices are not here. Nor for a method without
-    training: reading is what takes its time.
+    Nothing is measured for another cluster than the local one, whose devices are not here, nor for a method without
+    training, whose time goes into reading.
     """
     if job.request.cluster.kind != "local" or job.bundle.kind != "bundle":
         return job
@@ -50,5 +49,5 @@ def timed(job: J) -> J:
             seconds.append(time.perf_counter() - started)
     finally:
         torch.set_num_threads(threads)
-    # the first call allocates and chooses kernels
+    # the first call does not count: it allocates and chooses kernels
     return replace(job, plan=replace(job.plan, seconds_per_window=min(seconds[1:]) / (2 * count)))

@@ -33,17 +33,17 @@ class StoredImage:
         return True
 
 
-def stored_images(job: PlannedSeries, needed: Iterable[tuple[str, int]], images: DatesStore) -> Iterator[StoredImage]:
-    """Blocks of dates as the ledger of ingest calls them; `needed`: (date, block index)."""
-    for date, index in needed:
+def stored_images(job: PlannedSeries, reads: Iterable[tuple[str, int]], images: DatesStore) -> Iterator[StoredImage]:
+    """Blocks of dates as the ledger of ingest calls them; `reads`: (date, block index)."""
+    for date, index in reads:
         block = job.blocks[index]
         yield StoredImage(name=read_name(date, block.name), images=images, date=date, box=block.box)
 
 
 def set_back_lost(ingested: Ledger, images: Iterable[StoredImage]) -> list[str]:
-    """Look at blocks that the ledger of ingest calls done; set back those that are not; returns their names."""
-    wanted = {image.name: image for image in images if ingested.state(image.name) == "done"}
-    lost = [name for name, image in wanted.items() if not image.is_whole()]
+    """Read the blocks that the ledger of ingest calls done; set back those that are not whole; returns their names."""
+    recorded = {image.name: image for image in images if ingested.state(image.name) == "done"}
+    lost = [name for name, image in recorded.items() if not image.is_whole()]
     if lost:
         ingested.forget(lost, reason="the stored imagery was lost or its bytes changed")
     return lost
@@ -51,13 +51,13 @@ def set_back_lost(ingested: Ledger, images: Iterable[StoredImage]) -> list[str]:
 
 @contextmanager
 def looking_at(images: Iterable[StoredImage], *, ingested: Callable[[], Ledger]) -> Iterator[None]:
-    """Read the imagery for a product; where that fails, find out which blocks are to blame and set them back.
+    """Read the imagery for a product; where that fails, set back the blocks that cannot be read.
 
     Args:
         ingested: opens the ledger of ingest.
 
     Raises:
-        IntegrityError: naming them.
+        IntegrityError: imagery cannot be read; the message names the blocks.
     """
     try:
         yield

@@ -21,13 +21,13 @@ class Model(Protocol):
     """What decides a run beside its mosaics and its grid.
 
     Attributes:
-        kind: what a person calls it.
-        dtype: of the mosaics that it takes.
-        threshold: on the probability.
+        kind: word by which a person calls it: bundle or method.
+        dtype: type of the mosaics that it takes, by its numpy name.
+        threshold: probability from which a pixel is changed, 0 … 1.
         resolution: ground size of a pixel it was made for, metres; None = any.
-        window: side of what it looks at, pixels, unless asked for another.
+        window: side of a window, pixels, where the request says none.
         digest: SHA-256 of what it is, hex.
-        card: Markdown for a person.
+        card: description for a person, Markdown.
     """
 
     kind: ClassVar[str]
@@ -58,11 +58,11 @@ class Model(Protocol):
         ...
 
     def overlap(self, window: int) -> int:
-        """Pixels that windows of a side share, unless asked for others."""
+        """Pixels that neighbouring windows of side `window` share, where the request says none."""
         ...
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
-        """What the probability depends on beside the digest, where a precision was asked for; JSON."""
+        """What the probability depends on beside the digest, as JSON; `precision`: the request's."""
         ...
 
 

@@ -45,7 +45,7 @@ def import_makers() -> None:
 
 
 class PairProducts:
-    """Makes the products of one pair unless they stand there already, and verifies every block on the way."""
+    """Makes the products of one pair unless they stand already, and verifies every block on the way."""
 
     def __init__(
         self,
@@ -91,11 +91,10 @@ class PairProducts:
     def make_quicklook(self, parameters: Mapping[str, Any], *, captions: tuple[str, str, str]) -> None:
         """Both dates and the probability in one picture."""
 
-        def make(path: Location) -> dict[str, Any]:
+        def make(path: Location) -> None:
             from storage.pages.quicklook import write_quicklook
 
             write_quicklook(path, self.looks, captions=captions)
-            return {}
 
         self._products.make("quicklook", make, parameters=dict(parameters))
 
@@ -108,30 +107,30 @@ class PairProducts:
             return self._verified(lambda: make_quicklooks(self._reader, threshold=self._threshold))
 
     def make_item(self, parameters: Mapping[str, Any], **facts: Any) -> None:
-        """The STAC item; `facts` as of :func:`storage.products.stac.write_item`."""
+        """The STAC item; `facts` as in :func:`storage.products.stac.write_item`."""
         digests = {name: self._products.digest(name) for name in _KINDS if self._products.has(name)}
 
-        def make(path: Location) -> dict[str, Any]:
+        def make(path: Location) -> None:
             from storage.products.stac import ItemAsset, write_item
 
             assets = [
                 ItemAsset(
-                    key=key,
-                    path=self._products.path(key),
-                    sha256=sha256,
-                    media_type=_KINDS[key][0],
-                    title=_KINDS[key][1],
-                    roles=[_KINDS[key][2]],
+                    key=name,
+                    path=self._products.path(name),
+                    sha256=digests[name],
+                    media_type=media_type,
+                    title=title,
+                    roles=[role],
                 )
-                for key, sha256 in digests.items()
+                for name, (media_type, title, role) in _KINDS.items()
+                if name in digests
             ]
             write_item(path, assets=assets, software=versions(), **facts)
-            return {}
 
         self._products.make("item", make, parameters={**parameters, "assets": digests})
 
     def _verified(self, read: Callable[[], T]) -> T:
-        """Read the pair; where storage has lost something of it, name and set back what."""
+        """Read the pair; where that fails, set back the blocks that storage has lost; the error names them."""
         try:
             return read()
         except IntegrityError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from odc.geo.geobox import GeoBox
 
@@ -12,6 +13,7 @@ from flows.cluster.stage import Effort
 from flows.inference.model import Model
 from flows.inference.request import InferenceRequest
 from tiling.grid import Block, BlockGrid, WindowLattice
+from tiling.ledger import Ledger
 from tiling.plan import Plan
 from tiling.worker import SeriesTask
 
@@ -26,7 +28,7 @@ class PlannedSeries:
     """What ingest, infer and estimates ask of a job.
 
     Attributes:
-        bundle: or a method without training in its place.
+        bundle: a bundle, or a method without training in its place.
         plan: geometry and cost.
         warnings: what the user should know before the run.
     """
@@ -47,15 +49,20 @@ class PlannedSeries:
 
     @property
     def cluster(self) -> ClusterConfig:
-        """The cluster that is asked for, a local one as it is planned."""
-        asked = self.request.cluster
-        if asked.kind != "local":
-            return asked
-        return asked.model_copy(update={"workers": self.plan.workers, "lanes": self.plan.lanes})
+        """The request's cluster, a local one with the workers and lanes of the plan."""
+        config = self.request.cluster
+        if config.kind != "local":
+            return config
+        return config.model_copy(update={"workers": self.plan.workers, "lanes": self.plan.lanes})
 
     @property
     def effort(self) -> Effort:
         return Effort(in_flight=self.request.cluster.in_flight, retries=self.request.retries)
+
+    def take_up_failed(self, ledger: Ledger) -> None:
+        """Let blocks that an earlier run quarantined count as pending, where the request says so."""
+        if self.request.retry_failed:
+            ledger.forget_failed("--retry-failed")
 
     def blocks_read(self, block: int) -> Iterable[Block]:
         """The blocks that hold the pixels which block `block` is computed from: it, and those its windows reach."""
@@ -64,3 +71,17 @@ class PlannedSeries:
     def reads(self, task: SeriesTask) -> Iterable[tuple[str, Block]]:
         """(date, block) of the imagery that a task needs."""
         return ((date, block) for block in self.blocks_read(task.block) for date in task.dates)
+
+    @property
+    def grid_line(self) -> tuple[str, str]:
+        """Size, pixels and CRS of the grid, a line of the plan."""
+        size, pixel = f"{self.grid.width:,} × {self.grid.height:,} px", self.grid.resolution
+        return "grid", f"{size} of {pixel.x:g} × {-pixel.y:g} in {self.grid.crs}"
+
+    def time_lines(self, seconds: float | None) -> list[tuple[str, str]]:
+        """Expected time of infer, a line of the plan; `seconds`: by a calibration, None = there was none."""
+        if seconds is not None:
+            return [("time", f"about {timedelta(seconds=round(seconds))} for infer, by a short calibration")]
+        if self.request.cluster.kind != "local":
+            return [("time", "not known before it runs: nothing is measured on the cluster's devices")]
+        return []

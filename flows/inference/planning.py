@@ -15,8 +15,8 @@ from storage.imagery.mosaics import Mosaic
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
 
-# Ground resolutions this far from the bundle's are worth a word: the network has never seen objects of that size.
 _RESOLUTION_TOLERANCE = 1.5
+"""Ratio to the bundle's ground resolution that is worth a warning: the network has never seen objects of that size."""
 
 
 def require_dtype(mosaic: Mosaic, bundle: BundleHeader, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any
 
 from dasnet.errors import BundleError
 from dasnet.prediction.header import portable_name
@@ -14,8 +14,11 @@ from tiling.protocols import Predictor
 
 
 def predictor_factory(job: PlannedSeries, *, dates: int = 2, pairs: int = 1) -> Callable[[], Predictor]:
-    """What each worker calls to load the model of a job, wherever it runs: the very bundle that the job was planned
-    with, for its windows and blocks, and for tasks of at most so many dates and pairs of them."""
+    """What each worker calls to load the bundle that a job was planned with, wherever the worker runs.
+
+    Args:
+        dates, pairs: most dates of one task, and most pairs of them.
+    """
     request, plan = job.request, job.plan
     return partial(
         load_predictor,
@@ -32,20 +35,8 @@ def predictor_factory(job: PlannedSeries, *, dates: int = 2, pairs: int = 1) -> 
     )
 
 
-def load_predictor(
-    bundle: str,
-    *,
-    digest: str,
-    window: int,
-    dates: int,
-    pairs: int,
-    spare: int,
-    device: str,
-    precision: Literal["auto", "float32", "bfloat16"],
-    batch: int | None,
-    compile: bool,
-) -> Predictor:
-    """Load a bundle onto a device of this process.
+def load_predictor(bundle: str, *, digest: str, **settings: Any) -> Predictor:
+    """Load a bundle onto a device of this process; `settings` as in `dasnet.prediction.predictor.DasnetPredictor`.
 
     Raises:
         BundleError: the file is not the one that the run began with: its blocks would be those of two models.
@@ -59,14 +50,4 @@ def load_predictor(
             f"{bundle} on {socket.gethostname()} has SHA-256 {loaded.digest[:12]}…, but the run was begun with "
             f"{digest[:12]}…: the file was replaced meanwhile, or is another one on that machine"
         )
-    return DasnetPredictor(
-        loaded,
-        device=device,
-        precision=precision,
-        batch=batch,
-        compile=compile,
-        window=window,
-        dates=dates,
-        pairs=pairs,
-        spare=spare,
-    )
+    return DasnetPredictor(loaded, **settings)

@@ -74,7 +74,7 @@ class SeriesStages:
         on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         record: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> StageResult:
-        """Compute pairs of blocks; `on_ready`, `record`: as of a stage."""
+        """Compute pairs of blocks; `on_ready`, `record`: as in `flows.cluster.stage`."""
         stage = Stage(name="infer", tool=self._infer, items=tasks, total=total, ledger=ledger, record=record)
         return run_stage(stage, cluster=self._cluster, effort=self._job.effort, on_ready=on_ready)
 
@@ -82,14 +82,14 @@ class SeriesStages:
 def quarantine_what_lacks_pixels(
     job: PlannedSeries, tasks: Iterable[tuple[str, SeriesTask]], *, ingested: Ledger, inferred: Ledger
 ) -> None:
-    """Tasks whose halo reaches into pixels that could not be read cannot be computed: they fail, nobody guesses."""
-    unread = {entry.block: entry.facts.get("error", "") for entry in ingested.entries("failed")}
-    if not unread:
+    """Let tasks fail whose halo reaches into pixels that could not be read: a guess would be worse than no result."""
+    errors = {entry.block: entry.facts.get("error", "") for entry in ingested.entries("failed")}
+    if not errors:
         return
     entries = []
     for name, task in tasks:
-        lacking = next((read for date, block in job.reads(task) if (read := read_name(date, block.name)) in unread), "")
-        if lacking and inferred.state(name) == "pending":
-            error = f"needs {lacking}, which could not be read: {unread[lacking]}"
+        read = next((read for date, block in job.reads(task) if (read := read_name(date, block.name)) in errors), "")
+        if read and inferred.state(name) == "pending":
+            error = f"needs {read}, which could not be read: {errors[read]}"
             entries.append(Entry(block=name, state="failed", facts={"error": error, "attempts": 0}))
     inferred.append(entries)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +11,14 @@ from dasnet.baselines.detector import THRESHOLD
 from dasnet.baselines.methods import UNTRAINED
 from dasnet.baselines.statistics import Names
 from dasnet.baselines.untrained import UntrainedMethod
+from flows.run.directory import sha256_of_facts
 from storage.errors import InputError
 
+SHEET = 512
+"""Side in pixels of a sheet, the unit of statistics; never that of blocks, so that no sum depends on ``--block``."""
+
 _WINDOW = 64
-"""Blocks are multiples of it, so that nothing is read twice for a method that looks at single pixels."""
+"""Side of a window in pixels: blocks are multiples of it, so that no pixel is read twice where a method has no halo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class UntrainedModel:
 
     Attributes:
         names: mosaics and bands, for messages.
-        threshold: of the probability.
+        threshold: probability from which a pixel is changed, 0 … 1.
     """
 
     method: UntrainedMethod
@@ -60,7 +62,7 @@ class UntrainedModel:
 
     @property
     def lane_bytes(self) -> int:
-        """Of one sheet while it is counted: both dates' values as float64, centred and weighted."""
+        """Bytes of one sheet while it is counted: both dates' values as float64, centred and weighted."""
         return 4 * SHEET * SHEET * 2 * len(self.bands) * 8
 
     @property
@@ -72,7 +74,7 @@ class UntrainedModel:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of :attr:`identity`, as hex."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return sha256_of_facts(self.identity)
 
     @property
     def card(self) -> str:
@@ -107,7 +109,3 @@ def require_a_bundle(bundle: str, *, flow: str) -> None:
             f"{bundle} is a method without training: its statistics are those of one pair of mosaics, so it works with "
             f"`dasnet detect`; {flow} needs a bundle"
         )
-
-
-SHEET = 512
-"""Side in pixels of a sheet, the unit of statistics; never that of blocks, so that no sum depends on ``--block``."""

@@ -30,7 +30,7 @@ class BlockVerifier:
         set_back: Callable[[list[str]], None],
         what: str = "",
     ) -> None:
-        """`part`: what products are made of, cut along blocks; `expected`: digest by block; `what`: for messages."""
+        """`part`: what products are made of, whole blocks; `expected`: digest by block; `what`: begins messages."""
         self._blocks, self._part, self._what = blocks, part, what
         self._expected, self._set_back = expected, set_back
         self._wrong: list[str] = []
@@ -62,7 +62,7 @@ class BlockVerifier:
 
 
 def conclude_all(verifiers: Iterable[BlockVerifier]) -> None:
-    """Set back what is wrong of all pairs, before the first of them ends the cell; raises IntegrityError as above."""
+    """Conclude for all pairs, so that one that is wrong does not hide another; raises one IntegrityError for all."""
     errors = []
     for verifier in verifiers:
         try:
