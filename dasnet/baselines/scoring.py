@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import probability
 from dasnet.baselines.methods import Sheet, fit, untrained_named
@@ -56,7 +55,8 @@ def score_untrained(
 ) -> SplitScore:
     """Fit a method to all samples of a split, labelled or not, and score it on what is labelled, in this process.
 
-    The labels have no part in the fit. One sample at a time is in memory.
+    The labels have no part in the fit. One sample at a time is in memory. The caller gives the process one BLAS thread,
+    as more add in another order: a limit that a thread sets for itself alone ends while others still compute.
 
     Args:
         name: of :data:`dasnet.baselines.methods.UNTRAINED`.
@@ -86,14 +86,13 @@ def score_untrained(
     detector = method.detector(state)
     sweep = ThresholdSweep(low=0.0, high=1.0, bins=BINS)
     per_sample = []
-    with threadpool_limits(limits=1, user_api="blas"):
-        for index in indices:
-            sample = read(int(index))
-            valid = sample.valid[0].all(axis=0)
-            label = np.where(valid, sample.label[0], np.uint8(IGNORED))
-            statistic = np.where(valid, detector.statistic(sample.before[0], sample.after[0], valid), 0)
-            sweep.add(probability(statistic, detector.threshold), label)
-            per_sample.append(Confusion.count(statistic >= detector.threshold, label))
+    for index in indices:
+        sample = read(int(index))
+        valid = sample.valid[0].all(axis=0)
+        label = np.where(valid, sample.label[0], np.uint8(IGNORED))
+        statistic = np.where(valid, detector.statistic(sample.before[0], sample.after[0], valid), 0)
+        sweep.add(probability(statistic, detector.threshold), label)
+        per_sample.append(Confusion.count(statistic >= detector.threshold, label))
     return SplitScore(
         confusion=sum(per_sample, Confusion()),
         per_sample=per_sample,

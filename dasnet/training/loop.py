@@ -26,7 +26,7 @@ from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
-from dasnet.training.parallel import Ranks, made_parallel
+from dasnet.training.parallel import Ranks, made_parallel, torch_threads
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Batch, Order, SampleSource, prefetched
 from dasnet.training.validation import validation_sweep
@@ -84,11 +84,11 @@ class TrainingRun:
             NonFiniteLossError: naming epoch, step and samples.
             TrainingError: a checkpoint of another recipe or dataset.
         """
-        torch.set_num_threads(self.threads)
         deterministic_before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(torch.device(self.device).type == "cpu")
         try:
-            return _Trainer(self).train(stop_after)
+            with torch_threads(self.threads):
+                return _Trainer(self).train(stop_after)
         finally:
             torch.use_deterministic_algorithms(deterministic_before)
 

@@ -19,8 +19,14 @@ from torch.nn import functional as F  # noqa: N812
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.decoder import upsample
 from dasnet.training.class_frequency import ClassFrequency
-from dasnet.training.margins import require_margins
-from dasnet.training.settings import AnyLoss, AnyNetwork, ContrastiveSettings, CouplingSettings, CrossEntropySettings
+from dasnet.training.settings import (
+    AnyLoss,
+    AnyNetwork,
+    ContrastiveSettings,
+    CouplingSettings,
+    CrossEntropySettings,
+    require_margins,
+)
 from tiling.conventions import IGNORED
 
 

@@ -6,7 +6,8 @@ number, is here: normalisation over the whole batch, dropout masks drawn for the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,17 @@ from torch.distributed.nn.functional import all_reduce as differentiable_all_red
 
 _MOMENTUM = 0.1
 """Of the running statistics. MobileNetV3's own 0.01 is for a million steps: after hundreds, its first values linger."""
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads on a CPU; the process may be a worker that others have started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,9 @@ from pydantic_core import to_jsonable_python
 from dasnet.networks.architectures import PEERS, BackboneName, Method
 from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 from dasnet.training.class_frequency import ClassFrequency
-from dasnet.training.margins import require_margins
 from dasnet.training.settings import (
     AnyLoss,
     AnyNetwork,
-    ContrastiveSettings,
-    CouplingSettings,
-    CrossEntropySettings,
     DasnetSettings,
     LossSettings,
     MarginSettings,
@@ -30,17 +26,13 @@ from dasnet.training.settings import (
     SamplingSettings,
     Section,
     WdmcSettings,
+    require_margins,
 )
 
 if TYPE_CHECKING:
     from dasnet.training.losses import Loss
 
-_LOSSES: dict[str, type[LossSettings]] = {
-    "wdmc": WdmcSettings,
-    "contrastive": ContrastiveSettings,
-    "cross-entropy": CrossEntropySettings,
-    "coupling": CouplingSettings,
-}
+_LOSSES: dict[str, type[LossSettings]] = {kind.model_fields["loss"].default: kind for kind in get_args(AnyLoss)}
 _EXPONENTIAL = 0.95
 
 
@@ -169,18 +161,9 @@ SETTINGS: dict[str, FieldInfo] = {name: (Recipe.model_fields | _IN_SECTIONS)[nam
 """All that a recipe can be told, by the names that users know, in the order in which it is shown."""
 
 
-RecipeName = Literal[
-    "paper_cdd",
-    "paper_bcdd",
-    "cpu_small",
-    "fc_ef",
-    "fc_siam_conc",
-    "fc_siam_diff",
-    "cdnet",
-    "bidatenet",
-    "dscn",
-    "sccn",
-]
+_OfDasnet = Literal["paper_cdd", "paper_bcdd", "cpu_small"]
+_OfPeers = Literal["fc_ef", "fc_siam_conc", "fc_siam_diff", "cdnet", "bidatenet", "dscn", "sccn"]
+RecipeName = Literal[_OfDasnet, _OfPeers]
 
 # as Daudt et al. train: Adam 1e-3 with weight decay, the rate falling by 5 % an epoch, batch 32 of 96 px, classes
 # weighed by 1/P but unchanged pixels ten times as much as that (their FP_MODIFIER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -91,6 +92,16 @@ class LossSettings(Section):
         Literal["normalised", "frequency", "none"],
         Field(description="Weights of WDMC and cross-entropy: 1/P scaled to add up to 2; 1/P as in eq. (7), (8); 1."),
     ] = "normalised"
+
+
+def require_margins(unchanged: float, changed: float, *, supervision: tuple[float, ...]) -> None:
+    """Refuse m1, m2 and λ of each distance of which no loss can be made, with ValueError."""
+    if not all(math.isfinite(number) and number >= 0 for number in (unchanged, changed, *supervision)):
+        raise ValueError(f"margins and λ must be finite and not negative, not {unchanged}, {changed} and {supervision}")
+    if unchanged >= changed:
+        raise ValueError(f"the margin of unchanged pairs, {unchanged}, must lie below that of changed pairs, {changed}")
+    if len(supervision) not in (1, 3) or not any(supervision):
+        raise ValueError(f"λ are three numbers or one, one of them positive, not {supervision}")
 
 
 class WeightedSettings(LossSettings):

@@ -17,7 +17,7 @@ from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.header import Band
 from dasnet.training.directory import BEST
 from dasnet.training.loop import TrainingRun
-from dasnet.training.parallel import Ranks
+from dasnet.training.parallel import Ranks, torch_threads
 from dasnet.training.samples import Batch
 from dasnet.training.validation import validation_sweep
 from tiling.conventions import LEVELS, lowest_stored_as
@@ -49,7 +49,11 @@ def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     Raises:
         TrainingError: on validation a larger distance does not mean a more probable change.
     """
-    torch.set_num_threads(run.threads)
+    with torch_threads(run.threads):
+        return _bundle_of(run, path)
+
+
+def _bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     best = torch.load(run.directory / BEST, map_location="cpu", weights_only=True)
     draft = Bundle(
         state=best["model"],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cluster.config import ClusterConfig
 from flows.cluster.layout import ClusterLayout
+from flows.run.context import raise_if_stopped
 from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from storage.places.bucket import Location
@@ -237,6 +238,7 @@ def _drive(runner: BoundedRunner, stage: Stage, *, first: int, last: int) -> Non
     """Drive the cluster until blocks `first` to `last` of a stage have ended."""
     observer = current_observer()
     for outcome in runner.advance(last - first + 1):
+        raise_if_stopped()
         stage.ledger.append([_entry(outcome, stage)])
         if outcome.error is not None:
             observer.warn(f"block {outcome.name} failed {outcome.attempts} times: {outcome.error}")

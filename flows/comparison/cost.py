@@ -14,6 +14,7 @@ from dasnet.networks.architectures import AnyArchitecture
 from dasnet.networks.methods import build_network
 from dasnet.prediction.bundle import Bundle
 from dasnet.prediction.predictor import DasnetPredictor
+from dasnet.training.parallel import torch_threads
 from flows.comparison.results import Cost
 from flows.run.machine import machine
 from storage.datasets.store import DatasetStore
@@ -51,9 +52,7 @@ def cost_of(bundle: Bundle, store: DatasetStore, path: Path) -> Cost:
 def _pairs_per_s(bundle: Bundle, store: DatasetStore) -> float:
     samples = store.read(store.indices("test")[:_PAIRS].tolist())
     images = np.stack([samples.before, samples.after], axis=1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         predictor = DasnetPredictor(bundle, device="auto", precision="float32")
         predictor.distances(images[:1], samples.valid[:1])  # the first one plans its kernels
         began, done = time.perf_counter(), 0
@@ -63,8 +62,6 @@ def _pairs_per_s(bundle: Bundle, store: DatasetStore) -> float:
             if done >= 4 * _PAIRS:
                 break
         return done / (time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def device() -> str:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dasnet.metrics import Confusion
-from dasnet.prediction.bundle import load_bundle
+from dasnet.prediction.bundle import Bundle, load_bundle
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.pseudo_changes import AXES
 from flows.comparison.cost import device
 from flows.comparison.directory import ComparisonDirectory
 from flows.comparison.request import CompareRequest
-from flows.comparison.results import HEADER, HIGHEST, Row, results_csv, shown, tables_csv
+from flows.comparison.results import HEADER, HIGHEST, Result, Row, best_of, results_csv, shown, tables_csv
 from flows.comparison.robustness import StrengthCurves, robustness_csv
 from flows.comparison.untrained import UntrainedScore
-from flows.comparison.variants import TableName, Variant
+from flows.comparison.variants import TableName
 from flows.run.artifacts import Picture, Table
 from flows.run.errors import reason_of
 from flows.run.machine import machine
 from flows.run.observer import current_observer
 from flows.training.directory import TrainingDirectory
-from storage.datasets.store import DatasetStore, few_of
+from storage.datasets.store import DatasetStore, Samples, few_of
 from storage.pages.charts import dots, heat, lines
 from storage.pages.page import Page, Section, markdown_table, write_page
 from storage.pages.side_by_side import Seen, side_by_side
@@ -33,71 +34,75 @@ from storage.places.publish import publish
 _SHOWN = 6
 
 
-def write_comparison(
-    directory: ComparisonDirectory,
-    *,
-    request: CompareRequest,
-    store: DatasetStore,
-    tables: Mapping[TableName, Sequence[Row]],
-    untrained: Mapping[str, UntrainedScore],
-    curves: StrengthCurves | None,
-    failed: Mapping[str, str],
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What methods reach beside each other.
+
+    Attributes:
+        tables: their rows, in the order asked for.
+        untrained: what methods without training reach, by name.
+        curves: F1 against pseudo-changes; None = not asked for.
+        failed: why, of each training, method or curve that is missing.
+    """
+
+    request: CompareRequest
+    store: DatasetStore
+    directory: ComparisonDirectory
+    tables: Mapping[TableName, Sequence[Row]]
+    untrained: Mapping[str, UntrainedScore]
+    curves: StrengthCurves | None
+    failed: Mapping[str, str]
+
+    @property
+    def results(self) -> list[Result]:
+        """Those of all rows of all tables; a training that stands in several is there several times."""
+        return [result for rows in self.tables.values() for row in rows for result in row.results]
+
+    def bundle(self, training: str) -> Bundle:
+        """What a training has made."""
+        return load_bundle(TrainingDirectory(self.directory.trainings / training).bundle)
+
+    def heading(self, table: TableName) -> str:
+        described = self.request.contents[table]
+        return f"{described.title} ({described.paper})"
+
+
+def write_comparison(comparison: Comparison) -> None:
     """Write tables as Markdown and CSV, and the page; show them to who watches."""
-    pairs = f"{len(store.indices('test')):,} pairs of {store.window} px"
-    explained = (
-        f"Test split of {store.path.parent.name}, {pairs}. F1, "
-        "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
-        f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
-        "standard deviation over seeds (divisor n − 1); a seed that failed has no part in a mean. "
-        f"{_beginnings(request)} "
-        "Parameters are all that are trained, GFLOP a pair those of a prediction (SCCN computes both encoders for both "
-        "dates, and needs half of it). pairs/s: pairs of windows a second, distances at full resolution in float32, "
-        f"on {machine()}, {device()}, without reading. Methods without training have statistics of each split as a "
-        "whole, so that what validation chooses is a multiple of their own threshold; their "
-        "pairs/s are all passes with reading, in float64 on one thread of the CPU of whichever machine scored them."
-    )
-    codes = _codes(request, tables)
-    warnings = [f"trainings of different versions stand side by side: {codes}"] if codes else []
-    first = next(iter(tables))
+    request, store, tables, directory = comparison.request, comparison.store, comparison.tables, comparison.directory
+    explained = _explanation(comparison)
+    warnings = _different_versions(comparison)
+    failures = [f"{what} failed: {reason}" for what, reason in comparison.failed.items()]
+    cells = {name: [row.cells() for row in rows] for name, rows in tables.items()}
     # the tables first: what cannot be drawn must not cost them
     markdown = "\n\n".join(
-        f"### {_heading(request, name)}\n\n{markdown_table(HEADER, [row.cells() for row in rows])}"
-        for name, rows in tables.items()
+        f"### {comparison.heading(name)}\n\n{markdown_table(HEADER, rows)}" for name, rows in cells.items()
     )
-    reasons = "".join(f"\n- {what} failed: {reason}" for what, reason in failed.items())
+    reasons = "".join(f"\n- {failure}" for failure in failures)
     _write(directory.tables, f"{explained}\n\n{markdown}\n{reasons}\n")
     _write(directory.tables_csv, tables_csv(tables.items()))
-    _write(directory.results_csv, results_csv([one for rows in tables.values() for row in rows for one in row.results]))
-    pictures = _pictures(request, tables, curves)
-    seen, not_shown = _side_by_side(request, first, store, tables[first], untrained)
-    if seen is not None:
-        caption = "Test samples with change, drawn before any method saw them; the first seed of each"
-        pictures["side-by-side"] = (seen, caption)
-    for reason in not_shown:
+    _write(directory.results_csv, results_csv(comparison.results))
+    pictures = _pictures(comparison)
+    side, missing = _side_by_side(comparison)
+    for reason in missing:
         current_observer().warn(reason)
-        warnings.append(reason)
     sections = [Section(heading="How to read this", text=explained)]
-    sections += [_section(request, name, rows, pictures) for name, rows in tables.items()]
-    if seen is not None:
+    sections += [_section(comparison, name, pictures) for name in tables]
+    if side is not None:
+        caption = "Test samples with change, drawn before any method saw them; the first seed of each"
+        pictures["side-by-side"] = (side, caption)
         sections.append(Section(heading="Side by side", pictures=[pictures["side-by-side"]]))
-    if curves is not None:
-        _write(directory.robustness_csv, robustness_csv(curves))
-        text = (
-            "Every sample draws the same season, veil, light or shift for every method, weaker or stronger: season, "
-            "veil and light of each date by itself, the shift of the second date alone. A shift moves what is new in "
-            "the second date too, and not its label, so that a method without a fault loses F1 by it as well. Methods "
-            "without training are fitted anew each time, to what they are judged on."
-        )
+    if comparison.curves is not None:
+        _write(directory.robustness_csv, robustness_csv(comparison.curves))
         drawn = [picture for name, picture in pictures.items() if name.startswith("robustness")]
-        sections.append(Section(heading="Robustness", text=text, pictures=drawn))
+        sections.append(Section(heading="Robustness", text=_ROBUSTNESS, pictures=drawn))
     sections += _settings(request)
-    best = max((row for row in tables[first] if row.results), key=lambda row: row.figures["f1"][0], default=None)
+    best = best_of(tables[next(iter(tables))])
     cards = [] if best is None else [("best F1", f"{best.figures['f1'][0]:.3f}", best.name)]
     cards += [
         ("rows", f"{sum(map(len, tables.values()))}", f"in {len(tables)} tables"),
         ("seeds", f"{request.seeds}", "of each trained method"),
-        ("failed", f"{len(failed)}", "named above" if failed else "none"),
+        ("failed", f"{len(failures)}", "named above" if failures else "none"),
     ]
     write_page(
         directory.report,
@@ -105,15 +110,13 @@ def write_comparison(
             title=f"Methods compared on {store.path.parent.name}",
             subtitle=f"dataset SHA-256 {store.digest}",
             cards=cards,
-            warnings=warnings + [f"{what} failed: {reason}" for what, reason in failed.items()],
+            warnings=[*warnings, *missing, *failures],
             sections=sections,
         ),
     )
-    for name, rows in tables.items():
+    for name, rows in cells.items():
         header = ("row", *HEADER[1:])
-        current_observer().show(
-            Table(f"comparison-{name}", header, [row.cells() for row in rows], _heading(request, name))
-        )
+        current_observer().show(Table(f"comparison-{name}", header, rows, comparison.heading(name)))
     for key, (picture, caption) in pictures.items():
         current_observer().show(Picture(key, picture, caption))
 
@@ -123,48 +126,55 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
-def _beginnings(request: CompareRequest) -> str:
-    given = [f"{name}, which start from {path.name}" for name, path in request.backbone_weights.items()]
-    return f"Networks start from random weights{', but for those of ' if given else ''}{' and '.join(given)}."
+_ROBUSTNESS = (
+    "Every sample draws the same season, veil, light or shift for every method, weaker or stronger: season, veil and "
+    "light of each date by itself, the shift of the second date alone. A shift moves what is new in the second date "
+    "too, and not its label, so that a method without a fault loses F1 by it as well. Methods without training are "
+    "fitted anew each time, to what they are judged on."
+)
 
 
-def _heading(request: CompareRequest, name: TableName) -> str:
-    table = request.contents[name]
-    return f"{table.title} ({table.paper})"
+def _explanation(comparison: Comparison) -> str:
+    store, weights = comparison.store, comparison.request.backbone_weights
+    given = [f"{name}, which start from {path.name}" for name, path in weights.items()]
+    return (
+        f"Test split of {store.path.parent.name}, {len(store.indices('test')):,} pairs of {store.window} px. F1, "
+        "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
+        f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
+        "standard deviation over seeds (divisor n − 1); a seed that failed has no part in a mean. "
+        f"Networks start from random weights{', but for those of ' if given else ''}{' and '.join(given)}. "
+        "Parameters are all that are trained, GFLOP a pair those of a prediction (SCCN computes both encoders for both "
+        "dates, and needs half of it). pairs/s: pairs of windows a second, distances at full resolution in float32, "
+        f"on {machine()}, {device()}, without reading. Methods without training have statistics of each split as a "
+        "whole, so that what validation chooses is a multiple of their own threshold; their "
+        "pairs/s are all passes with reading, in float64 on one thread of the CPU of whichever machine scored them."
+    )
 
 
-def _pictures(
-    request: CompareRequest, tables: Mapping[TableName, Sequence[Row]], curves: StrengthCurves | None
-) -> dict[str, tuple[bytes, str]]:
-    """Charts with their captions, by the name that Prefect shows them under."""
-    found = {}
-    for name, rows in tables.items():
+def _pictures(comparison: Comparison) -> dict[str, tuple[bytes, str]]:
+    """Charts with their captions, by the name that they are shown under."""
+    pictures = {}
+    for name, rows in comparison.tables.items():
         points = {row.name: [result.confusion.f1 for result in row.results] for row in rows}
-        found[f"{name}-f1"] = (
-            dots(points, x_label="F1 on the test split"),
-            "F1 of every seed (dots) and their mean (bar)",
-        )
-    if "margins" in tables:
-        found["margins"] = (margins_picture(request, tables["margins"]), "F1 over m1 and m2, as Figure 7")
-    for one, other in (("season", "gain"), ("haze", "shift")) if curves is not None else ():
-        assert curves is not None
-        panels = {name: curves[name] for name in (one, other)}
-        chart = lines(panels, x_label="", x_labels=[AXES[one], AXES[other]], y_labels=["F1 on the test split"] * 2)
-        caption = "F1 against the strength of pseudo-changes drawn onto the test split, first seed of each"
-        found[f"robustness-{one}-{other}"] = (chart, caption)
-    return found
+        chart = dots(points, x_label="F1 on the test split")
+        pictures[f"{name}-f1"] = (chart, "F1 of every seed (dots) and their mean (bar)")
+    if "margins" in comparison.tables:
+        chart = margins_picture(comparison.request, comparison.tables["margins"])
+        pictures["margins"] = (chart, "F1 over m1 and m2, as Figure 7")
+    if (curves := comparison.curves) is not None:
+        for one, other in (("season", "gain"), ("haze", "shift")):
+            panels = {name: curves[name] for name in (one, other)}
+            chart = lines(panels, x_label="", x_labels=[AXES[one], AXES[other]], y_labels=["F1 on the test split"] * 2)
+            caption = "F1 against the strength of pseudo-changes drawn onto the test split, first seed of each"
+            pictures[f"robustness-{one}-{other}"] = (chart, caption)
+    return pictures
 
 
-def _section(
-    request: CompareRequest, name: TableName, rows: Sequence[Row], pictures: Mapping[str, tuple[bytes, str]]
-) -> Section:
-    own = [
-        f"{row.name} {shown(*row.figures['f1_at_own_threshold'])}"
-        for row in rows
-        if "f1_at_own_threshold" in row.figures
-    ]
+def _section(comparison: Comparison, name: TableName, pictures: Mapping[str, tuple[bytes, str]]) -> Section:
+    rows, key = comparison.tables[name], "f1_at_own_threshold"
+    own = [f"{row.name} {shown(*row.figures[key])}" for row in rows if key in row.figures]
     return Section(
-        heading=_heading(request, name),
+        heading=comparison.heading(name),
         text=f"F1 at their own thresholds, without any label: {', '.join(own)}." if own else "",
         header=HEADER,
         rows=[row.cells() for row in rows],
@@ -186,21 +196,21 @@ def margins_picture(request: CompareRequest, rows: Sequence[Row]) -> bytes:
     return heat(values, x=low, y=high, x_label="m1, unchanged", y_label="m2, changed", scale_label="F1")
 
 
-def _codes(request: CompareRequest, tables: Mapping[TableName, Sequence[Row]]) -> str:
-    """Versions of what began the trainings, where they are not the same for all."""
-    scored = {result.name for rows in tables.values() for row in rows for result in row.results}
-    found: dict[str, list[str]] = {}
-    for variant in request.variants:
-        for one in request.trainings(variant):
-            if one.key in scored:
-                versions = (TrainingDirectory(one.request.output).describe() or {}).get("versions", {})
-                of_version = found.setdefault(", ".join(f"{name} {v}" for name, v in versions.items()), [])
-                of_version += [] if one.key in of_version else [one.key]
-    return "" if len(found) < 2 else "; ".join(f"{', '.join(keys)} by {versions}" for versions, keys in found.items())
+def _different_versions(comparison: Comparison) -> list[str]:
+    """A warning where what began the trainings is not of one version."""
+    trainings: dict[str, list[str]] = {}
+    for name in dict.fromkeys(result.name for result in comparison.results if result.seed is not None):
+        described = TrainingDirectory(comparison.directory.trainings / name).describe() or {}
+        versions = ", ".join(f"{library} {version}" for library, version in described.get("versions", {}).items())
+        trainings.setdefault(versions, []).append(name)
+    if len(trainings) < 2:
+        return []
+    listed = "; ".join(f"{', '.join(names)} by {versions}" for versions, names in trainings.items())
+    return [f"trainings of different versions stand side by side: {listed}"]
 
 
 def _settings(request: CompareRequest) -> list[Section]:
-    """Of every training once, with the rows that it stands in."""
+    """Settings of every training once, with the rows that it stands in."""
     rows: dict[str, list[str]] = {}
     for name, table in request.contents.items():
         for variant in table.variants:
@@ -211,14 +221,9 @@ def _settings(request: CompareRequest) -> list[Section]:
     return [Section(heading="Recipes", preformatted="\n\n".join(described))] if described else []
 
 
-def _side_by_side(
-    request: CompareRequest,
-    table: TableName,
-    store: DatasetStore,
-    rows: Sequence[Row],
-    untrained: Mapping[str, UntrainedScore],
-) -> tuple[bytes | None, list[str]]:
-    """The picture, None if there is none, and what is missing in it and why."""
+def _side_by_side(comparison: Comparison) -> tuple[bytes | None, list[str]]:
+    """Samples as the rows of the first table judge them, PNG or None; and what is missing in it and why."""
+    store, (table, rows) = comparison.store, next(iter(comparison.tables.items()))
     chosen = few_of(store.changed("test"), _SHOWN)
     try:
         samples = store.read(chosen)
@@ -226,12 +231,12 @@ def _side_by_side(
         return None, [f"nothing is shown side by side: {reason_of(error)}"]
     called: dict[str, Sequence[np.ndarray]] = {}
     missing = []
-    for variant, row in zip(request.contents[table].variants, rows, strict=True):
+    for variant, row in zip(comparison.request.contents[table].variants, rows, strict=True):
         try:
             if row.results and variant.is_trained:
-                called[variant.name] = _called(request, variant, row.results[0].name, store, chosen)
+                called[variant.name] = _called(comparison.bundle(row.results[0].name), samples)
             elif row.results:
-                called[variant.name] = untrained[variant.method].called(samples)
+                called[variant.name] = comparison.untrained[variant.method].called(samples)
         except Exception as error:
             # a device without memory, mostly
             missing.append(f"{variant.name} is not shown side by side: {reason_of(error)}")
@@ -250,12 +255,7 @@ def _side_by_side(
     return side_by_side(seen, list(called), bands=store.bands), missing
 
 
-def _called(
-    request: CompareRequest, variant: Variant, training: str, store: DatasetStore, chosen: Sequence[int]
-) -> Sequence[np.ndarray]:
-    (output,) = (one.request.output for one in request.trainings(variant) if one.key == training)
-    bundle = load_bundle(TrainingDirectory(output).bundle)
-    samples = store.read(chosen)
+def _called(bundle: Bundle, samples: Samples) -> Sequence[np.ndarray]:
     predictor = DasnetPredictor(bundle, device="auto", precision="float32")
     distances = predictor.distances(np.stack([samples.before, samples.after], axis=1), samples.valid)[:, 0]
     return list(distances >= bundle.cut)

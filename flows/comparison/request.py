@@ -55,12 +55,7 @@ class CompareRequest(Frozen):
         Cli(metavar="NAME,NAME,…"),
         Field(min_length=1, description=f"Which methods, of {', '.join(CHOICES)}."),
         at_commas(),
-    ] = (
-        "dasnet",
-        "siam-conv",
-        *PEERS,
-        *UNTRAINED,
-    )
+    ] = ("dasnet", "siam-conv", *PEERS, *UNTRAINED)
     tables: Annotated[
         tuple[TableName, ...],
         Cli(metavar="NAME,NAME,…"),

@@ -12,18 +12,9 @@ from dasnet.metrics import Confusion
 
 SCORES = ("recall", "precision", "f1", "iou", "accuracy", "kappa")
 HIGHEST = "highest F1 of any threshold"
-HEADER = (
-    "",
-    "seeds",
-    "recall",
-    "precision",
-    "F1",
-    "accuracy",
-    HIGHEST,
-    "parameters",
-    "GFLOP a pair",
-    "pairs/s",
-)
+NAMES = (*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold")
+"""Scores of a result in files."""
+HEADER = ("", "seeds", "recall", "precision", "F1", "accuracy", HIGHEST, "parameters", "GFLOP a pair", "pairs/s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +39,10 @@ class Result:
 
     def figures(self) -> dict[str, float]:
         """All scores by name."""
-        own = {} if self.own_f1 is None else {"f1_at_own_threshold": self.own_f1}
         scores = self.confusion.scores()
-        return {
-            **{n: scores[n] for n in SCORES},
-            "highest_f1": self.highest_f1,
-            "validation_f1": self.validation_f1,
-        } | own
+        figures = {name: scores[name] for name in SCORES}
+        figures |= {"highest_f1": self.highest_f1, "validation_f1": self.validation_f1}
+        return figures if self.own_f1 is None else {**figures, "f1_at_own_threshold": self.own_f1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +82,18 @@ class Row:
         object.__setattr__(self, "figures", {name: spread([one[name] for one in each]) for name in names})
 
     def cells(self) -> list[str]:
-        """Of :data:`HEADER`."""
+        """What stands below :data:`HEADER`."""
         seeds = f"{len(self.results)}" + (f" of {len(self.results) + len(self.failed)}" if self.failed else "")
         names = ("recall", "precision", "f1", "accuracy", "highest_f1")
         if any(result.seed is None for result in self.results):
             seeds = "none"
         scores = [shown(*self.figures[name]) if self.results else "failed" for name in names]
         return [self.name, seeds, *scores, *_cost_cells(self.cost)]
+
+
+def best_of(rows: Sequence[Row]) -> Row | None:
+    """The row with the highest mean F1, if any has a result."""
+    return max((row for row in rows if row.results), key=lambda row: row.figures["f1"][0], default=None)
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -125,16 +118,15 @@ def _cost_cells(cost: Cost | None) -> list[str]:
 
 def tables_csv(tables: Iterable[tuple[str, Sequence[Row]]]) -> str:
     """A line a row of a table: mean and spread of every score."""
-    names = [*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold"]
-    columns = [column for name in names for column in (name, f"{name}_spread")]
+    columns = [column for name in NAMES for column in (name, f"{name}_spread")]
     lines = []
     for table, rows in tables:
         for row in rows:
-            values = [value for name in names for value in row.figures.get(name, (None, None))]
+            values = [value for name in NAMES for value in row.figures.get(name, (None, None))]
             cost = [None] * 3 if row.cost is None else [row.cost.parameters, row.cost.flops, row.cost.pairs_per_s]
             reasons = "; ".join(f"{what}: {reason}" for what, reason in row.failed)
             lines.append([table, row.name, len(row.results), *values, *cost, reasons])
-    return _csv(["table", "row", "results", *columns, "parameters", "flops", "pairs_per_s", "failed"], lines)
+    return csv_of(["table", "row", "results", *columns, "parameters", "flops", "pairs_per_s", "failed"], lines)
 
 
 def results_csv(results: Sequence[Result]) -> str:
@@ -142,15 +134,12 @@ def results_csv(results: Sequence[Result]) -> str:
     lines = []
     for result in {result.name: result for result in results}.values():
         figures, c = result.figures(), result.confusion
-        names = (*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold")
-        lines.append([result.name, result.seed, *(figures.get(name) for name in names), c.tp, c.fp, c.fn, c.tn])
-    columns = [*SCORES, "highest_f1", "validation_f1", "f1_at_own_threshold"]
-    return _csv(["result", "seed", *columns, "tp", "fp", "fn", "tn"], lines)
+        lines.append([result.name, result.seed, *map(figures.get, NAMES), c.tp, c.fp, c.fn, c.tn])
+    return csv_of(["result", "seed", *NAMES, "tp", "fp", "fn", "tn"], lines)
 
 
-def _csv(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+def csv_of(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table as CSV; None is an empty cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
     return text.getvalue()

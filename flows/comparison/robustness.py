@@ -3,8 +3,6 @@ training fitted anew to what they see."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,7 +15,8 @@ from dasnet.prediction.bundle import load_bundle
 from dasnet.training.pseudo_changes import STRENGTHS
 from flows.cluster.stage import ConnectCluster, Effort, Stage, Tool, run_stage, when_needed
 from flows.comparison.request import CompareRequest, Training
-from flows.comparison.tools import UntrainedRobustnessTool, make_robustness_tool
+from flows.comparison.results import csv_of
+from flows.comparison.tools import make_robustness_tool, make_untrained_robustness_tool
 from flows.comparison.untrained import UntrainedScore
 from flows.dataset.fitting import require_value_range
 from flows.run.directory import RunDirectory
@@ -83,10 +82,7 @@ def robustness_curves(
     return found, reasons
 
 
-_TRIED = [
-    ("none", 0.0),
-    *((name, strength) for name, all_of in STRENGTHS.items() for strength in all_of if strength),
-]
+_TRIED = [("none", 0.0), *((name, strength) for name, all_of in STRENGTHS.items() for strength in all_of if strength)]
 """Pseudo-changes that are drawn, with their strengths."""
 
 Totals = Mapping[tuple[str, float], Confusion]
@@ -130,7 +126,7 @@ def _of_untrained(method: str, alone: UntrainedScore, store: DatasetStore, *, pe
         what=method,
         identity=f"{method}-{alone.identity}",
         items={f"{operation}-{strength:g}": (operation, strength) for operation, strength in _TRIED},
-        make_tool=partial(UntrainedRobustnessTool, store=store, method=method, threshold=alone.threshold, peak=peak),
+        make_tool=partial(make_untrained_robustness_tool, store, method, alone.threshold, peak),
     )
 
 
@@ -162,10 +158,10 @@ def _scored(
 
 def robustness_csv(curves: StrengthCurves) -> str:
     """A line a method, pseudo-change and strength."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "pseudo_change", "strength", "f1"])
-    for operation, methods in curves.items():
-        for name, points in methods.items():
-            writer.writerows([name, operation, strength, f1] for strength, f1 in zip(*points, strict=True))
-    return text.getvalue()
+    lines = [
+        (name, operation, strength, f1)
+        for operation, methods in curves.items()
+        for name, points in methods.items()
+        for strength, f1 in zip(*points, strict=True)
+    ]
+    return csv_of(["method", "pseudo_change", "strength", "f1"], lines)

@@ -21,9 +21,9 @@ from flows.cluster.lending import FreeWorkers, lending
 from flows.cluster.settings import several_at_a_time
 from flows.comparison.cost import cost_of
 from flows.comparison.directory import ComparisonDirectory
-from flows.comparison.report import write_comparison
+from flows.comparison.report import Comparison, write_comparison
 from flows.comparison.request import CompareRequest, Training
-from flows.comparison.results import Cost, Result, Row
+from flows.comparison.results import Cost, Result, Row, best_of
 from flows.comparison.robustness import robustness_curves
 from flows.comparison.untrained import UntrainedScore, untrained
 from flows.comparison.variants import TableName, Variant
@@ -51,8 +51,7 @@ class ComparisonSummary:
         """(what, how much) for a person."""
         lines = [("trainings", f"{self.trained} now, {self.kept} kept from before")]
         for table, rows in self.tables.items():
-            best = max((row for row in rows if row.results), key=lambda row: row.figures["f1"][0], default=None)
-            if best is not None:
+            if (best := best_of(rows)) is not None:
                 lines.append((table, f"best: {best.name}, F1 {best.figures['f1'][0]:.3f} on test"))
         return [*lines, ("report", str(self.report))]
 
@@ -194,45 +193,47 @@ def result_of(training: Training, seed: int) -> Result:
 def score_all(
     request: CompareRequest, store: DatasetStore, directory: ComparisonDirectory, failed: Mapping[str, str]
 ) -> tuple[dict[TableName, tuple[Row, ...]], dict[str, UntrainedScore]]:
-    """Results of every row: of trainings as their bundles have them, of the others found now."""
+    """Results of every row, as bundles of trainings have them, and of methods without training; these by name too."""
     reporter = current_observer()
     names = [variant.method for variant in request.variants if not variant.is_trained]
     reporter.begin("score", len(names), unit="methods")
-    found: dict[str, UntrainedScore] = {}
+    scores: dict[str, UntrainedScore] = {}
     reasons = dict(failed)
     for name in names:
         try:
-            found[name] = untrained(name, store, directory.untrained(name))
+            scores[name] = untrained(name, store, directory.untrained(name))
         except Exception as error:
             # whatever ends one method, the others have their rows
             reasons[name] = reason_of(error)
             reporter.warn(f"{name} failed: {reasons[name]}")
         reporter.advance()
     tables = {
-        name: tuple(_row(request, variant, store, directory, found, reasons) for variant in table.variants)
+        name: tuple(
+            _trained_row(request, variant, store, directory, reasons)
+            if variant.is_trained
+            else _untrained_row(variant, scores, reasons)
+            for variant in table.variants
+        )
         for name, table in request.contents.items()
     }
     reporter.end(f"{sum(map(len, tables.values()))} rows in {len(tables)} tables")
-    return tables, found
+    return tables, scores
 
 
-def _row(
+def _untrained_row(variant: Variant, scores: Mapping[str, UntrainedScore], reasons: Mapping[str, str]) -> Row:
+    if (score := scores.get(variant.method)) is None:
+        return Row(name=variant.name, results=(), failed=((variant.method, reasons[variant.method]),))
+    cost = Cost(parameters=0, flops=None, pairs_per_s=score.pairs_per_s)
+    return Row(name=variant.name, results=(score.result,), cost=cost)
+
+
+def _trained_row(
     request: CompareRequest,
     variant: Variant,
     store: DatasetStore,
     directory: ComparisonDirectory,
-    found: Mapping[str, UntrainedScore],
     reasons: Mapping[str, str],
 ) -> Row:
-    if not variant.is_trained:
-        if variant.method not in found:
-            return Row(name=variant.name, results=(), failed=((variant.method, reasons[variant.method]),))
-        alone = found[variant.method]
-        return Row(
-            name=variant.name,
-            results=(alone.result,),
-            cost=Cost(parameters=0, flops=None, pairs_per_s=alone.pairs_per_s),
-        )
     results, without = [], []
     cost = None
     for seed, one in enumerate(request.trainings(variant)):
@@ -274,13 +275,15 @@ def run_comparison(request: CompareRequest) -> ComparisonSummary:
             curves, uncurved = robustness_curves(request, store, directory, failed, scored)
         missing = {what: reason for rows in tables.values() for row in rows for what, reason in row.failed} | uncurved
         write_comparison(
-            directory,
-            request=request,
-            store=store,
-            tables=tables,
-            untrained=scored,
-            curves=curves,
-            failed=missing,
+            Comparison(
+                request=request,
+                store=store,
+                directory=directory,
+                tables=tables,
+                untrained=scored,
+                curves=curves,
+                failed=missing,
+            )
         )
         directory.update(state="failed" if missing else "finished")
     if missing:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.scoring import score_untrained
 from dasnet.metrics import Confusion
@@ -54,6 +55,14 @@ class UntrainedRobustnessTool:
         return asdict(score_untrained(self.method, self.store, "test", read=read).at(self.threshold))
 
 
+def make_untrained_robustness_tool(
+    store: DatasetStore, method: str, threshold: float, peak: float
+) -> UntrainedRobustnessTool:
+    """Runs once on each worker. One BLAS thread for all of its threads, from now on."""
+    threadpool_limits(limits=1, user_api="blas")
+    return UntrainedRobustnessTool(store=store, method=method, threshold=threshold, peak=peak)
+
+
 def pseudo_changed_sample(store: DatasetStore, index: int, *, operation: str, strength: float, peak: float) -> Samples:
     """One sample of a store as
     :func:`dasnet.training.pseudo_changes.pseudo_changed` makes it; all methods see the same."""
@@ -76,8 +85,5 @@ def make_robustness_tool(store: DatasetStore, bundle: Path, device: str, peak: f
     torch.set_num_threads(1)
     loaded = load_bundle(bundle)
     return RobustnessTool(
-        store=store,
-        predictor=DasnetPredictor(loaded, device=device, precision="float32"),
-        cut=loaded.cut,
-        peak=peak,
+        store=store, predictor=DasnetPredictor(loaded, device=device, precision="float32"), cut=loaded.cut, peak=peak
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.detector import Detector, probability
 from dasnet.baselines.methods import UNTRAINED
@@ -71,7 +72,8 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
     }
     facts = json.loads(path.read_text()) if path.exists() else {}
     if facts.get("identity") != json.loads(json.dumps(identity)):
-        facts = {"identity": identity, **_scored(name, store)}
+        with threadpool_limits(limits=1, user_api="blas"):
+            facts = {"identity": identity, **_scored(name, store)}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomically(path, facts)
     return UntrainedScore(

@@ -12,7 +12,6 @@ from dasnet.training.augmentation import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
 
 TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins"]
 
-
 _DASNET: dict[str, dict[str, Any]] = {
     "dasnet": {},
     "siam-conv": {"attention": "none"},
@@ -75,12 +74,9 @@ def _variants(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
 
 _CONTRASTIVE: dict[str, Any] = {"loss": "contrastive", "distance": "l2"}
 
-
 _COSINE: dict[str, Any] = {"loss": "wdmc", "distance": "cosine", "class_weights": "normalised"}
 
-
 _WDMC: dict[str, Any] = {"loss": "wdmc", "distance": "l2", "class_weights": "normalised"}
-
 
 _AIDS: dict[str, dict[str, Any]] = {
     "pseudo-changes": {"augmentation": {name: getattr(PSEUDO_CHANGES, name) for name in PSEUDO_CHANGE_FIELDS}},
@@ -88,13 +84,11 @@ _AIDS: dict[str, dict[str, Any]] = {
     "balanced samples": {"balance": 0.7},
 }
 
-
 _WITHOUT: dict[str, dict[str, Any]] = {
     "pseudo-changes": {"augmentation": dict.fromkeys(PSEUDO_CHANGE_FIELDS, 0.0)},
     "averaged weights": {"ema": 0.0},
     "balanced samples": {"balance": 0.0},
 }
-
 
 _MARGINS_UNCHANGED, _MARGINS_CHANGED = (0.1, 0.3, 0.5), (1.4, 1.8, 2.2)
 
@@ -107,11 +101,7 @@ ABLATIONS: dict[TableName, Table] = {
             {
                 f"{name}, {what}": {**attention, **changes}
                 for name, attention in (("Siam-Conv", {"attention": "none"}), ("DASNet", {"attention": "both"}))
-                for what, changes in (
-                    ("contrastive, L2", _CONTRASTIVE),
-                    ("WDMC, cosine", _COSINE),
-                    ("WDMC, L2", _WDMC),
-                )
+                for what, changes in (("contrastive, L2", _CONTRASTIVE), ("WDMC, cosine", _COSINE), ("WDMC, L2", _WDMC))
             }
             | {
                 "DASNet, double margin without class weights, L2": {

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import dask.array as da
 import numpy as np
-from distributed import Client
 from numpy.typing import NDArray
 
 from dasnet.errors import TrainingError
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
-from flows.cluster.connect import connect
 from flows.cluster.layout import planned_layout
-from flows.dataset.fitting import ATTRIBUTE
+from flows.cluster.stage import when_needed
+from flows.dataset.directory import CLASS_FREQUENCIES, DatasetDirectory
 from flows.dataset.request import WeightsRequest
 from flows.run.artifacts import Markdown, Table
 from flows.run.observer import current_observer, step
 from storage.datasets.store import DatasetStore, open_dataset
 from tiling.conventions import SPLITS
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,29 +55,18 @@ class ClassWeights:
         ]
 
 
-def _counts(labels: NDArray[np.uint8], splits: NDArray[np.int8]) -> NDArray[np.int64]:
-    """(1, 1, 1, splits, 2): unchanged and changed pixels of a chunk (n, s, s) by split."""
-    found = [[(labels[splits == n] == value).sum() for value in (0, 1)] for n in range(len(SPLITS))]
-    return np.array(found, dtype=np.int64)[None, None, None]
+def _counts(store: DatasetStore, first: int) -> NDArray[np.int64]:
+    """(splits, 2): unchanged and changed pixels, by split, of the shard that begins with sample `first`."""
+    labels = np.asarray(store.labels[first : first + store.shard])
+    splits = store.splits[first : first + store.shard]
+    return np.array([[(labels[splits == n] == value).sum() for value in (0, 1)] for n in range(len(SPLITS))])
 
 
 @step("count labels")
 def count_labels(store: DatasetStore, client: Client) -> dict[str, tuple[int, ClassFrequency]]:
     """Labelled pixels by split and class, a shard at a time on the workers."""
-    labels = da.from_array(store.labels, chunks=store.labels.shards)
-    per_chunk = [
-        da.map_blocks(
-            _counts,
-            labels[first : first + store.shard],
-            store.splits[first : first + store.shard],
-            chunks=((1,), (1,), (1,), (len(SPLITS),), (2,)),
-            new_axis=[3, 4],
-            dtype=np.int64,
-            meta=np.empty((0, 0, 0, 0, 0), dtype=np.int64),
-        )
-        for first in range(0, len(store), store.shard)
-    ]
-    totals = client.compute(da.concatenate(per_chunk).sum(axis=(0, 1, 2))).result()
+    shards = client.map(partial(_counts, store), range(0, len(store), store.shard), pure=False)
+    totals = sum(client.gather(shards), np.zeros((len(SPLITS), 2), dtype=np.int64))
     return {
         split: (
             int((store.splits == number).sum()),
@@ -93,21 +86,20 @@ def count_class_weights(request: WeightsRequest) -> ClassWeights:
     planned_layout(request.cluster)
     store = open_dataset(request.dataset)
     current_observer().begin("count", 1, unit="dataset")
-    with connect(request.cluster) as (client, _):
+    # the store's description is rewritten whole: beside another process, what that has written would be lost
+    with DatasetDirectory(store.path.parent).locked(), ExitStack() as until_end:
+        client, _ = when_needed(request.cluster, until_end)()
         splits = count_labels(store, client)
-    result = ClassWeights(dataset=store.path, splits=splits)
-    try:
-        result.training.weights  # noqa: B018  refuses infinite ones
-    except (KeyError, ValueError) as error:
-        raise TrainingError(f"{store.path}, training split: {error}") from error
-    store.set_attrs({ATTRIBUTE: {name: {"samples": n, **found.to_dict()} for name, (n, found) in splits.items()}})
-    current_observer().show(
-        Table("class-weights", TABLE_HEADER, table_one(splits), "Labelled pixels by class, as in Table I")
-    )
-    current_observer().show(
-        Markdown(
-            "weights", "\n".join(f"- **{what}**: {value}" for what, value in result.lines()), "Weights of the classes"
-        )
-    )
+        result = ClassWeights(dataset=store.path, splits=splits)
+        try:
+            result.training.weights  # noqa: B018  refuses infinite ones
+        except (KeyError, ValueError) as error:
+            raise TrainingError(f"{store.path}, training split: {error}") from error
+        facts = {name: {"samples": samples, **counted.to_dict()} for name, (samples, counted) in splits.items()}
+        store.set_attrs({CLASS_FREQUENCIES: facts})
+    table = table_one(splits)
+    current_observer().show(Table("class-weights", TABLE_HEADER, table, "Labelled pixels by class, as in Table I"))
+    listed = "\n".join(f"- **{what}**: {value}" for what, value in result.lines())
+    current_observer().show(Markdown("weights", listed, "Weights of the classes"))
     current_observer().end(f"{len(store):,} samples, weights kept in {store.path}")
     return result

@@ -12,6 +12,10 @@ PICTURE_PX = 2**22
 """A scene up to this size is a picture; its file is read whole."""
 
 
+CLASS_FREQUENCIES = "class_frequencies"
+"""Attribute of the store: what `dasnet weights` has counted."""
+
+
 class DatasetDirectory(RunDirectory[Path]):
     """``DIR/dataset.zarr``, complete or not there; beside it ``run.json``, ``ledger/``, the report."""
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dasnet.errors import TrainingError
-from dasnet.prediction.bundle import Bundle
 from dasnet.training.augmentation import highest_value
+from dasnet.training.class_frequency import ClassFrequency
+from flows.dataset.directory import CLASS_FREQUENCIES
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
 from storage.imagery.bands import matching_bands
 
-ATTRIBUTE = "class_frequencies"
+if TYPE_CHECKING:  # a dataset is looked at without torch
+    from dasnet.prediction.bundle import Bundle
+
+
+def training_frequency(store: DatasetStore) -> ClassFrequency:
+    """Labelled pixels of the training split: as `dasnet weights` has counted them, else as they were prepared."""
+    counts = store.attrs.get(CLASS_FREQUENCIES, store.attrs["counts"])["train"]
+    return ClassFrequency(changed=int(counts["changed"]), unchanged=int(counts["unchanged"]))
 
 
 def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:

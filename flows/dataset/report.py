@@ -86,11 +86,7 @@ def write_dataset_report(
         window=store.window,
     )
     sections = [
-        Section(
-            heading="Labelled pixels by class (Table I)",
-            header=TABLE_HEADER,
-            rows=table_one(counts),
-        ),
+        Section(heading="Labelled pixels by class (Table I)", header=TABLE_HEADER, rows=table_one(counts)),
         Section(heading="Samples", pictures=[(sheet.read_bytes(), "Before, after and label: yellow = changed")]),
     ]
     sections += [

@@ -34,12 +34,7 @@ class Survey:
     coding: Literal["0/1", "0/255"]
 
 
-def survey(
-    request: PrepareRequest,
-    scenes: list[SceneFiles],
-    directory: DatasetDirectory,
-    cluster: Any,
-) -> Survey:
+def survey(request: PrepareRequest, scenes: list[SceneFiles], directory: DatasetDirectory, cluster: Any) -> Survey:
     """Open every scene, read every label, find out how they code change.
 
     Raises:

@@ -61,11 +61,7 @@ def write_evaluation(
             header=("score", "value", "95 % interval"),
             rows=score_rows(score),
         ),
-        Section(
-            heading="Beside what needs no training",
-            header=PEER_HEADER,
-            rows=peer_rows(score, name),
-        ),
+        Section(heading="Beside what needs no training", header=PEER_HEADER, rows=peer_rows(score, name)),
         *extra,
         Section(heading="Thresholds", pictures=[(pictures["curves"], "ROC; precision over recall")]),
         Section(

@@ -25,9 +25,7 @@ class EvaluateRequest(Frozen):
     dataset: Annotated[Path | None, DIRECTORY, Field(description="Dataset directory.")] = None
     split: Annotated[Split, Field(description="Which samples of the dataset.")] = "test"
     label: Annotated[
-        Path | None,
-        _MOSAIC,
-        Field(description="What changed in a whole mosaic: a raster or polygons."),
+        Path | None, _MOSAIC, Field(description="What changed in a whole mosaic: a raster or polygons.")
     ] = None
     mosaic: Annotated[
         PairRequest | None,

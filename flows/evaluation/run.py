@@ -84,13 +84,7 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
         extra = [] if mosaic is None else [_mosaic_section(mosaic)]
         if store is not None and samples is not None:
             pictures = write_evaluation(
-                directory.report,
-                bundle=bundle,
-                name=name,
-                store=store,
-                split=request.split,
-                score=samples,
-                extra=extra,
+                directory.report, bundle=bundle, name=name, store=store, split=request.split, score=samples, extra=extra
             )
             for key, picture in pictures:
                 current_observer().show(Picture(key, picture, f"{key}, {request.split} split"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.scoring import score_untrained
 from dasnet.errors import DegenerateStatisticsError
@@ -66,6 +67,7 @@ class ScoringTool:
 def make_scoring_tool(store: DatasetStore, split: str, bundle: str, device: str, precision: Precision) -> ScoringTool:
     """Runs once on each worker: loads the model there."""
     torch.set_num_threads(1)
+    threadpool_limits(limits=1, user_api="blas")
     loaded = load_bundle(bundle)
     return ScoringTool(
         store=store,

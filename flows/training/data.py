@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dasnet.errors import TrainingError
-from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.recipes import Recipe, TrainingData
-from flows.dataset.fitting import ATTRIBUTE
+from flows.dataset.fitting import training_frequency
 from storage.datasets.store import DatasetStore
 
 _IMAGENET = ((123.675, 58.395), (116.28, 57.12), (103.53, 57.375))
@@ -27,8 +26,7 @@ def training_data(store: DatasetStore, recipe: Recipe) -> TrainingData:
     flat = [name for name, _, std in bands if not std > 0]
     if flat:
         raise TrainingError(f"{store.path}: band {', '.join(flat)} has one value in all of the training split")
-    counts = store.attrs.get(ATTRIBUTE, store.attrs["counts"])["train"]
-    frequency = ClassFrequency(changed=int(counts["changed"]), unchanged=int(counts["unchanged"]))
+    frequency = training_frequency(store)
     try:
         recipe.loss_of(frequency)
     except ValueError as error:

@@ -153,10 +153,15 @@ def bundle_task(job: TrainingJob, cluster: tuple[Client, ClusterLayout]) -> Trai
         pure=False,
         key=_key("bundle", 0),
     )
-    while not future.done():
-        _require_workers([address], client)
-        time.sleep(_LOOK_S)
-    _raise_first([future], client)
+    try:
+        while not future.done():
+            raise_if_stopped()
+            _require_workers([address], client)
+            time.sleep(_LOOK_S)
+        _raise_first([future], client)
+    except BaseException:
+        _end_workers([future], [address], client)
+        raise
     trained = future.result()
     assert isinstance(trained, TrainedBundle)
     current_observer().end(

@@ -78,11 +78,7 @@ def write_training_report(
     if score is not None:
         cards.insert(0, ("test F1", f"{score.confusion.f1:.3f}", "at the frozen threshold"))
         sections = [
-            Section(
-                heading="Test split",
-                header=PEER_HEADER,
-                rows=peer_rows(score, job.name),
-            ),
+            Section(heading="Test split", header=PEER_HEADER, rows=peer_rows(score, job.name)),
             Section(
                 heading="Uncertainty",
                 text=f"95 % intervals by the bootstrap over {score.images}.",

@@ -54,7 +54,7 @@ def workers_spawn() -> Iterator[None]:
 def workers(workers_fork: None) -> Iterator[ClusterConfig]:
     """Two workers with a lane each on a running scheduler, for jobs whose cluster is not what a test looks at."""
     with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-        cluster = LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=None)
+        cluster = LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0")
     with closed_in_time(cluster):
         yield ClusterConfig(kind=cluster.scheduler_address)
 

@@ -224,6 +224,13 @@ def test_prefetching_keeps_the_order_and_reads_ahead_of_nobody() -> None:
     assert torch.get_num_threads() >= 1
 
 
+def test_a_process_has_its_threads_back(tmp_path: Path) -> None:
+    """It may be a worker that others have started, and use again."""
+    before = torch.get_num_threads()
+    replace(run_of(tmp_path), threads=before + 1).run(stop_after=1)
+    assert torch.get_num_threads() == before
+
+
 def test_rates_rise_and_fall() -> None:
     cosine = recipe(schedule="cosine", warmup=0.25, rate=1.0)
     assert [round(cosine.rate_at(step, 8), 3) for step in (0, 1, 2, 5)] == [0.5, 1.0, 1.0, 0.5]

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from dasnet.baselines.methods import UNTRAINED
@@ -37,6 +39,7 @@ from flows.comparison.report import margins_picture
 from flows.comparison.request import CompareRequest
 from flows.comparison.results import Result, Row, spread
 from flows.comparison.run import ComparisonSummary, run_comparison
+from flows.comparison.tools import make_untrained_robustness_tool, pseudo_changed_sample
 from flows.dataset.request import PrepareRequest
 from flows.dataset.run import run_preparation
 from flows.evaluation.request import EvaluateRequest
@@ -215,6 +218,21 @@ def test_a_method_without_training_is_fitted_to_the_pseudo_changes_it_is_judged_
     threshold = json.loads((compared[0] / "untrained/cva.json").read_text())["threshold"]
     assert found == score_untrained("cva", store, "test", read=shifted.__getitem__).at(threshold).f1
     assert found != score_untrained("cva", store, "test").at(threshold).f1
+
+
+def test_blas_has_one_thread_while_several_of_a_worker_compute(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that each thread sets and takes back ends, for all of them, with the first that is done."""
+    threads = set()
+
+    def seen(*arguments: Any, **settings: Any) -> Samples:
+        threads.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return pseudo_changed_sample(*arguments, **settings)
+
+    monkeypatch.setattr("flows.comparison.tools.pseudo_changed_sample", seen)
+    with threadpool_limits(limits=2, user_api="blas"), ThreadPoolExecutor(3) as pool:
+        tool = make_untrained_robustness_tool(open_dataset(dataset), "cva", 0.5, 0.0)
+        scores = list(pool.map(tool, [("season", 0.2), ("haze", 0.4), ("shift", 2.0), ("gain", 0.3)] * 2))
+    assert scores[:4] == scores[4:] and threads == {1}
 
 
 def test_figures_of_a_training_and_of_a_bundle(

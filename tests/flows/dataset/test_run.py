@@ -20,6 +20,7 @@ from flows.dataset.run import run_preparation
 from flows.run.errors import FailedBlocksError
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError, IntegrityError
+from storage.places.locks import folder_lock
 from storage.synthetic.pair import SyntheticPair, synthesize
 from tests.flows.conftest import Dasnet
 from tiling.conventions import SPLITS
@@ -267,6 +268,17 @@ def test_weights_of_one_class_are_refused(prepared: Path, workers: ClusterConfig
     store.finish(only_still, changed=store.pixels("changed"), unchanged=store.pixels("unchanged"), attrs={})
     with pytest.raises(TrainingError, match=r"0 changed and .* a class without a pixel has no finite weight"):
         count_class_weights(WeightsRequest(dataset=copy, cluster=workers))
+
+
+def test_weights_are_not_written_beside_another_process(prepared: Path, workers: ClusterConfig, tmp_path: Path) -> None:
+    """The store's description is rewritten whole: what the other one has written would be lost."""
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared, copy)
+    before = (copy / "dataset.zarr/zarr.json").read_bytes()
+    with folder_lock(copy), pytest.raises(InputError, match=r"another process .* is at work in"):
+        count_class_weights(WeightsRequest(dataset=copy, cluster=workers))
+    assert (copy / "dataset.zarr/zarr.json").read_bytes() == before
+    count_class_weights(WeightsRequest(dataset=copy, cluster=workers))
 
 
 def test_the_command_prints_what_came_of_it(dasnet: Dasnet, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from dasnet.metrics import Confusion
 from dasnet.networks.architectures import Architecture
 from dasnet.prediction.bundle import load_bundle, random_bundle, save_bundle
 from flows.cluster.config import ClusterConfig
+from flows.cluster.connect import connect
 from flows.dataset.fitting import require_value_range
 from flows.dataset.request import PrepareRequest
 from flows.dataset.run import run_preparation
@@ -32,7 +34,10 @@ from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.run import run_evaluation
 from flows.evaluation.tools import CHANGE_VECTORS, ScoringTool
 from flows.figures.pictures import HEADINGS
+from flows.run.context import StoppedError, stopped_by
 from flows.run.fields import assigned, json_or_text
+from flows.training.job import TrainingJob
+from flows.training.ranks import bundle_task
 from flows.training.request import TrainRequest, chosen_recipe
 from flows.training.results import TrainingSummary
 from flows.training.run import run_training
@@ -260,6 +265,19 @@ def test_two_ranks_train_one_network(dataset: Path, trained: Path, one_rank: Clu
     one, two = history(trained, "step"), history(tmp_path / "two", "step")
     assert len(two) == 5
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
+
+
+def test_who_stops_does_not_wait_for_calibration(
+    dataset: Path, one_rank: ClusterConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison's trainings run in threads, which Ctrl-C does not reach."""
+    monkeypatch.setattr("flows.training.ranks.make_bundle", lambda task, path: time.sleep(20))
+    job = TrainingJob(request=request(dataset, tmp_path / "t", cluster=one_rank), store=open_dataset(dataset))
+    stop, began = threading.Event(), time.monotonic()
+    threading.Timer(1.0, stop.set).start()
+    with connect(one_rank, workers_stay=True) as cluster, stopped_by(stop), pytest.raises(StoppedError):
+        bundle_task(job, cluster)
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(
