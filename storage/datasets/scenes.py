@@ -6,7 +6,6 @@ their pixels; mosaics by their coordinates, the second date resampled onto the f
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,6 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
 from storage.datasets.label_values import binarise, histogram, one_band
@@ -273,19 +271,17 @@ def open_image(spec: str | Sequence[str]) -> Mosaic:
         return open_mosaic(spec)
     if not Path(spec).stat().st_size:
         raise InputError(f"{spec} is empty (0 bytes)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        if Path(spec).suffix.lower() == ".vrt":
+    if Path(spec).suffix.lower() == ".vrt":
+        return open_mosaic(spec)
+    with open_with_allowed_driver(spec, (*PICTURES, *(d for d in DRIVERS if d not in PICTURES))) as dataset:
+        if dataset.crs is not None and not dataset.transform.is_identity:
             return open_mosaic(spec)
-        with open_with_allowed_driver(spec, (*PICTURES, *(d for d in DRIVERS if d not in PICTURES))) as dataset:
-            if dataset.crs is not None and not dataset.transform.is_identity:
-                return open_mosaic(spec)
-            check_header(dataset, spec)
-            numbers, dtype = image_bands_of(dataset, spec, what="an image")
-            names = ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band{n}" for n in numbers)
-            grid = GeoBox(dataset.shape, Affine.identity(), None)
-            source = Source(path=spec, grid=grid, files=(spec,), driver=dataset.driver, image_bands=numbers)
-            return Mosaic(label=spec, sources=(source,), grid=grid, bands=names, dtype=dtype, date=None)
+        check_header(dataset, spec)
+        numbers, dtype = image_bands_of(dataset, spec, what="an image")
+        names = ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band{n}" for n in numbers)
+        grid = GeoBox(dataset.shape, Affine.identity(), None)
+        source = Source(path=spec, grid=grid, files=(spec,), driver=dataset.driver, image_bands=numbers)
+        return Mosaic(label=spec, sources=(source,), grid=grid, bands=names, dtype=dtype, date=None)
 
 
 def read_polygons(path: str) -> geopandas.GeoDataFrame:
@@ -340,6 +336,5 @@ def _label_reader(label: Mosaic, grid: GeoBox, before: Mosaic) -> GridReader:
 
 
 def quiet_pictures() -> None:
-    """No warning for every picture that has no georeferencing, in this process."""
-    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    """No word of GDAL's on every picture that has no georeferencing, in this process."""
     rasterio.logging.getLogger("rasterio._env").setLevel("ERROR")

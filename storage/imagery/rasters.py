@@ -26,8 +26,8 @@ from rasterio.windows import Window
 from storage.errors import ShortReadError
 from storage.geometry import is_whole_shift, region_geometry
 from storage.imagery.mosaics import Mosaic
-from storage.imagery.sources import Source
-from storage.places.gdal import gdal_name, gdal_settings
+from storage.imagery.sources import Source, open_quietly
+from storage.places.gdal import gdal_settings
 
 _OPEN_PER_THREAD = 16
 _RESAMPLED_TILE = 512
@@ -205,7 +205,7 @@ def _handle(source: Source) -> rasterio.DatasetReader:
     opened: OrderedDict[str, rasterio.DatasetReader] = _handles.__dict__.setdefault("opened", OrderedDict())
     path = source.path
     if path not in opened:
-        opened[path] = rasterio.open(gdal_name(path), driver=source.driver)
+        opened[path] = open_quietly(path, source.driver)
         while len(opened) > _OPEN_PER_THREAD:
             opened.popitem(last=False)[1].close()
     opened.move_to_end(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio import DatasetReader
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.header_checks import check_header
@@ -169,10 +170,17 @@ def open_with_allowed_driver(path: str, drivers: Sequence[str] = DRIVERS) -> Dat
     reasons = []
     for driver in drivers:
         try:
-            return rasterio.open(gdal_name(path), driver=driver)
+            return open_quietly(path, driver)
         except RasterioIOError as error:
             reasons.append(str(error))
     raise InputError(f"{path} is none of {', '.join(drivers)}: {reasons[0]}")
+
+
+def open_quietly(path: str, driver: str) -> DatasetReader:
+    """A raster, without rasterio's warning where it has no georeferencing: whoever needs that refuses it in words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(gdal_name(path), driver=driver)
 
 
 def _grid(path: str, dataset: DatasetReader) -> GeoBox:

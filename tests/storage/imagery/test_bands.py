@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from storage.datasets.scenes import SceneFiles, open_scene
 from storage.errors import InputError
@@ -83,9 +85,13 @@ def test_a_date_that_lost_its_georeferencing_keeps_its_bands(tmp_path: Path) -> 
             dataset.set_band_description(number, name)
     label = geotiff(tmp_path / "label.tif", np.zeros((1, 8, 8), dtype=np.uint8), crs=None, transform=None)
     files = SceneFiles(name="one", before=str(first), after=str(second), label=str(label))
-    scene = open_scene(files)
     whole = {"rows": slice(0, 8), "cols": slice(0, 8)}
-    np.testing.assert_array_equal(scene.before.read(**whole)[0], scene.after.read(**whole)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotGeoreferencedWarning)  # it would reach the terminal
+        scene = open_scene(files)
+        np.testing.assert_array_equal(scene.before.read(**whole)[0], scene.after.read(**whole)[0])
+        with pytest.raises(InputError, match=r"b\.tif has no coordinate reference system"):
+            open_mosaic(second)
 
 
 def test_the_other_dates_bands_are_those_of_the_same_names(tmp_path: Path) -> None:

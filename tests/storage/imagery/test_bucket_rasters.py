@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
