@@ -21,6 +21,7 @@ from benchmarks.common import dated_copies, machine
 
 
 def main() -> None:
+    from flows.archive.directory import ArchiveDirectory
     from flows.archive.job import resolve_archive
     from flows.archive.request import ReprocessRequest
     from flows.archive.run import run_reprocessing
@@ -51,7 +52,7 @@ def main() -> None:
                     }
                 )
                 job = resolve_archive(request)
-                embedded[count] = work_of(job).embeddings
+                embedded[count] = work_of(job, ArchiveDirectory(job)).embeddings
                 run_reprocessing(request)
                 described = RunDirectory(output / "versions" / job.version).describe() or {}
                 best[count] = min(best.get(count, float("inf")), described["seconds"]["infer"])

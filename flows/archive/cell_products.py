@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flows.archive.directory import CELL_PRODUCTS, COLLECTION, PAIR_PRODUCTS, ArchiveDirectory
@@ -26,12 +25,17 @@ from tiling.grid import Cell
 
 @dataclass(frozen=True, kw_only=True)
 class PairSummary:
-    """What came of one pair in one cell, or in all cells together."""
+    """Changes of one pair in one cell, or in all cells together."""
 
     polygons: int = 0
     changed_m2: float = 0.0
     changed_pixels: int = 0
     valid_pixels: int = 0
+
+    @property
+    def changed_share(self) -> float:
+        """Share of the valid pixels that is changed, 0 … 1."""
+        return self.changed_pixels / max(self.valid_pixels, 1)
 
     def __add__(self, other: PairSummary) -> PairSummary:
         mine, theirs = Counter(asdict(self)), asdict(other)
@@ -40,14 +44,14 @@ class PairSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class CellSummary:
-    """What came of one cell, by name of the pair; `digests`: of the pair's blocks in the cell."""
+    """Changes in one cell, by name of the pair; `digests`: one SHA-256 of all of the pair's blocks in the cell."""
 
     pairs: Mapping[str, PairSummary]
     digests: Mapping[str, str]
 
 
 def _verifiers(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> dict[str, BlockVerifier]:
-    """A verifier of each pair's blocks in a cell; what is wrong is set back for that pair alone."""
+    """A verifier of each pair's blocks in a cell; a wrong block is set back for that pair alone."""
     ledger = directory.cell(cell).ledger("infer")
     digests = finished_pairs(ledger)
 
@@ -83,7 +87,7 @@ def verify_cell(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> Non
 
 @step("products", "products of {cell.name}")
 def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> CellSummary:
-    """COG, polygons, quicklook and STAC item of every pair, and the two maps over all pairs; what stands is kept."""
+    """COG, polygons, quicklook and STAC item of every pair, and the two maps over all pairs; those that stand stay."""
     observer = current_observer()
     observer.begin("products", len(job.pairs), unit="pairs")
     digests, verifiers = _digests(job, directory, cell), _verifiers(job, directory, cell)
@@ -94,29 +98,23 @@ def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell)
     checks = tuple(_verifiers(job, directory, cell).values())
     maps = SeriesMaps(
         views=tuple(directory.view(cell, pair) for pair in job.pairs),
-        seen=tuple(pair.told.day for pair in job.pairs),
+        seen=tuple(pair.reported.day for pair in job.pairs),
         threshold=job.bundle.threshold,
         checks=checks,
     )
     products = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
     directory.cell(cell).ledger_directory.mkdir(parents=True, exist_ok=True)
     for name, write in (("peak", maps.write_peak), ("first", maps.write_first)):
-        make = partial(_written, partial(write, conclude=partial(conclude_all, checks)))
         parameters = {"pairs": digests, "days": [str(day) for day in maps.seen], "threshold": maps.threshold}
-        products.make(name, make, parameters=parameters)
+        products.make(name, partial(write, conclude=partial(conclude_all, checks)), parameters=parameters)
     observer.end(f"{cell.name}: {len(job.pairs)} pairs")
     return CellSummary(pairs=summaries, digests=digests)
-
-
-def _written(write: Callable[[Path], None], path: Path) -> dict[str, Any]:
-    write(path)
-    return {}
 
 
 def _make_pair(
     job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, pair: Pair, verifier: BlockVerifier, digest: str
 ) -> PairSummary:
-    """Make the products of a pair in a cell; `digest`: of all its blocks there."""
+    """Make the products of a pair in a cell; `digest`: SHA-256 of all its blocks there."""
     place = directory.products(cell, pair)
     place.ledger_directory.mkdir(parents=True, exist_ok=True)
     threshold = job.bundle.threshold
@@ -177,5 +175,5 @@ def _make_pair(
 
 
 def collection_id(job: ArchiveJob) -> str:
-    """Of the collection that all items of a version belong to."""
+    """Id of the collection that all items of a version belong to."""
     return f"{job.request.output.resolve().name}-{job.version}"

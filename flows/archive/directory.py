@@ -1,4 +1,4 @@
-"""Where an archive keeps what: images once, pairs by version, products by cell."""
+"""The directory of an archive: images once, pairs by version, products by cell."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:  # a plan looks at paths alone
     from storage.stores.run_store import RunStore
 
 VERSIONS, IMAGES, PAIRS, CELLS = "versions", "images", "pairs", "cells"
-"""Folders: of an archive the first two, of a version the others."""
+"""Folders: the first two are those of an archive, the others those of a version."""
 
 CUBE, COLLECTION, TIMELINE = "cube.zarr", "collection.json", "timeline.html"
-"""What a version has of all cells together."""
+"""Products of a version over all of its cells."""
 
 LOOK = ".look.npz"
-"""In the place of a store's suffix: what the timeline shows of it, small."""
+"""Ending, in the place of a store's ``.zarr``, of the file with the thumbnail that the timeline shows."""
 
 PAIR_PRODUCTS = {
     "probability": "change_probability.tif",
@@ -29,10 +29,10 @@ PAIR_PRODUCTS = {
     "quicklook": "quicklook.png",
     "item": "item.json",
 }
-"""What a pair has in each cell."""
+"""Products of a pair in each cell."""
 
 CELL_PRODUCTS = {"peak": "peak_probability.tif", "first": "first_change.tif"}
-"""What a cell has over all pairs."""
+"""Products of a cell over all pairs."""
 
 
 class ArchiveDirectory:
@@ -51,6 +51,14 @@ class ArchiveDirectory:
     def pair_path(self, pair: Pair) -> Path:
         """Where a pair's store is, or will be."""
         return self.version.path / PAIRS / f"{pair.name}.zarr"
+
+    def image_names(self, start: str = "") -> list[str]:
+        """Names of the dates' stores on disk that begin with `start`."""
+        return sorted(path.stem for path in (self.root.path / IMAGES).glob(f"{start}*.zarr"))
+
+    def pair_names(self, start: str) -> list[str]:
+        """Names of the pairs' stores on disk that begin with `start`."""
+        return sorted(path.stem for path in (self.version.path / PAIRS).glob(f"{start}*.zarr"))
 
     def image_store(self, image: DatedImage) -> RunStore:
         """A date's pixels."""
@@ -71,7 +79,7 @@ class ArchiveDirectory:
         return self._cells[cell.name]
 
     def products(self, cell: Cell, pair: Pair) -> RunDirectory:
-        """Of one pair in one cell."""
+        """The folder with the products of one pair in one cell."""
         return RunDirectory(self.cell(cell).path / pair.name)
 
     def view(self, cell: Cell, pair: Pair) -> PairView:
@@ -87,19 +95,19 @@ class ArchiveDirectory:
 
     @property
     def executions(self) -> dict[str, dict[str, Any]]:
-        """By pair: the arithmetic that all of its blocks are computed with."""
-        described = self.version.describe() or {}
-        # of a version that was begun when all of its pairs had to have one
-        one = {pair.name: described["execution"] for pair in self.job.pairs if "execution" in described}
-        return {**one, **described.get("executions", {})}
+        """The arithmetic that all blocks of a pair are computed with, by the pair's name."""
+        record = self.version.describe() or {}
+        # a version that an earlier release began has one arithmetic for all of its pairs
+        shared = {pair.name: record["execution"] for pair in self.job.pairs if "execution" in record}
+        return {**shared, **record.get("executions", {})}
 
     def require_execution(
         self, pairs: Collection[str], execution: Mapping[str, Any], *, fresh: set[str]
     ) -> Mapping[str, Any]:
-        """Note the arithmetic that fresh pairs are begun with; refuse to go on otherwise with others.
+        """Record the arithmetic that fresh pairs are begun with; refuse to go on with another one for other pairs.
 
         Args:
-            fresh: pairs without a finished block; those that are noted are taken out, being begun now.
+            fresh: pairs without a finished block; those that are begun now are taken out.
 
         Returns:
             `execution`, which a worker that joins later must have as well.
@@ -107,11 +115,11 @@ class ArchiveDirectory:
         Raises:
             DifferentRunError: naming a pair and what changed.
         """
-        known = self.executions
+        recorded = self.executions
         begun = fresh & set(pairs)
         for name in set(pairs) - begun:
-            require_alike(name, known.get(name, {}), execution)
-        self.version.update(executions={**known, **{name: dict(execution) for name in begun}})
+            require_alike(name, recorded.get(name, {}), execution)
+        self.version.update(executions={**recorded, **{name: dict(execution) for name in begun}})
         fresh -= begun
         return execution
 

@@ -1,4 +1,4 @@
-"""The grid of an archive: asked for, chosen by its first run, and kept from then on."""
+"""The grid of an archive: its first run chooses it by the request, later runs take it from the directory."""
 
 from __future__ import annotations
 
@@ -17,50 +17,48 @@ from storage.imagery.grids import common_grid
 from storage.imagery.mosaics import Mosaic
 
 _ALL = 0.999
-"""Of an area, and a rounded pixel less."""
+"""Share of an area that counts as all of it: rounding may cost a pixel."""
 
 
 def outline(request: ReprocessRequest) -> Geometry | None:
-    """Where STAC items are wanted, in EPSG:4326; None = anywhere, also for a box whose CRS only the imagery tells."""
-    asked = request.grid
-    if asked.region is not None:
-        return region_geometry(asked.region)
-    if asked.bbox is None or asked.crs is None:
+    """The area whose STAC items count, in EPSG:4326; None = all, also for a box whose CRS only the imagery says."""
+    extent = request.grid
+    if extent.region is not None:
+        return region_geometry(extent.region)
+    if extent.bbox is None or extent.crs is None:
         return None
-    return box(*asked.bbox, asked.crs).to_crs("EPSG:4326")
+    return box(*extent.bbox, extent.crs).to_crs("EPSG:4326")
 
 
-def asked_grid(request: ReprocessRequest) -> dict[str, Any]:
-    """What the user said of the grid, the region by its content."""
-    asked = request.grid.model_dump(mode="json")
+def grid_options(request: ReprocessRequest) -> dict[str, Any]:
+    """The user's options of the grid, the region by its content."""
     region = request.grid.region
-    return {**asked, "region": None if region is None else region.read_text()}
+    return {**request.grid.model_dump(mode="json"), "region": None if region is None else region.read_text()}
 
 
 def recorded_grid(root: RunDirectory, request: ReprocessRequest) -> GeoBox | None:
     """The grid that was chosen when the archive directory was begun; None for a new directory."""
-    known = root.describe()
-    if known is None or known["identity"].get("kind") != "archive":
+    record = root.describe()
+    if record is None or record["identity"].get("kind") != "archive":
         return None
-    if known["identity"]["asked"] != asked_grid(request):
+    if record["identity"]["asked"] != grid_options(request):
         return None  # adopting the directory will refuse, and say what changed
-    return grid_of(known["grid"])
+    return grid_of(record["grid"])
 
 
 def not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
     """A warning where the region asked for reaches beyond the grid."""
-    asked = request.grid
     assert grid.crs is not None
-    if asked.region is not None:
-        wanted = region_geometry(asked.region).to_crs(grid.crs).boundingbox
-    elif asked.bbox is not None:
-        wanted = BoundingBox(*asked.bbox, crs=grid.crs)
+    if request.grid.region is not None:
+        region = region_geometry(request.grid.region).to_crs(grid.crs).boundingbox
+    elif request.grid.bbox is not None:
+        region = BoundingBox(*request.grid.bbox, crs=grid.crs)
     else:
         return []
     extent = grid.extent.boundingbox
-    wide = min(wanted.right, extent.right) - max(wanted.left, extent.left)
-    high = min(wanted.top, extent.top) - max(wanted.bottom, extent.bottom)
-    share = wide * high / (wanted.span_x * wanted.span_y)
+    width = min(region.right, extent.right) - max(region.left, extent.left)
+    height = min(region.top, extent.top) - max(region.bottom, extent.bottom)
+    share = width * height / (region.span_x * region.span_y)
     if share > _ALL:
         return []
     return [
@@ -70,17 +68,17 @@ def not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
 
 
 def first_grid(opened: Sequence[tuple[DatedFiles, Mosaic]], request: ReprocessRequest) -> GeoBox:
-    """The first date's grid; or the one asked for, as far as any date reaches, on the pixels of the first one there."""
-    asked = request.grid
+    """The first date's grid; or the requested one, as far as any date reaches, on the pixels of the first in it."""
+    extent = request.grid
     failure: InputError | None = None
     for _, mosaic in opened:
         try:
             return common_grid(
                 [mosaic],
-                crs=asked.crs,
-                resolution=asked.resolution,
-                bbox=asked.bbox,
-                region=asked.region,
+                crs=extent.crs,
+                resolution=extent.resolution,
+                bbox=extent.bbox,
+                region=extent.region,
                 covered_by=[other for _, other in opened],
             )
         except InputError as error:

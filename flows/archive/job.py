@@ -1,9 +1,7 @@
-"""From a request over an archive to a job: its dates, one grid, the pairs, the cells, and what of it is still to do."""
+"""From a request over an archive to a job: its dates, one grid, the pairs, the cells."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -14,14 +12,14 @@ from typing import Any
 import psutil
 from odc.geo.geobox import GeoBox
 
-from flows.archive.grid import asked_grid, first_grid, not_covered, outline, recorded_grid
+from flows.archive.grid import first_grid, grid_options, not_covered, outline, recorded_grid
 from flows.archive.request import ReprocessRequest
 from flows.cluster.layout import planned_layout
 from flows.inference.model import BundleModel, bundle_model
 from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import require_a_bundle
-from flows.run.directory import RunDirectory
+from flows.run.directory import RunDirectory, sha256_of_facts
 from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
 from storage.imagery.bands import select_bands
@@ -42,8 +40,8 @@ class DatedImage:
     """One date of the archive.
 
     Attributes:
-        name: of its store: the day, and a key of its bytes and of how they are read. Another version of a file has
-            another name.
+        name: name of its store: the day, and a key of its bytes and of how they are read. Another version of a file
+            has another name.
     """
 
     name: str
@@ -61,12 +59,13 @@ class Pair:
     """Two dates that are compared; `name` tells both days and which versions of them.
 
     Attributes:
-        told: the date that the pair tells of: the later one, but for a pair with a later baseline the earlier one.
+        reported: the date whose change the pair reports: the later one, but the earlier one where the later one is the
+            baseline.
     """
 
     earlier: DatedImage
     later: DatedImage
-    told: DatedImage
+    reported: DatedImage
 
     @property
     def images(self) -> tuple[DatedImage, DatedImage]:
@@ -75,19 +74,19 @@ class Pair:
 
     @cached_property
     def name(self) -> str:
-        return f"{self.earlier.day}_{self.later.day}-{_short([self.earlier.name, self.later.name], 8)}"
+        return f"{self.earlier.day}_{self.later.day}-{sha256_of_facts([self.earlier.name, self.later.name])[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveJob(PlannedSeries):
-    """An archive whose dates have been found and fit together.
+    """An archive whose dates fit together.
 
     Attributes:
         images: one a date, ascending, each in a pair.
-        pairs: what is compared, ascending by the date that each tells of.
-        left_out: days without a pixel on the grid or a partner, and why.
+        pairs: pairs of dates to compare, ascending by the date that each reports.
+        left_out: days without a pixel on the grid or without a partner, each with the reason.
         resampled: names of the images that do not lie on the grid's pixels.
-        cache: digests of the inputs, to be kept when the directory is this archive's.
+        cache: digests of the inputs, to be saved when the directory is this archive's.
     """
 
     request: ReprocessRequest
@@ -123,21 +122,21 @@ class ArchiveJob(PlannedSeries):
     def version(self) -> str:
         """The bundle's name, and a key of the bundle and of the parameters."""
         facts = {"bundle": self.bundle.digest, "parameters": self.parameters}
-        return f"{Path(self.request.bundle).stem}-{_short(facts, 8)}"
+        return f"{Path(self.request.bundle).stem}-{sha256_of_facts(facts)[:8]}"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an archive directory is bound to; the dates are not, they come and go."""
+        """What an archive directory is bound to; its dates are no part of it, they come and go."""
         return {
             "kind": "archive",
-            "asked": asked_grid(self.request),
+            "asked": grid_options(self.request),
             "block": self.request.block,
             "cell": self._blocks_a_cell * self.request.block,
         }
 
     @property
     def _blocks_a_cell(self) -> int:
-        """Along one side."""
+        """Blocks along one side of a cell."""
         return max(1, self.request.cell // self.request.block)
 
 
@@ -150,34 +149,34 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     planned_layout(request.cluster)
     require_a_bundle(request.bundle, flow="reprocess")
     bundle = bundle_model(request.bundle)
-    where = outline(request)
-    found = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=where)
-    opened = [(files, files.open()) for files in found]
+    area = outline(request)
+    dates = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=area)
+    opened = [(files, files.open()) for files in dates]
     root = RunDirectory(request.output)
     grid = recorded_grid(root, request) or first_grid(opened, request)
-    here = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
+    inside = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
     left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
-    wanted = [band.name for band in bundle.bands]
+    names = [band.name for band in bundle.bands]
     cache = DigestCache(root.digests)
-    for _, mosaic in here:
+    for _, mosaic in inside:
         require_dtype(mosaic, bundle, request.bundle)
         require_similar_resolution(mosaic, grid)
     images = tuple(
-        _image(files, mosaic, grid, select_bands(mosaic, wanted, request.bands), request, cache)
-        for files, mosaic in here
+        _image(files, mosaic, grid, select_bands(mosaic, names, request.bands), request, cache)
+        for files, mosaic in inside
     )
     try:
         pairs = tuple(
-            Pair(earlier=images[pair.earlier], later=images[pair.later], told=images[pair.told])
+            Pair(earlier=images[pair.earlier], later=images[pair.later], reported=images[pair.told])
             for pair in pairs_of([image.day for image in images], request.pairing)
         )
     except PairingError as error:
         hints = []
         if left_out:
             days = ", ".join(map(str, left_out))
-            another = "choose another with --bbox or --region, or begin with another date by --start"
-            hints.append(f"left out: {days} (no pixel on the grid: {another})")
-        if where is not None:
+            advice = "choose another with --bbox or --region, or begin with another date by --start"
+            hints.append(f"left out: {days} (no pixel on the grid: {advice})")
+        if area is not None:
             hints.append("items that do not touch the region do not count")
         raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
     compared = {image.name for pair in pairs for image in pair.images}
@@ -203,7 +202,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         warnings=tuple(warnings),
         cache=cache,
     )
-    # the disk is another matter: what is there already needs no place
+    # the disk is looked at when the ledgers are read: what is computed already needs no more room
     plan.require(free_disk=None, memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None)
     root.refuse_another(job.identity)
     return job
@@ -220,14 +219,10 @@ def _image(
     digest = cache.digest(mosaic)
     facts = {"sha256": digest.sha256, "bands": list(bands), "resampling": request.resampling}
     return DatedImage(
-        name=f"{files.day}-{_short(facts, 12)}",
+        name=f"{files.day}-{sha256_of_facts(facts)[:12]}",
         files=files,
         reader=GridReader(
             mosaic=mosaic, grid=grid, bands=bands, resampling=request.resampling, region=request.grid.region
         ),
         digest=digest,
     )
-
-
-def _short(facts: object, digits: int) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:digits]

@@ -1,4 +1,4 @@
-"""What a person gets of a whole archive: the cube, the collection and the timeline over all its cells."""
+"""Products of a whole archive: the cube, the collection and the timeline over all its cells."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from tiling.conventions import changed_level
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveSummary:
-    """What came of an archive.
+    """Products and changes of an archive.
 
     Attributes:
         products: path of each product of the whole region.
-        pairs: (earlier day, later day, what came of them).
+        pairs: (earlier day, later day, changes between them).
     """
 
     products: Mapping[str, Path]
@@ -48,8 +48,8 @@ class ArchiveSummary:
         """(what, how much) for a person."""
         return [
             *(
-                ("changed", f"{start} → {end}: {area_words(found.changed_m2)} in {found.polygons:,} places")
-                for start, end, found in self.pairs
+                ("changed", f"{start} → {end}: {area_words(total.changed_m2)} in {total.polygons:,} places")
+                for start, end, total in self.pairs
             ),
             *((name, str(path)) for name, path in self.products.items()),
         ]
@@ -60,42 +60,38 @@ def make_archive_products(
     job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary]
 ) -> ArchiveSummary:
     """The cube, the collection and the timeline over all cells."""
-    reporter, place = current_observer(), directory.version.path
-    reporter.begin("archive", 3, unit="files")
+    observer, place = current_observer(), directory.version.path
+    observer.begin("archive", 3, unit="files")
     with _verified(job, directory):
         assemble_cube(
             place / CUBE,
             [directory.pair_store(pair) for pair in job.pairs],
-            times=[pair.told.files.time for pair in job.pairs],
+            times=[pair.reported.files.time for pair in job.pairs],
             intervals=[(pair.earlier.files.time, pair.later.files.time) for pair in job.pairs],
             attrs={"version": job.version, "threshold": job.bundle.threshold},
         )
-    reporter.advance()
-    found = {pair.name: sum((cell.pairs[pair.name] for cell in cells.values()), PairSummary()) for pair in job.pairs}
-    timeline = describe_timeline(job, directory, cells, found)
+    observer.advance()
+    totals = {pair.name: sum((cell.pairs[pair.name] for cell in cells.values()), PairSummary()) for pair in job.pairs}
+    timeline = describe_timeline(job, directory, cells, totals)
     for warning in timeline.warnings:
-        reporter.warn(warning)
+        observer.warn(warning)
     picture = write_timeline(place / TIMELINE, timeline)
-    reporter.advance()
+    observer.advance()
     summary = ArchiveSummary(
-        products={
-            "collection": place / COLLECTION,
-            "cube": place / CUBE,
-            "timeline": place / TIMELINE,
-        },
-        pairs=tuple((str(pair.earlier.day), str(pair.later.day), found[pair.name]) for pair in job.pairs),
+        products={"collection": place / COLLECTION, "cube": place / CUBE, "timeline": place / TIMELINE},
+        pairs=tuple((str(pair.earlier.day), str(pair.later.day), totals[pair.name]) for pair in job.pairs),
     )
     write_archive_collection(job, directory, cells)
     directory.root.update(state="finished", latest=job.version)
-    current_observer().show(Picture("first-change", picture, "When a change was first seen, by pair of dates"))
-    current_observer().show(page_of_lines("products", summary.lines(), "Products of the archive"))
-    reporter.end(", ".join(path.name for path in summary.products.values()))
+    observer.show(Picture("first-change", picture, "When a change was first seen, by pair of dates"))
+    observer.show(page_of_lines("products", summary.lines(), "Products of the archive"))
+    observer.end(", ".join(path.name for path in summary.products.values()))
     return summary
 
 
 @contextmanager
 def _verified(job: ArchiveJob, directory: ArchiveDirectory) -> Iterator[None]:
-    """Where storage has lost something of a pair, find out what, and set it back; raises IntegrityError naming it."""
+    """Where a pair cannot be read, set back the blocks that storage has lost; raises IntegrityError naming them."""
     try:
         yield
     except IntegrityError:
@@ -105,9 +101,13 @@ def _verified(job: ArchiveJob, directory: ArchiveDirectory) -> Iterator[None]:
 
 
 def describe_timeline(
-    job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary], found: Mapping[str, PairSummary]
+    job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary], totals: Mapping[str, PairSummary]
 ) -> Timeline:
-    """What the page says, with its pictures; dates and pairs that were looked at before are not read again."""
+    """What the page says, with its pictures; dates and pairs that have a thumbnail are not read again.
+
+    Args:
+        totals: changes over all cells, by name of the pair.
+    """
     valid: Counter[str] = Counter()
     for entry in directory.root.ledger("ingest").entries("done"):
         valid[entry.block.partition("/")[0]] += entry.facts["valid"]
@@ -124,7 +124,7 @@ def describe_timeline(
     number = {image.name: index for index, image in enumerate(job.images)}
     pairs = []
     for pair in job.pairs:
-        store, came = directory.pair_store(pair), found[pair.name]
+        store, total = directory.pair_store(pair), totals[pair.name]
         digest = hashlib.sha256("".join(cell.digests[pair.name] for cell in cells.values()).encode()).hexdigest()
         with _verified(job, directory):
             probability = probability_look(store, store.path.with_suffix(LOOK), digest=digest)
@@ -133,13 +133,13 @@ def describe_timeline(
                 earlier=number[pair.earlier.name],
                 later=number[pair.later.name],
                 probability=probability,
-                changed_m2=came.changed_m2,
-                places=came.polygons,
-                share=came.changed_pixels / max(came.valid_pixels, 1),
+                changed_m2=total.changed_m2,
+                places=total.polygons,
+                share=total.changed_share,
             )
         )
-    most = max(found.values(), key=lambda came: came.changed_m2)
-    compared = sum(came.valid_pixels for came in found.values())
+    most = max(totals.values(), key=lambda total: total.changed_m2)
+    compared = sum(total.valid_pixels for total in totals.values())
     empty = [str(image.day) for image in job.images if not shares[image.name]]
     return Timeline(
         title=f"{job.request.output.resolve().name}: {job.images[0].day} to {job.images[-1].day}",
@@ -157,7 +157,7 @@ def describe_timeline(
             ("Compared", f"{compared / 1e6:,.1f} Mpx", "valid in both dates, over all pairs"),
         ],
         warnings=[*job.warnings, *([f"no valid pixel on the grid: {', '.join(empty)}"] if empty else [])],
-        sections=_details(job, directory, found),
+        sections=_details(job, directory, totals),
     )
 
 
@@ -172,7 +172,7 @@ def _note(job: ArchiveJob, image: DatedImage, shares: Mapping[str, float]) -> st
     )
 
 
-def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, PairSummary]) -> list[Section]:
+def _details(job: ArchiveJob, directory: ArchiveDirectory, totals: Mapping[str, PairSummary]) -> list[Section]:
     executions = directory.executions
     alike = Counter(json.dumps(executions.get(pair.name, {})) for pair in job.pairs)
     return [
@@ -183,12 +183,13 @@ def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, P
                 (
                     str(pair.earlier.day),
                     str(pair.later.day),
-                    area_words(found[pair.name].changed_m2),
-                    f"{found[pair.name].polygons:,}",
-                    f"{found[pair.name].changed_pixels / max(found[pair.name].valid_pixels, 1):.2%}",
-                    f"{found[pair.name].valid_pixels:,}",
+                    area_words(total.changed_m2),
+                    f"{total.polygons:,}",
+                    f"{total.changed_share:.2%}",
+                    f"{total.valid_pixels:,}",
                 )
                 for pair in job.pairs
+                for total in [totals[pair.name]]
             ],
         ),
         Section(
@@ -223,7 +224,7 @@ def _details(job: ArchiveJob, directory: ArchiveDirectory, found: Mapping[str, P
 
 
 def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells: Mapping[str, CellSummary]) -> None:
-    """The collection of what is finished; without the cube and the timeline where a cell is missing."""
+    """The collection of all finished cells; without the cube and the timeline where a cell is missing."""
     place = directory.version.path
     missing = [cell.name for cell in job.cells if cell.name not in cells]
     first = "differs from the baseline" if job.request.pairing.startswith("baseline:") else "shows a change"
@@ -250,8 +251,8 @@ def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells
             ),
         ]
     )
-    chosen = [cell for cell in job.cells if cell.name in cells]
-    for cell in chosen:
+    finished = [cell for cell in job.cells if cell.name in cells]
+    for cell in finished:
         products = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
         assets += [
             ItemAsset(
@@ -275,14 +276,14 @@ def write_archive_collection(job: ArchiveJob, directory: ArchiveDirectory, cells
         span=(job.images[0].files.time, job.images[-1].files.time),
         items=[
             f"./{(directory.products(cell, pair).path / PAIR_PRODUCTS['item']).relative_to(place)}"
-            for cell in chosen
+            for cell in finished
             for pair in job.pairs
         ],
         assets=assets,
         summaries={
             "dasnet:version": [job.version],
             "dasnet:dates": [str(image.day) for image in job.images],
-            "dasnet:cells": [cell.name for cell in chosen],
+            "dasnet:cells": [cell.name for cell in finished],
             **({"dasnet:missing_cells": missing} if missing else {}),
         },
     )

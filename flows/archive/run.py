@@ -1,7 +1,7 @@
 """reprocess-archive: every pair of dates of an archive, and only what is new since the last time.
 
-The region is cut into cells; each is a run of its own: read what is missing → infer what is missing → products. A cell
-that fails does not stop the others. Then all cells together make the cube, the collection and the timeline.
+The region is cut into cells; each is a run of its own: missing images are read, missing pairs inferred, products made.
+A cell that fails does not stop the others. Then all cells together make the cube, the collection and the timeline.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tiling.ledger import Entry, Ledger
 from tiling.protocols import Predictor
 
 CELL_FAILURES = (FailedBlocksError, IntegrityError)
-"""What ends a cell, and lets the next one begin."""
+"""Errors that end a cell and let the next one begin."""
 
 
 @step("plan")
@@ -68,7 +68,7 @@ def _stages(job: ArchiveJob, directory: ArchiveDirectory, cluster: ConnectCluste
 
 
 def _ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, stages: SeriesStages) -> None:
-    """Read what the cell needs and nobody has read yet, each block of each date once."""
+    """Read the blocks of dates that the cell needs and that no run has read yet, each once."""
     for image in {image.name: image for image, _ in work.to_read}.values():
         store = directory.image_store(image)
         if not store.path.exists():
@@ -86,7 +86,7 @@ def _ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, stages
     items = {read_name(image.name, job.blocks[index].name): (image.name, index) for image, index in work.to_read}
     if job.request.retry_failed:
         ledger.forget([name for name in items if ledger.state(name) == "failed"], reason="--retry-failed")
-    # blocks of other cells, or of dates that are compared no more
+    # failed blocks of other cells, or of dates that are in no pair any more
     elsewhere = sum(entry.block not in items for entry in ledger.entries("failed"))
     result = stages.ingest(items.items(), total=ledger.count("done") + elsewhere + len(items), ledger=ledger)
     current_observer().end(result.summary(pixels=len(items) * job.blocks.size**2, share=1.0))
@@ -95,7 +95,7 @@ def _ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, stages
 def _infer(
     job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, stages: SeriesStages, fresh: set[str]
 ) -> dict[str, str]:
-    """Compute the missing pairs of every block whose pixels are all there; returns errors by block.
+    """Compute the missing pairs of every block whose pixels could all be read; returns errors by block.
 
     Args:
         fresh: pairs without a finished block; those that are begun are taken out.
@@ -136,15 +136,15 @@ def _infer(
 def _settle_arithmetic(
     job: ArchiveJob, directory: ArchiveDirectory, work: ArchiveWork, stages: SeriesStages
 ) -> set[str]:
-    """See that no pair is finished with other arithmetic than it was begun with; returns those with no finished block.
+    """Set back pairs that were begun with other arithmetic; returns the pairs without a finished block.
 
-    An archive outlives its machines and versions of torch. A pair that is finished stays as it is; of one that was
-    begun on another, the blocks that are there are computed anew.
+    An archive outlives its machines and versions of torch. A finished pair stays as it is; the blocks of a pair that
+    was begun with other arithmetic are computed anew.
     """
     if not work.begun:
         return set(work.fresh)
-    now, before = stages.arithmetic(), directory.executions
-    others = {name for name in work.begun if before.get(name) != now}
+    arithmetic, recorded = stages.arithmetic(), directory.executions
+    others = {name for name in work.begun if recorded.get(name) != arithmetic}
     if others:
         current_observer().warn(
             f"{len(others)} pairs were begun with other arithmetic (another device, version of torch, --batch or "
@@ -157,20 +157,20 @@ def _settle_arithmetic(
 
 
 def _settle(ledger: Ledger, items: Iterable[str], *, take_up_failed: bool) -> None:
-    """Set back what failed and is not wanted any more, or is to be taken up: what is left counts."""
-    wanted = set(items)
-    stale = [entry.block for entry in ledger.entries("failed") if take_up_failed or entry.block not in wanted]
+    """Set back failed tasks that are taken up again or not part of the work any more; the others count as failed."""
+    names = set(items)
+    stale = [entry.block for entry in ledger.entries("failed") if take_up_failed or entry.block not in names]
     if stale:
         ledger.forget(stale, reason="--retry-failed" if take_up_failed else "not wanted any more")
 
 
 def _set_back_lost_images(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> None:
-    """What tasks that failed need may have been lost since it was read, and is then read anew."""
+    """Imagery that failed tasks need may have been lost since it was ingested: let it be read anew."""
     ingested, inferred = directory.root.ledger("ingest"), directory.cell(cell).ledger("infer")
     work = cell_work(job, cell, ingested=ingested, inferred=inferred)
     failed = (task for name, task in work.tasks.items() if inferred.state(name) == "failed")
-    needed = {(date, block.index) for task in failed for date, block in job.reads(task)}
-    set_back_lost(ingested, stored_images(job, sorted(needed), directory.images))
+    reads = {(date, block.index) for task in failed for date, block in job.reads(task)}
+    set_back_lost(ingested, stored_images(job, sorted(reads), directory.images))
 
 
 def process_cell(

@@ -1,9 +1,7 @@
-"""What is still to do of an archive, and why: read from its ledgers, told before anything is done."""
+"""What is still to do of an archive, and why: ledgers say it before anything is done."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from functools import cached_property
 from flows.archive.directory import ArchiveDirectory
 from flows.archive.job import PAIRS_AT_ONCE, ArchiveJob, DatedImage, Pair
 from flows.inference.planned import read_name
+from flows.run.directory import sha256_of_facts
 from flows.run.quantities import volume
 from storage.places.publish import free_bytes
 from tiling.grid import Cell
@@ -20,10 +19,10 @@ from tiling.plan import RefusedPlanError
 from tiling.worker import SeriesTask
 
 PAIRS = "pairs"
-"""Fact of a task that failed: names of the pairs that it was to compute."""
+"""Fact in the ledger of a failed task: names of the pairs that it was to compute."""
 
 _BYTES_OF_A_RESULT = 3
-"""Of a pixel of a pair: in the store, in the COG and in its draft."""
+"""Bytes that a pixel of a pair takes: one each in the store, in the COG and in the COG's draft."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,32 +54,32 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
     digests = finished_pairs(inferred)
     compared = {image.name: image for image in job.images}
     # the cell's own blocks were read before their pairs were computed, unless they have been set back since
-    needed = {(name, index): image for index in cell.blocks for name, image in compared.items()}
+    images = {(name, index): image for index in cell.blocks for name, image in compared.items()}
     failed_together = {} if job.request.retry_failed else _failed_together(inferred)
     tasks: dict[str, SeriesTask] = {}
     for index in cell.blocks:
         block = job.blocks[index]
-        known = digests.get(block.name, {})
-        missing = {pair.name: pair for pair in job.pairs if pair.name not in known}
+        finished = digests.get(block.name, {})
+        missing = {pair.name: pair for pair in job.pairs if pair.name not in finished}
         if not missing:
             continue
         halo = [other.index for other in job.blocks_read(index)]
         for image in (image for pair in missing.values() for image in pair.images):
-            needed |= dict.fromkeys(((image.name, other) for other in halo), image)
+            images |= dict.fromkeys(((image.name, other) for other in halo), image)
         for names in failed_together.get(block.name, ()):
             if names <= missing.keys():  # a new date neither takes them up again nor shares their fate
                 tasks |= _tasks(index, block.name, [missing.pop(pair.name) for pair in job.pairs if pair.name in names])
-        unread = {
+        unreadable = {
             name
             for name, image in compared.items()
             if any(ingested.state(read_name(image.name, job.blocks[other].name)) == "failed" for other in halo)
         }
         for is_lacking in (False, True):  # those of a date that could not be read are tasks of their own
-            group = [p for p in missing.values() if any(image.name in unread for image in p.images) is is_lacking]
+            group = [p for p in missing.values() if any(image.name in unreadable for image in p.images) is is_lacking]
             tasks |= _tasks(index, block.name, group)
     to_read = [
         (image, index)
-        for (_, index), image in needed.items()
+        for (_, index), image in images.items()
         if ingested.state(read_name(image.name, job.blocks[index].name)) != "done"
     ]
     again = job.request.retry_failed
@@ -93,16 +92,17 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
 
 def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
     """Block → the pairs of each of its tasks that failed."""
-    found: dict[str, list[set[str]]] = defaultdict(list)
+    pairs_by_block: dict[str, list[set[str]]] = defaultdict(list)
     for entry in ledger.entries("failed"):
-        found[entry.block.partition("/")[0]].append(set(entry.facts.get(PAIRS, ())))
-    return {block: [names for names in tasks if names] for block, tasks in found.items()}
+        if names := set(entry.facts.get(PAIRS, ())):
+            pairs_by_block[entry.block.partition("/")[0]].append(names)
+    return pairs_by_block
 
 
 def _tasks(index: int, block: str, pairs: Sequence[Pair]) -> dict[str, SeriesTask]:
     """By name: tasks of at most so many pairs of one block."""
     parts = [_task(index, pairs[first : first + PAIRS_AT_ONCE]) for first in range(0, len(pairs), PAIRS_AT_ONCE)]
-    return {f"{block}/{_short(task.names)}": task for task in parts}
+    return {f"{block}/{sha256_of_facts(list(task.names))[:8]}": task for task in parts}
 
 
 def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
@@ -115,27 +115,27 @@ def _task(index: int, pairs: Sequence[Pair]) -> SeriesTask:
 
 
 def finished_pairs(ledger: Ledger) -> dict[str, dict[str, str]]:
-    """Block → pair → digest of what is finished of a cell."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    """Digests of the finished blocks of a cell: block → pair → SHA-256."""
+    digests: dict[str, dict[str, str]] = defaultdict(dict)
     for entry in ledger.entries("done"):
-        found[entry.block.partition("/")[0]] |= entry.facts["digests"]
-    return found
+        digests[entry.block.partition("/")[0]] |= entry.facts["digests"]
+    return digests
 
 
 def set_back_pairs(ledger: Ledger, pairs: Collection[str], *, blocks: Collection[str] | None, reason: str) -> None:
-    """Let blocks of some pairs count as not computed; of other pairs that the same task computed they stay.
+    """Let blocks of some pairs count as not computed; other pairs of the same task stay computed.
 
     Args:
-        ledger: of the stage infer of a cell.
-        blocks: None = all that are finished.
+        ledger: the ledger of infer of a cell.
+        blocks: names of the blocks; None = all that are finished.
     """
     entries = []
     for entry in ledger.entries("done"):
         digests = entry.facts["digests"]
-        kept = {pair: digest for pair, digest in digests.items() if pair not in pairs}
-        if len(kept) < len(digests) and (blocks is None or entry.block.partition("/")[0] in blocks):
-            facts = {**entry.facts, "digests": kept} if kept else {"reason": reason}
-            entries.append(Entry(block=entry.block, state="done" if kept else "pending", facts=facts))
+        rest = {pair: digest for pair, digest in digests.items() if pair not in pairs}
+        if len(rest) < len(digests) and (blocks is None or entry.block.partition("/")[0] in blocks):
+            facts = {**entry.facts, "digests": rest} if rest else {"reason": reason}
+            entries.append(Entry(block=entry.block, state="done" if rest else "pending", facts=facts))
     if entries:
         ledger.append(entries)
 
@@ -156,8 +156,8 @@ class ArchiveWork:
     @cached_property
     def reads(self) -> Counter[str]:
         """Blocks to be read, by image; a block in the halo of several cells is read once."""
-        wanted = {(image.name, index) for work in self.cells.values() for image, index in work.to_read}
-        return Counter(name for name, _ in wanted - self.unreadable)
+        reads = {(image.name, index) for work in self.cells.values() for image, index in work.to_read}
+        return Counter(name for name, _ in reads - self.unreadable)
 
     @cached_property
     def computes(self) -> Counter[str]:
@@ -205,12 +205,12 @@ class ArchiveWork:
         output = self.job.request.output.resolve()
         free = free_bytes(output)
         # blocks at the edge of the region are smaller than this takes them for
-        needed = min(self._bytes_in, self.job.plan.bytes_in) + _BYTES_OF_A_RESULT * min(
+        size = min(self._bytes_in, self.job.plan.bytes_in) + _BYTES_OF_A_RESULT * min(
             self._bytes_out, len(self.job.pairs) * self.job.plan.pixels
         )
-        if needed > free:
+        if size > free:
             raise RefusedPlanError(
-                f"{output} may need another {needed / 1e9:.1f} GB ({self.reads.total():,} blocks of imagery, "
+                f"{output} may need another {size / 1e9:.1f} GB ({self.reads.total():,} blocks of imagery, "
                 f"{self.computes.total():,} of probability), but only {free / 1e9:.1f} GB are free there: choose "
                 "another --output, a smaller region, fewer dates or a coarser resolution"
             )
@@ -251,21 +251,16 @@ class ArchiveWork:
 
     @property
     def expected_seconds(self) -> float | None:
-        """Of the infer stages; None without a calibration."""
+        """Expected time of the infer stages of all cells; None without a calibration."""
         plan = self.job.plan
         if plan.seconds_per_window is None:
             return None
         windows = plan.windows_computed / len(plan.blocks)
         return windows * self.embeddings * plan.seconds_per_window / (plan.workers * plan.lanes)
 
-    def _names(self, folder: str, start: str) -> list[str]:
-        """Stores that there are, of the version or of the images."""
-        place = self.directory.root.path if folder == "images" else self.directory.version.path
-        return sorted(store.stem for store in (place / folder).glob(f"{start}*.zarr"))
-
     def _gone(self) -> list[str]:
         """Days that an earlier run has read and that the archive, or the request, has no more."""
-        return sorted({name[:10] for name in self._names("images", "")} - {str(image.day) for image in self.job.images})
+        return sorted({name[:10] for name in self.directory.image_names()} - {str(i.day) for i in self.job.images})
 
     def _why_version(self) -> str:
         if self.directory.version.describe() is not None:
@@ -274,32 +269,32 @@ class ArchiveWork:
         return f"new, of another bundle or other parameters than {', '.join(others)}" if others else "new"
 
     def _why_read(self, image: DatedImage) -> str:
-        wanted = self.reads[image.name]
-        if not wanted:
+        blocks = self.reads[image.name]
+        if not blocks:
             return "there already"
-        others = [name for name in self._names("images", f"{image.day}-") if name != image.name]
+        others = [name for name in self.directory.image_names(f"{image.day}-") if name != image.name]
         if self.directory.image_path(image).exists():
             why = f"of {len(self.job.blocks):,}, the others were read before"
         elif others:
             why = "its files changed, or how they are read (bands, resampling)"
         else:
             why = "new"
-        return f"{_blocks(wanted)}, {why}"
+        return f"{_blocks(blocks)}, {why}"
 
     def _why_computed(self, pair: Pair) -> str:
-        wanted, quarantined = self.computes[pair.name], self.quarantined[pair.name]
+        blocks, quarantined = self.computes[pair.name], self.quarantined[pair.name]
         left_out = f"{_blocks(quarantined)} quarantined, left out without --retry-failed" if quarantined else ""
-        if not wanted:
+        if not blocks:
             return left_out or "there already"
         if self.directory.version.describe() is None:
             why = "the version is new"
         elif self.directory.pair_path(pair).exists():
             why = f"of {len(self.job.blocks):,}, the others are finished"
-        elif self._names("pairs", f"{pair.earlier.day}_{pair.later.day}-"):
+        elif self.directory.pair_names(f"{pair.earlier.day}_{pair.later.day}-"):
             why = "an image of it changed"
         else:
             why = "a new pair"
-        return "; ".join(filter(None, (f"{_blocks(wanted)}, {why}", left_out)))
+        return "; ".join(filter(None, (f"{_blocks(blocks)}, {why}", left_out)))
 
 
 def work_of(job: ArchiveJob, directory: ArchiveDirectory) -> ArchiveWork:
@@ -325,7 +320,3 @@ def work_of(job: ArchiveJob, directory: ArchiveDirectory) -> ArchiveWork:
 
 def _blocks(count: int) -> str:
     return f"{count:,} block" + ("" if count == 1 else "s")
-
-
-def _short(names: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(names), sort_keys=True).encode()).hexdigest()[:8]

@@ -21,9 +21,8 @@ from flows.run.errors import PrefectServerError
 from flows.service.login import home, login, login_file
 
 _RETRIES = 7
-"""Of a request that the server was too busy to answer (503: SQLite is locked), with pauses of 2, 4, 8 … s: four
-minutes; Prefect's own five retries are one."""
-
+"""How often a request is sent again where the server was too busy to answer (503: SQLite is locked), after pauses of 2,
+4, 8 … s: four minutes in all; Prefect's own five retries are one."""
 
 _MENTIONS_AN_API = re.compile(r"PREFECT_API_URL|^\[(tool\.prefect\.)?api\]", re.MULTILINE)
 
@@ -85,7 +84,7 @@ def announced_api_url() -> str | None:
 
 
 def require_api(address: str) -> None:
-    """Whether the configured server answers and takes our login, before anything is written.
+    """Ask whether the configured server answers and takes our login, before anything is written.
 
     Raises:
         PrefectServerError: it does not.
@@ -131,8 +130,8 @@ def speaking_to(address: str, secret: str | None) -> Iterator[None]:
     )
 
     if secret is None and PREFECT_API_AUTH_STRING.value() is None:
-        ours = is_loopback(urlsplit(address).hostname or "") and login_file().exists()
-        secret = login(login_file()) if ours else None
+        is_own = is_loopback(urlsplit(address).hostname or "") and login_file().exists()
+        secret = login(login_file()) if is_own else None
     retries = max(_RETRIES, PREFECT_CLIENT_MAX_RETRIES.value())
     settings = {PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: retries}
     settings |= {} if secret is None else {PREFECT_API_AUTH_STRING: secret}

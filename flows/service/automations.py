@@ -18,20 +18,21 @@ from flows.run.prefect_observer import INCOMPLETE, REFUSED
 from storage.errors import InputError
 
 SILENCE_S = 120
-"""Without a sign of life until a run counts as dead: four heartbeats."""
+"""Seconds without a sign of life after which a run counts as dead: four heartbeats."""
 
 PAUSE_S = 60
-"""Before a second attempt. A worker reports a crash twice, the second time when it has put away the first attempt: a
-run that is scheduled again in between would be marked as crashed once more."""
+"""Seconds before a second attempt. A worker reports a crash twice, the second time when it has put away the first
+attempt: a run that is scheduled again in between would be marked as crashed once more."""
 
 _ROUNDS = 3
-"""Not the first: a very busy worker reports one crash twice."""
+"""Deaths after which a run is given up; one is too few, for a very busy worker reports one crash twice."""
 
 GAVE_UP = "GaveUp"
+"""Name of the state of a run that is not tried again."""
 
 
 def _events(*states: str) -> set[str]:
-    """Those of a run that comes into one of these states."""
+    """Names of the events of a run that comes into one of these states."""
     return {f"prefect.flow-run.{state}" for state in states}
 
 
@@ -52,7 +53,7 @@ _OURS = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}", "pre
 _OF_A_DEPLOYMENT = ResourceSpecification(
     {"prefect.resource.id": "prefect.deployment.*", "prefect.resource.role": "deployment"}
 )
-"""Not a sub-flow, nor a command on a terminal: nobody would run those again."""
+"""Matches runs of deployments alone: nobody would run a sub-flow again, or a command on a terminal."""
 
 
 def _trigger(*related: ResourceSpecification, labels: Mapping[str, str] | None = None, **what: Any) -> EventTrigger:
@@ -69,12 +70,12 @@ def _crashed(message: str) -> list[ActionTypes]:
 
 
 def automations(notify: CallWebhook | SendNotification | None) -> list[AutomationCore]:
-    """What is registered with the deployments.
+    """The automations that are registered with the deployments.
 
     Args:
         notify: whom to tell of a run that ended badly; None = nobody.
     """
-    found = [
+    result = [
         AutomationCore(
             name="dasnet: no sign of life",
             description=f"A run that has sent no heartbeat for {SILENCE_S} s is marked as crashed: its process, its "
@@ -145,7 +146,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
         ),
     ]
     if notify is not None:
-        found.append(
+        result.append(
             AutomationCore(
                 name="dasnet: tell somebody",
                 description="Sends a message when a run crashed, failed, was refused, or has blocks in quarantine.",
@@ -155,7 +156,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
                 actions=[notify],
             )
         )
-    return found
+    return result
 
 
 async def notification(client: PrefectClient, block: str) -> CallWebhook | SendNotification:
@@ -185,19 +186,20 @@ async def notification(client: PrefectClient, block: str) -> CallWebhook | SendN
 async def register_automations(client: PrefectClient, notify: CallWebhook | SendNotification | None) -> dict[str, str]:
     """Create or update them by name; returns what was done with each. One that a person paused stays paused."""
     done = {}
-    for wanted in automations(notify):
-        found = await client.read_automations_by_name(wanted.name)
-        if not found:
-            await client.create_automation(wanted)
-            done[wanted.name] = "made"
-        elif _content(found[0]) == _content(wanted):
-            done[wanted.name] = "there already"  # an update would forget the runs it is watching
+    for automation in automations(notify):
+        registered = next(iter(await client.read_automations_by_name(automation.name)), None)
+        if registered is None:
+            await client.create_automation(automation)
+            done[automation.name] = "made"
+        elif _content(registered) == _content(automation):
+            done[automation.name] = "there already"  # an update would forget the runs it is watching
         else:
-            await client.update_automation(found[0].id, wanted.model_copy(update={"enabled": found[0].enabled}))
-            done[wanted.name] = "updated"
+            changes = {"enabled": registered.enabled}
+            await client.update_automation(registered.id, automation.model_copy(update=changes))
+            done[automation.name] = "updated"
     return done
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    # not as JSON, where a set is a list in any order
+    # compared as Python objects: in JSON a set is a list in any order
     return automation.model_dump(include={"name", "description", "trigger", "actions"})

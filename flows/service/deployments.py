@@ -38,13 +38,13 @@ POOL_TYPES = ("process", "docker", "kubernetes")
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """What is on the server now.
+    """What is registered with the server.
 
     Attributes:
         pool: name of the work pool.
-        deployments: ``flow/deployment`` of each.
-        automations: what was done with each, by name.
-        kept_schedules: schedules that were there before and are as they were.
+        deployments: names of the deployments, ``flow/deployment``.
+        automations: what was done with each automation, by its name.
+        kept_schedules: number of schedules that are as they were before.
     """
 
     pool: str
@@ -54,10 +54,10 @@ class Registered:
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, which) for a person."""
-        kept = f", {self.kept_schedules} schedules as they were" if self.kept_schedules else ""
+        schedules = f", {self.kept_schedules} schedules as they were" if self.kept_schedules else ""
         return [
             ("work pool", f"{self.pool}, queues " + ", ".join(f"{queue} ({limit})" for queue, limit in QUEUES.items())),
-            ("deployments", ", ".join(self.deployments) + kept),
+            ("deployments", ", ".join(self.deployments) + schedules),
             *(("automation", f"{name.removeprefix('dasnet: ')}: {done}") for name, done in self.automations.items()),
         ]
 
@@ -118,8 +118,8 @@ def for_pool(content: Mapping[str, Any], pool_type: str) -> dict[str, Any]:
     result = deepcopy(dict(content))
     if pool_type != "process":
         place = result["definitions"]["pools"][pool_type]
-        needed = sorted(set(re.findall(r"\{\{ \$(\w+) \}\}", yaml.safe_dump(place))))
-        if missing := [name for name in needed if name not in os.environ]:
+        variables = sorted(set(re.findall(r"\{\{ \$(\w+) \}\}", yaml.safe_dump(place))))
+        if missing := [name for name in variables if name not in os.environ]:
             raise InputError(f"--pool {pool_type} needs {', '.join(missing)} in the environment")
         if "pod" in place:
             result["pod"] = place.pop("pod")
@@ -136,10 +136,10 @@ def with_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, A
         pod: ``metadata`` and ``spec`` of a Kubernetes pod, and ``container``, which its one container gets.
     """
     result = deepcopy(dict(template))
-    made = result["job_configuration"]["job_manifest"]["spec"]["template"]
-    made["metadata"] = {**made.get("metadata", {}), **pod["metadata"]}
-    made["spec"].update(pod["spec"])
-    [container] = made["spec"]["containers"]
+    pod_template = result["job_configuration"]["job_manifest"]["spec"]["template"]
+    pod_template["metadata"] = {**pod_template.get("metadata", {}), **pod["metadata"]}
+    pod_template["spec"].update(pod["spec"])
+    [container] = pod_template["spec"]["containers"]
     container.update(pod["container"])
     return result
 
@@ -147,9 +147,9 @@ def with_pod(template: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, A
 def _is_usual(template: Mapping[str, Any]) -> bool:
     """Whether a pool's jobs have pods as Prefect makes them: one container, and no volume."""
     try:
-        made = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
-        [container] = made["containers"]
-        return "volumes" not in made and "volumeMounts" not in container
+        spec = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        [container] = spec["containers"]
+        return "volumes" not in spec and "volumeMounts" not in container
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -165,43 +165,43 @@ async def ensure_pool(client: PrefectClient, pool: str, pool_type: str, pod: Map
         InputError: a pool of that name is of another type.
     """
     try:
-        found = await client.read_work_pool(pool)
+        work_pool = await client.read_work_pool(pool)
     except ObjectNotFound:
         template = deepcopy(await get_default_base_job_template_for_infrastructure_type(pool_type) or {})
         if pod is not None:
             template = with_pod(template, pod)
-        found = await client.create_work_pool(
+        work_pool = await client.create_work_pool(
             WorkPoolCreate(name=pool, type=pool_type, description="Runs of DASNet", base_job_template=template)
         )
-    if found.type != pool_type:
-        raise InputError(f"the work pool {pool} is there already and of type {found.type}, not {pool_type}")
-    if pod is not None and _is_usual(found.base_job_template):
-        # of an earlier version: its deployments name files that its jobs would not see
-        template = with_pod(found.base_job_template, pod)
+    if work_pool.type != pool_type:
+        raise InputError(f"the work pool {pool} is there already and of type {work_pool.type}, not {pool_type}")
+    if pod is not None and _is_usual(work_pool.base_job_template):
+        # an earlier version made the pool: its jobs would not see the files that the deployments name
+        template = with_pod(work_pool.base_job_template, pod)
         await client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
-    there = {queue.name for queue in await client.read_work_queues(work_pool_name=pool)}
+    existing = {queue.name for queue in await client.read_work_queues(work_pool_name=pool)}
     for queue, limit in QUEUES.items():
-        if queue not in there:
+        if queue not in existing:
             await client.create_work_queue(name=queue, concurrency_limit=limit, work_pool_name=pool)
 
 
 async def _register(content: dict[str, Any], *, pool_type: str, notify: str | None) -> Registered:
     pool = content["deployments"][0]["work_pool"]["name"]
     async with get_client() as client:
-        told = None if notify is None else await notification(client, notify)
+        message = None if notify is None else await notification(client, notify)
         await ensure_pool(client, pool, pool_type, content.pop("pod", None))
         before = await _ours(client)
         try:
             await asyncio.to_thread(_deploy, content)
         finally:  # what was registered before one was refused has lost its schedules too
             after = [deployment for deployment in await _ours(client) if deployment.work_pool_name == pool]
-            kept = await _keep_schedules(client, before, after)
+            kept_schedules = await _keep_schedules(client, before, after)
         flows = {deployment.flow_id: (await client.read_flow(deployment.flow_id)).name for deployment in after}
         return Registered(
             pool=pool,
             deployments=sorted(f"{flows[deployment.flow_id]}/{deployment.name}" for deployment in after),
-            automations=await register_automations(client, told),
-            kept_schedules=kept,
+            automations=await register_automations(client, message),
+            kept_schedules=kept_schedules,
         )
 
 
@@ -221,31 +221,35 @@ def _deploy(content: dict[str, Any]) -> None:
             text=True,
             env={**os.environ, "PWD": str(Path.cwd()), "DO_NOT_TRACK": "1"},
         )
-    made = ended.stdout.count("successfully created")
-    if ended.returncode or made != len(content["deployments"]):
-        said = (ended.stdout + ended.stderr).strip()
-        raise PrefectServerError(f"{made} of {len(content['deployments'])} deployments were registered:\n{said}")
+    count, total = ended.stdout.count("successfully created"), len(content["deployments"])
+    if ended.returncode or count != total:
+        output = (ended.stdout + ended.stderr).strip()
+        raise PrefectServerError(f"{count} of {total} deployments were registered:\n{output}")
 
 
 async def _keep_schedules(
     client: PrefectClient, before: list[DeploymentResponse], after: list[DeploymentResponse]
 ) -> int:
-    """Prefect replaces a deployment's schedules; give back those that were there, with what a person changed."""
-    kept = 0
-    now = {deployment.id: deployment for deployment in after}
+    """Prefect replaces a deployment's schedules: bring back those from before, as a person changed them.
+
+    Returns:
+        The number of schedules from before.
+    """
+    count = 0
+    deployments = {deployment.id: deployment for deployment in after}
     for old in before:
-        if old.id not in now:
+        if old.id not in deployments:
             continue
-        wanted = [_as_created(schedule) for schedule in old.schedules]
-        kept += len(wanted)
-        new = {schedule.id: _as_created(schedule) for schedule in now[old.id].schedules}
-        slugs = {schedule.slug for schedule in wanted if schedule.slug}
-        for identifier, schedule in new.items():
-            if schedule.slug in slugs and schedule not in wanted:
+        old_schedules = [_as_created(schedule) for schedule in old.schedules]
+        count += len(old_schedules)
+        schedules = {schedule.id: _as_created(schedule) for schedule in deployments[old.id].schedules}
+        slugs = {schedule.slug for schedule in old_schedules if schedule.slug}
+        for identifier, schedule in schedules.items():
+            if schedule.slug in slugs and schedule not in old_schedules:
                 await client.delete_deployment_schedule(old.id, identifier)
-        if missing := [schedule for schedule in wanted if schedule not in new.values()]:
+        if missing := [schedule for schedule in old_schedules if schedule not in schedules.values()]:
             await client.create_deployment_schedules(old.id, missing)
-    return kept
+    return count
 
 
 def _as_created(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flows.service.processes import _free_port, await_health, die_with_parent
+from flows.service.processes import await_health, end_process, free_port, start_prefect
 
-# What a server for one command does not do: schedule, watch over others' runs, clean up. What it must do is to record
-# task runs and events, which are services as well.
+# A server for one command need not schedule, watch over other runs or clean up; it must record task runs and events.
 _IDLE_SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
@@ -31,7 +28,7 @@ _IDLE_SERVICES = (
 
 
 def flush_logs() -> None:
-    """Hand over what Prefect still holds for its API, so that it does not try after the server has gone."""
+    """Send what Prefect still holds for its API: once the server has gone, it could not."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -51,7 +48,7 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
     Args:
         log: file that takes what the server prints.
         patience_s: seconds until it must answer.
-        log_level: what of it; INFO has a line for every request.
+        log_level: level from which the server prints; INFO has a line for every request.
 
     Raises:
         PrefectServerError: it ended or did not answer in time.
@@ -61,9 +58,8 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
 
     from flows.service.login import login
 
-    address = f"http://127.0.0.1:{(port := _free_port())}"
+    address = f"http://127.0.0.1:{(port := free_port())}"
     secret = login(None)
-    log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
         "PREFECT_UI_API_URL": f"{address}/api",
@@ -76,24 +72,10 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
         "DO_NOT_TRACK": "1",
     }
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", log_level]
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the command, which needs the server to say how it ended
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
-        )
+    process = start_prefect(command, environment=environment, log=log)
     try:
         await_health(process, f"{address}/api/health", log, patience_s)
         with temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: secret}):
             yield address
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process, patience_s=10.0)

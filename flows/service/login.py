@@ -67,6 +67,7 @@ def make_login(path: Path) -> str:
 
 
 LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
+"""Variable of the environment that may hold the login."""
 
 
 def home() -> Path:
@@ -92,6 +93,6 @@ def login(auth_file: Path | None) -> str:
     """
     if auth_file is not None:
         return login_from(auth_file)
-    if found := os.environ.get(LOGIN):
-        return require_login(found, LOGIN)
+    if text := os.environ.get(LOGIN):
+        return require_login(text, LOGIN)
     return login_from(login_file()) if login_file().exists() else make_login(login_file())

@@ -18,7 +18,8 @@ from flows.run.errors import PrefectServerError
 from flows.service.login import home
 
 
-def _start(command: list[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+def start_prefect(command: list[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a `prefect` command that writes to a log file of mode 600 and ends when this process ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         return subprocess.Popen(
@@ -27,12 +28,13 @@ def _start(command: list[str], *, environment: Mapping[str, str], log: Path) -> 
             stdout=output,
             stderr=output,
             env=dict(environment),
-            start_new_session=True,  # Ctrl-C is for `dasnet server`, which ends the worker first, then the server
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            start_new_session=True,  # Ctrl-C is for our command: it still reports to the server, then ends it
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
 
 
-def _end(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
+def end_process(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
+    """Ask a process to end; kill it where it has not ended after `patience_s` seconds."""
     process.terminate()
     try:
         process.wait(timeout=patience_s)
@@ -42,17 +44,18 @@ def _end(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
 
 
 def server_log() -> Path:
-    """Where an embedded server writes what it has to say."""
+    """The log file of an embedded server."""
     return home() / "dasnet-embedded-server.log"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """For a child process, before it runs: end when the parent ends."""
     # Linux only: a SIGKILL of the command must not leave its server behind
     with contextlib.suppress(OSError, AttributeError):

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from flows.run.heartbeats import HEARTBEAT, NEVER_STARTED_S, TAG
 
 _ASK_AFTER_S = 20.0
-"""A server that has just been started has loaded its automations by then."""
+"""Seconds after which a server that has just been started has loaded its automations."""
 
 
 @contextmanager
 def asked_for_signs_of_life(warn: Callable[[str], None]) -> Iterator[None]:
-    """For the time of a server: ask, when it is up, runs of deployments that it takes to be at work whether they are.
+    """While a server runs: once it is up, ask the runs of deployments that it believes to be at work whether they are.
 
-    The server forgets for which sign it was waiting when it is away for longer than that: without this, a run that died
-    with the machine would stay Running, and keep its place in the queue, for ever.
+    A server that was away for longer than the silence that marks a run as dead has forgotten that it waited: without
+    this, a run that died with the machine would stay Running, and keep its place in the queue, for ever.
     """
 
     def ask() -> None:
@@ -39,7 +39,7 @@ def asked_for_signs_of_life(warn: Callable[[str], None]) -> Iterator[None]:
 
 
 async def _pretend_signs_of_life() -> None:
-    """Send the configured server a heartbeat for runs at work; one that sends none itself is found by it then."""
+    """Send the server a heartbeat for each run at work: it then waits for the run's own, and marks a dead run."""
     from prefect import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -53,26 +53,23 @@ async def _pretend_signs_of_life() -> None:
     from prefect.events.clients import get_events_client
 
     at_work = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    wanted = FlowRunFilter(
+    of_ours = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=at_work)),
     )
     async with get_client() as client:
-        # a command on a terminal brings a server of its own over this database, which alone hears its heartbeats
-        found = [run for run in await client.read_flow_runs(flow_run_filter=wanted) if run.deployment_id is not None]
-        if found:
-            parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in found])
-            found += await client.read_flow_runs(
-                flow_run_filter=wanted.model_copy(update={"parent_flow_run_id": parents})
+        # runs of a command on a terminal do not count: its own server over this database alone hears their heartbeats
+        runs = [run for run in await client.read_flow_runs(flow_run_filter=of_ours) if run.deployment_id is not None]
+        if runs:
+            parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in runs])
+            runs += await client.read_flow_runs(
+                flow_run_filter=of_ours.model_copy(update={"parent_flow_run_id": parents})
             )
     recently = datetime.now(UTC) - timedelta(seconds=NEVER_STARTED_S)
-    asked = [
-        run
-        for run in found
-        if run.state is not None and not (run.state.is_pending() and run.state.timestamp > recently)
-    ]
     async with get_events_client() as events:
-        for run in asked:
+        for run in runs:
+            if run.state is None or (run.state.is_pending() and run.state.timestamp > recently):
+                continue
             related = [{"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}]
             if run.deployment_id is not None:
                 place = {"prefect.resource.id": f"prefect.deployment.{run.deployment_id}"}

@@ -24,17 +24,18 @@ from flows.run.errors import PrefectServerError
 from flows.run.fields import Cli, Frozen
 from flows.run.heartbeats import HEARTBEAT_S
 from flows.service.login import LOGIN, home, login
-from flows.service.processes import _end, _start, await_health
+from flows.service.processes import await_health, end_process, start_prefect
 
 POOL = "dasnet"
 
 _STOPPING_S = 75.0
-"""For the worker: it gives a run 30 s to end and then ends it."""
+"""Seconds that the worker has to end: it gives a run 30 s to end by itself."""
 
 _RESTART_S = 10.0
+"""Seconds before a worker that ended is started again."""
 
-# what a worker and its runs must not inherit: they speak to the API, never to the database
 _SERVER_ONLY = ("PREFECT_SERVER_", "PREFECT_API_DATABASE_", "PREFECT_UI_", "PGPASSWORD", "PGPASSFILE")
+"""Variables that a worker and its runs must not inherit: they speak to the API, never to the database."""
 
 
 class ServerOptions(Frozen):
@@ -79,12 +80,12 @@ class ServerOptions(Frozen):
 
     @property
     def address(self) -> str:
-        """Of the UI, as this machine reaches it."""
+        """Address of the UI, as this machine reaches it."""
         host = self.host
         with contextlib.suppress(ValueError):
-            found = ipaddress.ip_address(host)
-            if found.is_unspecified:
-                host = "127.0.0.1" if found.version == 4 else "::1"
+            number = ipaddress.ip_address(host)
+            if number.is_unspecified:
+                host = "127.0.0.1" if number.version == 4 else "::1"
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
@@ -94,7 +95,8 @@ def server_environment(options: ServerOptions, secret: str) -> dict[str, str]:
         # a busy machine answers PostgreSQL's clients late; Prefect gives up after 10 s and 5 s
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
-        "PREFECT_UI_URL": options.address,  # of the links in notifications: the environment's where that is a proxy's
+        # links in notifications begin with it; behind a proxy the environment names another
+        "PREFECT_UI_URL": options.address,
         **os.environ,
         LOGIN: secret,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
@@ -144,17 +146,20 @@ def running_server(options: ServerOptions, *, patience_s: float = 300.0) -> Iter
     _require_free_port(options)
     secret = login(options.auth_file)
     log = home() / "dasnet-server.log"
-    command = ["server", "start", "--host", options.host, "--port", str(options.port), "--log-level", "WARNING"]
-    process = _start(command, environment=server_environment(options, secret), log=log)
+    process = start_prefect(
+        ["server", "start", "--host", options.host, "--port", str(options.port), "--log-level", "WARNING"],
+        environment=server_environment(options, secret),
+        log=log,
+    )
     try:
         await_health(process, f"{options.address}/api/health", log, patience_s)
         yield Running(address=options.address, server=process, server_log=log, secret=secret)
     finally:
-        _end(process, patience_s=15.0)
+        end_process(process, patience_s=15.0)
 
 
 def _require_free_port(options: ServerOptions) -> None:
-    # whoever has the port would answer in place of our server
+    # another program that has the port would answer in place of our server
     try:
         family, kind, *_, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -184,13 +189,13 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it; what it still runs is stopped and told to the server."""
+        """Stop it; it stops the runs that it still has, and reports that to the server."""
         if self._process is not None:
-            _end(self._process, patience_s=_STOPPING_S)
+            end_process(self._process, patience_s=_STOPPING_S)
 
     def start(self) -> None:
         command = ["worker", "start", "--pool", POOL, "--type", "process"]
-        self._process = _start(command, environment=self._environment, log=self.log)
+        self._process = start_prefect(command, environment=self._environment, log=self.log)
 
     @property
     def ended(self) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows.service.processes import _free_port
+from flows.service.processes import free_port
 from storage.synthetic.pair import synthesize
 from tests.flows.service.test_standing import Server, ended, server_process, stop
 
@@ -41,7 +41,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
                 break
             parent.chmod(parent.stat().st_mode | 0o011)
         shutil.chown(folder, "postgres")
-    password, data, port = "hunter2", folder / "data", _free_port()
+    password, data, port = "hunter2", folder / "data", free_port()
     (folder / "password").write_text(password)
 
     def run(*command: str) -> None:
@@ -64,7 +64,7 @@ def test_several_flows_at_once_over_postgresql(
     home, work = tmp_path_factory.mktemp("postgres-home"), tmp_path_factory.mktemp("postgres-work")
     scene = work / "scene"
     synthesize(scene, height=256, width=256, seed=5)
-    port = _free_port()
+    port = free_port()
     process = server_process(home, port, work, "--database", url, PGPASSWORD=password)
     try:
         server = Server(f"http://127.0.0.1:{port}", home, process, scene, work)

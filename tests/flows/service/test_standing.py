@@ -34,7 +34,7 @@ from prefect.states import Crashed, Running, Scheduled
 
 from flows.detect.directory import PRODUCTS
 from flows.service.automations import PAUSE_S
-from flows.service.processes import _free_port
+from flows.service.processes import free_port
 from storage.synthetic.pair import synthesize
 from tests.flows.service.prefect_pages import Pages, pages_of
 from tests.flows.service.test_ui import artifacts
@@ -130,7 +130,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home, work = tmp_path_factory.mktemp("server-home"), tmp_path_factory.mktemp("server-work")
     scene = work / "scene"
     synthesize(scene, height=640, width=768, seed=5)
-    port = _free_port()
+    port = free_port()
     process = server_process(home, port, work)
     server = Server(f"http://127.0.0.1:{port}", home, process, scene, work)
     with temporary_settings({PREFECT_API_URL: f"{server.address}/api", PREFECT_API_AUTH_STRING: server.secret}):
@@ -346,7 +346,7 @@ def test_a_run_that_died_with_the_whole_machine_is_found_when_the_server_is_back
     tmp_path: Path,
 ) -> None:
     """The server that is away for longer than a silence lasts forgets whom it was waiting for."""
-    home, port = tmp_path / "home", _free_port()
+    home, port = tmp_path / "home", free_port()
     home.mkdir()
     process = server_process(home, port, tmp_path)
     server = Server(f"http://127.0.0.1:{port}", home, process, tmp_path, tmp_path)
