@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from storage.datasets.layouts import find_scenes
 from storage.datasets.scenes import SceneFiles, open_scene, quiet_pictures
 from storage.datasets.store import LEFT_OUT, DatasetStore
 from storage.errors import InputError
-from storage.imagery.digests import digest_files
+from storage.imagery.digests import DigestCache
 from tiling.conventions import SPLITS
 
 
@@ -62,32 +64,35 @@ def find(request: PrepareRequest) -> list[SceneFiles]:
 def adopt_directory(request: PrepareRequest, scenes: list[SceneFiles], directory: DatasetDirectory) -> None:
     """Digest the inputs and make the directory this dataset's; refuse one that holds another."""
     current_observer().begin("inputs", len(scenes), unit="scenes")
-    digests = digest_files(sorted({path for scene in scenes for path in _paths(scene)}))
+    cache = DigestCache(directory.digests)
+    digests = cache.digest_files(sorted({path for scene in scenes for path in _paths(scene)}))
+    identity, former = (_identity(request, scenes, digests, written) for written in (_as_json, repr))
+    present = (directory.describe() or {}).get("identity", {})
     key = directory.adopt(
-        {
-            "kind": "dataset",
-            "inputs": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest(),
-            "scenes": hashlib.sha256(repr(scenes).encode()).hexdigest(),
-            "parameters": request.model_dump(
-                mode="json",
-                include={
-                    "window",
-                    "stride",
-                    "bands",
-                    "band_names",
-                    "split",
-                    "shares",
-                    "cell",
-                    "seed",
-                    "max_nodata",
-                    "shard",
-                },
-            ),
-        },
+        # a directory of the version before has the digest of Python's own words for its scenes
+        former if present.get("scenes") == former["scenes"] else identity,
         request=request.model_dump(mode="json"),
         versions=versions(),
     )
+    cache.save()
     current_observer().end(f"{len(scenes):,} scenes in {len(digests):,} files, dataset {key[:12]}…")
+
+
+def _identity(
+    request: PrepareRequest, scenes: Sequence[SceneFiles], digests: Mapping[str, str], written: Callable[[Any], str]
+) -> dict[str, Any]:
+    """What a dataset depends on; `written` makes text of what is too long to stand there itself."""
+    included = {"window", "stride", "bands", "band_names", "split", "shares", "cell", "seed", "max_nodata", "shard"}
+    return {
+        "kind": "dataset",
+        "inputs": hashlib.sha256(written(sorted(digests.items())).encode()).hexdigest(),
+        "scenes": hashlib.sha256(written(scenes).encode()).hexdigest(),
+        "parameters": request.model_dump(mode="json", include=included),
+    }
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=asdict)
 
 
 @step("finish")
@@ -171,7 +176,8 @@ def run_preparation(request: PrepareRequest) -> DatasetSummary:
         except InputError:
             # nothing was made yet: the same command must work when the input is mended
             directory.ledger("survey").remove()
-            directory.description.unlink(missing_ok=True)
+            for left in (directory.description, directory.digests):
+                left.unlink(missing_ok=True)
             if directory.ledger_directory.exists() and not any(directory.ledger_directory.iterdir()):
                 directory.ledger_directory.rmdir()
             raise

@@ -46,9 +46,10 @@ class DigestCache:
 
     def digest(self, mosaic: Mosaic) -> MosaicDigest:
         """As :func:`digest_mosaic`."""
-        return digest_mosaic(mosaic, digest=self._files)
+        return digest_mosaic(mosaic, digest=self.digest_files)
 
-    def _files(self, paths: Sequence[str]) -> dict[str, str]:
+    def digest_files(self, paths: Sequence[str]) -> dict[str, str]:
+        """As :func:`digest_files`."""
         stamps = {path: _stamp(path) for path in paths}
         digests = {
             path: str(self._entries[path][-1])

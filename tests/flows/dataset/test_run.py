@@ -1,5 +1,6 @@
 """prepare-dataset and compute-class-weights from end to end, on folders and mosaics as people have them."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,8 @@ from flows.cluster.config import ClusterConfig
 from flows.dataset.class_weights import count_class_weights
 from flows.dataset.report import DatasetSummary
 from flows.dataset.request import PrepareRequest, WeightsRequest
-from flows.dataset.run import run_preparation
+from flows.dataset.run import find, run_preparation
+from flows.run.directory import run_key
 from flows.run.errors import FailedBlocksError
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError, IntegrityError
@@ -155,6 +157,29 @@ def test_a_second_run_cuts_nothing_and_any_number_of_workers_gives_one_digest(
     assert open_dataset(other).digest == open_dataset(prepared).digest
     with pytest.raises(InputError, match=r"parameters\.window: 64 → 96"):
         run_preparation(of_mosaic(mosaic, prepared, workers, window=96))
+
+
+def test_a_dataset_of_the_version_before_is_gone_on_with(
+    prepared: Path, mosaic: SyntheticPair, workers: ClusterConfig, tmp_path: Path
+) -> None:
+    """Its identity was the digest of what Python calls its scenes."""
+    again = tmp_path / "again"
+    shutil.copytree(prepared, again)
+    described = json.loads((again / "run.json").read_text())
+    asked = of_mosaic(mosaic, again, workers)
+    files = sorted(str(path) for path in (mosaic.before, mosaic.after, mosaic.change))
+    digests = [(path, hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path in files]
+    identity = {
+        **described["identity"],
+        "inputs": hashlib.sha256(repr(digests).encode()).hexdigest(),
+        "scenes": hashlib.sha256(repr(find(asked)).encode()).hexdigest(),
+    }
+    assert identity["scenes"] != described["identity"]["scenes"]
+    (again / "run.json").write_text(json.dumps({**described, "identity": identity, "key": run_key(identity)}))
+    run_preparation(asked)
+    assert json.loads((again / "run.json").read_text())["identity"] == identity
+    with pytest.raises(InputError, match=r"What changed:\n  parameters\.window: 64 → 96\nChoose"):
+        run_preparation(of_mosaic(mosaic, again, workers, window=96))
 
 
 def test_published_pictures_keep_their_split(workers: ClusterConfig, tmp_path: Path) -> None:
