@@ -10,6 +10,9 @@ from flows.run.quantities import volume
 from storage.places.bucket import Location
 from tiling.ledger import Ledger
 
+_SHOWN = 200
+"""Most quarantined blocks that a table lists."""
+
 _PURPOSES = {
     "probability": "COG of uint8: probability × 254, 255 = nodata",
     "changes": "GeoParquet polygons: area, probability",
@@ -64,8 +67,8 @@ class Link:
 Artifact = Table | Markdown | Picture | Link
 
 
-def blocks_table(ledger: Ledger, *, total: int, limit: int = 200) -> Table:
-    """How many blocks of a stage stand where, and one row for each quarantined block (the first `limit`)."""
+def blocks_table(ledger: Ledger, *, total: int) -> Table:
+    """How many blocks of a stage are in which state, and one row for each of the first quarantined blocks."""
     done, failed = ledger.count("done"), list(ledger.entries("failed"))
     rows: list[list[Any]] = [
         ["done", done, ""],
@@ -78,9 +81,9 @@ def blocks_table(ledger: Ledger, *, total: int, limit: int = 200) -> Table:
         ["pending", total - done - len(failed), ""],
         ["total", total, ""],
     ]
-    rows += [["quarantined", entry.block, str(entry.facts["error"])] for entry in failed[:limit]]
-    if len(failed) > limit:
-        rows.append(["quarantined", "…", f"{len(failed) - limit} more: see `dasnet status`"])
+    rows += [["quarantined", entry.block, str(entry.facts["error"])] for entry in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        rows.append(["quarantined", "…", f"{len(failed) - _SHOWN} more: see `dasnet status`"])
     return Table("blocks", ("state", "blocks", "error"), rows, "Blocks of the run")
 
 

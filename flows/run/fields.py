@@ -28,16 +28,16 @@ class Cli:
     """How a field is given on the command line; the rest is the field's own name, default and description.
 
     Attributes:
-        name: of the option, without dashes; None: the field's.
-        section: heading of the help that lists it; of a nested model: its fields.
-        metavar: what stands for the value in the help; None: the field's type.
-        is_positional: given by its place, not by its name.
-        is_repeatable: several times, each a text of the list.
-        is_file: the name of a text file that holds the value.
+        name: name of the option, without dashes; None = the field's.
+        section: heading in the help, for a nested model that of its fields.
+        metavar: what stands for the value in the help; None = the field's type.
+        is_positional: whether its place gives it, not a name.
+        is_repeatable: whether it may be given several times, each time with one text of a list.
+        is_file: whether the value is the name of a text file that holds it.
         envvar: environment variable that gives it where the command does not.
-        help: in the place of the field's description.
-        fields: of a nested model, what is different for some of its fields.
-        settings: of a nested model, name of a repeatable option ``name=value`` that reaches all of its fields.
+        help: description in the place of the field's; None = the field's.
+        fields: for a nested model, what is different for some of its fields.
+        settings: for a nested model, the name of a repeatable option ``name=value`` that reaches all of its fields.
     """
 
     name: str | None = None
@@ -106,7 +106,8 @@ def by_name(option: str, form: str = "name=value", *, parse: Callable[[str], Any
     """Lets a mapping also be a list of texts ``name=value``, as on the command line; a dot in a name goes deeper.
 
     Args:
-        option: that takes them; `form`: what each is, for the message where one is not.
+        option: name of the option that takes them.
+        form: what each text looks like, for the message where one does not.
         parse: makes a value of its text.
     """
 
@@ -140,7 +141,7 @@ def assigned(
 
 
 def json_or_text(text: str) -> Any:
-    """What a text is as JSON, or the text itself."""
+    """The value of a text that is JSON, or else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -148,7 +149,7 @@ def json_or_text(text: str) -> Any:
 
 
 def _required_first(schema: dict[str, Any]) -> None:
-    """The Prefect form shows fields in the schema's order: what must be given comes first."""
+    """Put required fields first: Prefect's form shows fields in the order of the schema."""
     properties = schema.get("properties", {})
     order = sorted(properties, key=lambda name: name not in schema.get("required", []))
     schema["properties"] = {name: properties[name] for name in order}

@@ -62,8 +62,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float) -> None:
-    """Return when a server answers.
+def await_health(process: subprocess.Popen[bytes], url: str, log: Path, patience_s: float = 300.0) -> None:
+    """Return when a server answers, within `patience_s` seconds.
 
     Raises:
         PrefectServerError: its process ended, or it did not answer in time.

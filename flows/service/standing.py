@@ -137,7 +137,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running_server(options: ServerOptions, *, patience_s: float = 300.0) -> Iterator[Running]:
+def running_server(options: ServerOptions) -> Iterator[Running]:
     """Start the server; yields when it answers, ends it at the end.
 
     Raises:
@@ -152,7 +152,7 @@ def running_server(options: ServerOptions, *, patience_s: float = 300.0) -> Iter
         log=log,
     )
     try:
-        await_health(process, f"{options.address}/api/health", log, patience_s)
+        await_health(process, f"{options.address}/api/health", log)
         yield Running(address=options.address, server=process, server_log=log, secret=secret)
     finally:
         end_process(process, patience_s=15.0)
