@@ -156,13 +156,12 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     grid = recorded_grid(root, request) or first_grid(opened, request)
     inside = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
     left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
-    names = [band.name for band in bundle.bands]
     cache = DigestCache(root.digests)
     for _, mosaic in inside:
         require_dtype(mosaic, bundle, request.bundle)
         require_similar_resolution(mosaic, grid)
     images = tuple(
-        _image(files, mosaic, grid, select_bands(mosaic, names, request.bands), request, cache)
+        _image(files, mosaic, grid, select_bands(mosaic, bundle.band_names, request.bands), request, cache)
         for files, mosaic in inside
     )
     try:

@@ -70,14 +70,13 @@ def _stages(job: ArchiveJob, directory: ArchiveDirectory, cluster: ConnectCluste
 def _ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, stages: SeriesStages) -> None:
     """Read the blocks of dates that the cell needs and that no run has read yet, each once."""
     for image in {image.name: image for image, _ in work.to_read}.values():
-        store = directory.image_store(image)
-        if not store.path.exists():
-            store.path.parent.mkdir(parents=True, exist_ok=True)
+        path = directory.image_path(image)
+        if not path.exists():
             create_image_store(
-                store.path,
+                path,
                 grid=job.grid,
                 time=image.files.time,
-                bands=[band.name for band in job.bundle.bands],
+                bands=job.bundle.band_names,
                 dtype=job.bundle.dtype,
                 block=job.blocks.size,
                 attrs={"files": dict(image.digest.files)},
@@ -101,11 +100,10 @@ def _infer(
         fresh: pairs without a finished block; those that are begun are taken out.
     """
     for pair in job.pairs:
-        store = directory.pair_store(pair)
-        if not store.path.exists():
-            store.path.parent.mkdir(parents=True, exist_ok=True)
+        path = directory.pair_path(pair)
+        if not path.exists():
             create_probability_store(
-                store.path,
+                path,
                 grid=job.grid,
                 interval=(pair.earlier.files.time, pair.later.files.time),
                 block=job.blocks.size,

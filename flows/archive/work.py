@@ -194,7 +194,7 @@ class ArchiveWork:
     @property
     def _bytes_in(self) -> int:
         pixels = self.job.blocks.size**2
-        return self.reads.total() * pixels * (len(self.job.bundle.bands) * self.job.plan.itemsize + 1)
+        return self.reads.total() * pixels * (len(self.job.bundle.band_names) * self.job.plan.itemsize + 1)
 
     @property
     def _bytes_out(self) -> int:

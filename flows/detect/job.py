@@ -11,11 +11,10 @@ from typing import Any
 
 import psutil
 
-from dasnet.prediction.header import BundleHeader
 from flows.cluster.layout import planned_layout
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import choose_untrained
-from flows.inference.model import Model, bundle_model
+from flows.inference.model import BundleModel, Model, bundle_model
 from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, plan_of, require_dtype
 from flows.inference.untrained_model import UntrainedModel, is_untrained
@@ -111,7 +110,7 @@ class Job(PlannedSeries):
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
             (
                 self.bundle.kind,
-                f"{self.request.bundle}, bands {', '.join(b.name for b in self.bundle.bands)}",
+                f"{self.request.bundle}, bands {', '.join(self.bundle.band_names)}",
             ),
             ("blocks", f"{len(plan.blocks):,} of {plan.blocks.size} px"),
             (
@@ -173,7 +172,7 @@ def resolve(request: DetectRequest) -> Job:
     )
 
 
-def _bands_for(bundle: BundleHeader, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
+def _bands_for(bundle: BundleModel, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
     if request.threshold is not None:
         raise InputError(
             f"--threshold {request.threshold} is for a method without training: {request.bundle} has its own, "
@@ -187,8 +186,7 @@ def _bands_for(bundle: BundleHeader, request: DetectRequest, mosaics: tuple[Mosa
             f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
             f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
         )
-    names = [band.name for band in bundle.bands]
-    return [select_bands(mosaic, names, request.bands) for mosaic in mosaics]
+    return [select_bands(mosaic, bundle.band_names, request.bands) for mosaic in mosaics]
 
 
 def _disk_for(output: Path, plan: Plan) -> int:

@@ -204,7 +204,7 @@ def _report_data(
                 ("name", job.request.bundle),
                 ("SHA-256", job.bundle.digest),
                 ("threshold", f"{job.bundle.threshold:.4f}"),
-                ("bands", ", ".join(band.name for band in job.bundle.bands)),
+                ("bands", ", ".join(job.bundle.band_names)),
             ],
             "Versions": list(versions().items()),
         },

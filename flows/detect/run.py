@@ -126,7 +126,7 @@ def _stages(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster
             directory.store,
             grid=job.grid,
             times=job.times,
-            bands=[band.name for band in job.bundle.bands],
+            bands=job.bundle.band_names,
             dtype=job.bundle.dtype,
             block=job.blocks.size,
             attrs={"bundle": job.request.bundle, "dates_known": job.dates_known},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dasnet.baselines.methods import untrained_named
 from dasnet.baselines.statistics import Names
 from flows.detect.request import DetectRequest
-from flows.inference.untrained_model import UntrainedBand, UntrainedModel
+from flows.inference.untrained_model import UntrainedModel
 from storage.errors import InputError
 from storage.imagery.bands import common_bands
 from storage.imagery.mosaics import Mosaic
@@ -54,7 +54,7 @@ def choose_untrained(
     model = UntrainedModel(
         method=method,
         names=Names(before=before.label, after=after.label, bands_before=bands_before, bands_after=bands_after),
-        bands=tuple(UntrainedBand(name=name) for name in unique),
+        band_names=tuple(unique),
         dtype=before.dtype,
     )
     return model, list(numbers)

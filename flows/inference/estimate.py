@@ -37,7 +37,7 @@ def timed(job: J) -> J:
         )
         window, count = job.lattice.window, _WINDOWS
         side = window * count
-        images = np.zeros((2, len(job.bundle.bands), window, side), dtype=job.bundle.dtype)
+        images = np.zeros((2, len(job.bundle.band_names), window, side), dtype=job.bundle.dtype)
         valid = np.ones((2, window, side), dtype=bool)
         origins = np.stack([np.zeros(count, dtype=np.int64), np.arange(count) * window], axis=1)
         seconds = []

@@ -10,18 +10,12 @@ from dasnet.networks.architectures import title_of
 from dasnet.prediction.header import BundleHeader, read_header
 
 
-class NamedBand(Protocol):
-    """A band of a model, by its name."""
-
-    @property
-    def name(self) -> str: ...
-
-
 class Model(Protocol):
     """What decides a run beside its mosaics and its grid.
 
     Attributes:
         kind: word by which a person calls it: bundle or method.
+        band_names: names of the bands that it takes, in its order.
         dtype: type of the mosaics that it takes, by its numpy name.
         threshold: probability from which a pixel is changed, 0 … 1.
         resolution: ground size of a pixel it was made for, metres; None = any.
@@ -33,7 +27,7 @@ class Model(Protocol):
     kind: ClassVar[str]
 
     @property
-    def bands(self) -> Sequence[NamedBand]: ...
+    def band_names(self) -> Sequence[str]: ...
     @property
     def dtype(self) -> str: ...
     @property
@@ -71,6 +65,10 @@ class BundleModel(BundleHeader):
 
     kind: ClassVar[str] = "bundle"
     lane_bytes: ClassVar[int] = 0
+
+    @property
+    def band_names(self) -> list[str]:
+        return [band.name for band in self.bands]
 
     @property
     def source(self) -> str:

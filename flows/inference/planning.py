@@ -53,7 +53,7 @@ def plan_of(request: InferenceRequest, bundle: Model, grid: GeoBox, *, dates: in
         blocks=blocks,
         lattice=WindowLattice(height=grid.height, width=grid.width, window=window, overlap=overlap),
         dates=dates,
-        bands=len(bundle.bands),
+        bands=len(bundle.band_names),
         itemsize=np.dtype(bundle.dtype).itemsize,
         workers=layout.workers,
         lanes=layout.lanes,

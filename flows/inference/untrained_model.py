@@ -22,24 +22,18 @@ _WINDOW = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntrainedBand:
-    """A band that is compared, as the first mosaic calls it."""
-
-    name: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class UntrainedModel:
     """What a job asks of a bundle, for a method without training.
 
     Attributes:
         names: mosaics and bands, for messages.
+        band_names: bands that are compared, as the first mosaic calls them.
         threshold: probability from which a pixel is changed, 0 … 1.
     """
 
     method: UntrainedMethod
     names: Names
-    bands: tuple[UntrainedBand, ...]
+    band_names: tuple[str, ...]
     dtype: str
     threshold: float = THRESHOLD
     resolution: float | None = None
@@ -63,7 +57,7 @@ class UntrainedModel:
     @property
     def lane_bytes(self) -> int:
         """Bytes of one sheet while it is counted: both dates' values as float64, centred and weighted."""
-        return 4 * SHEET * SHEET * 2 * len(self.bands) * 8
+        return 4 * SHEET * SHEET * 2 * len(self.band_names) * 8
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -35,56 +35,50 @@ class SecretError(ValueError):
 _SHOWN = 20
 
 
-def _listed(failed: Mapping[str, object], *, where_all_are: str = "") -> str:
-    lines = [f"  {name}: {why}" for name, why in list(failed.items())[:_SHOWN]]
-    if len(failed) > _SHOWN:
-        lines.append(f"  … and {len(failed) - _SHOWN} more{where_all_are}")
-    return "\n".join(lines)
-
-
-class FailedCellsError(RuntimeError):
-    """The other cells are finished; the message lists the failed ones.
+class FailedPartsError(RuntimeError):
+    """Parts of a job failed, all others are finished; the message lists the failed ones.
 
     Attributes:
-        failed: what ended each cell, by its name.
+        failed: what ended each part, by its name.
     """
+
+    def __init__(
+        self, heading: str, failed: Mapping[str, object], *, where_all_are: str = "", advice: str = ""
+    ) -> None:
+        self.failed = dict(failed)
+        lines = [f"{heading}:", *(f"  {name}: {why}" for name, why in list(failed.items())[:_SHOWN])]
+        if len(failed) > _SHOWN:
+            lines.append(f"  … and {len(failed) - _SHOWN} more{where_all_are}")
+        super().__init__("\n".join([*lines, *filter(None, [advice])]))
+
+
+class FailedCellsError(FailedPartsError):
+    """Cells of an archive failed."""
 
     def __init__(self, failed: Mapping[str, Exception], *, total: int, directory: Location) -> None:
-        self.failed = dict(failed)
-        super().__init__(
-            f"{len(failed)} of {total} cells failed; the others are finished and kept in {directory}:\n"
-            f"{_listed(failed)}"
-        )
+        heading = f"{len(failed)} of {total} cells failed; the others are finished and kept in {directory}"
+        super().__init__(heading, failed)
 
 
-class FailedBlocksError(RuntimeError):
-    """All other blocks are finished; the message lists the quarantined ones.
-
-    Attributes:
-        failed: error of each quarantined block, by its name.
-    """
+class FailedBlocksError(FailedPartsError):
+    """Blocks are in quarantine."""
 
     def __init__(
         self, failed: Mapping[str, str], *, total: int, directory: Location, again: str = "with --retry-failed"
     ) -> None:
-        self.failed = dict(failed)
         super().__init__(
-            f"{len(failed)} of {total} blocks failed; the others are finished and kept in {directory}:\n"
-            f"{_listed(failed, where_all_are=f': dasnet status {directory}')}\n"
-            f"Mend the cause and run the same command {again}."
+            f"{len(failed)} of {total} blocks failed; the others are finished and kept in {directory}",
+            failed,
+            where_all_are=f": dasnet status {directory}",
+            advice=f"Mend the cause and run the same command {again}.",
         )
 
 
-class FailedMethodsError(RuntimeError):
-    """Some trainings or methods of a comparison failed; the message lists them, the others are in its tables.
-
-    Attributes:
-        failed: why, by name.
-    """
+class FailedMethodsError(FailedPartsError):
+    """Trainings or methods of a comparison failed; the others are in its tables."""
 
     def __init__(self, failed: Mapping[str, str], *, report: Path) -> None:
-        self.failed = dict(failed)
-        super().__init__(f"{len(failed)} failed; what the others found is in {report}:\n{_listed(failed)}")
+        super().__init__(f"{len(failed)} failed; what the others found is in {report}", failed)
 
 
 def reason_of(error: BaseException) -> str:
@@ -107,9 +101,7 @@ REFUSALS: tuple[type[Exception], ...] = (
 """Nothing was computed: exit code 2."""
 
 UNFINISHED: tuple[type[Exception], ...] = (
-    FailedBlocksError,
-    FailedCellsError,
-    FailedMethodsError,
+    FailedPartsError,
     ClusterLostError,
     UnlikeWorkerError,
     IntegrityError,

@@ -28,7 +28,7 @@ from prefect.logging import get_logger, get_run_logger
 from prefect.states import Failed
 
 from flows.run.artifacts import Artifact, Link, Markdown, Picture, Table
-from flows.run.errors import REFUSALS, FailedBlocksError, FailedCellsError, FailedMethodsError
+from flows.run.errors import REFUSALS, FailedPartsError
 from flows.run.heartbeats import watched
 from flows.run.observer import Observer, Part, current_observer, observed_by
 from flows.run.quantities import duration
@@ -59,7 +59,7 @@ def observed_flow(body: Callable[P, T]) -> Callable[P, T]:
         try:
             with watched(), observed_by(PrefectObserver(current_observer())):
                 return body(*args, **kwargs)
-        except (FailedBlocksError, FailedCellsError, FailedMethodsError) as error:
+        except FailedPartsError as error:
             return Failed(name=INCOMPLETE, message=str(error), data=error)  # type: ignore[return-value]  # Prefect takes it
         except REFUSALS as error:
             return Failed(name=REFUSED, message=str(error), data=error)  # type: ignore[return-value]
