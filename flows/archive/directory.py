@@ -10,7 +10,7 @@ from flows.archive.job import ArchiveJob, DatedImage, Pair
 from flows.run.directory import RunDirectory, require_alike
 from tiling.grid import Cell
 
-if TYPE_CHECKING:  # a plan looks at paths alone
+if TYPE_CHECKING:  # a plan needs the paths alone, and must not import Zarr
     from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
     from storage.stores.run_store import RunStore
 

@@ -47,7 +47,7 @@ def recorded_grid(root: RunDirectory, request: ReprocessRequest) -> GeoBox | Non
 
 
 def not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
-    """A warning where the region asked for reaches beyond the grid."""
+    """A warning where the requested region reaches beyond the grid."""
     assert grid.crs is not None
     if request.grid.region is not None:
         region = region_geometry(request.grid.region).to_crs(grid.crs).boundingbox

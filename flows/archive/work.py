@@ -31,7 +31,7 @@ class CellWork:
 
     Attributes:
         to_read: (date, block index) of images that are not ingested yet or have been set back, halo included.
-        tasks: by name; each a block with the pairs that are missing of it.
+        tasks: tasks by their names, each a block with the pairs that it lacks.
         quarantined: names of tasks that failed before and are not taken up again.
     """
 
@@ -67,14 +67,14 @@ def cell_work(job: ArchiveJob, cell: Cell, *, ingested: Ledger, inferred: Ledger
         for image in (image for pair in missing.values() for image in pair.images):
             images |= dict.fromkeys(((image.name, other) for other in halo), image)
         for names in failed_together.get(block.name, ()):
-            if names <= missing.keys():  # a new date neither takes them up again nor shares their fate
+            if names <= missing.keys():  # one task again, which a pair with a new date must not join
                 tasks |= _tasks(index, block.name, [missing.pop(pair.name) for pair in job.pairs if pair.name in names])
         unreadable = {
             name
             for name, image in compared.items()
             if any(ingested.state(read_name(image.name, job.blocks[other].name)) == "failed" for other in halo)
         }
-        for is_lacking in (False, True):  # those of a date that could not be read are tasks of their own
+        for is_lacking in (False, True):  # pairs with a date that could not be read are tasks of their own
             group = [p for p in missing.values() if any(image.name in unreadable for image in p.images) is is_lacking]
             tasks |= _tasks(index, block.name, group)
     to_read = [
@@ -100,7 +100,7 @@ def _failed_together(ledger: Ledger) -> dict[str, list[set[str]]]:
 
 
 def _tasks(index: int, block: str, pairs: Sequence[Pair]) -> dict[str, SeriesTask]:
-    """By name: tasks of at most so many pairs of one block."""
+    """Tasks of one block by their names, each of at most :data:`PAIRS_AT_ONCE` pairs."""
     parts = [_task(index, pairs[first : first + PAIRS_AT_ONCE]) for first in range(0, len(pairs), PAIRS_AT_ONCE)]
     return {f"{block}/{sha256_of_facts(list(task.names))[:8]}": task for task in parts}
 
@@ -204,7 +204,7 @@ class ArchiveWork:
         """Refuse what does not fit on the disk; raises RefusedPlanError with both numbers."""
         output = self.job.request.output.resolve()
         free = free_bytes(output)
-        # blocks at the edge of the region are smaller than this takes them for
+        # the numbers of bytes take blocks at the edge of the region for whole ones, hence the minimum
         size = min(self._bytes_in, self.job.plan.bytes_in) + _BYTES_OF_A_RESULT * min(
             self._bytes_out, len(self.job.pairs) * self.job.plan.pixels
         )

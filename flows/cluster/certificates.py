@@ -58,7 +58,7 @@ class Certificates:
         return self.directory / f"{role}-key.pem"
 
     def security(self, role: str) -> Security:
-        """What Dask takes, with ``require_encryption``: an open connection is an error, never a fallback.
+        """Dask's settings of TLS, with ``require_encryption``: an open connection is an error, never a fallback.
 
         Raises:
             CertificateError: a file is missing or unreadable, they do not belong together, or the time is not theirs.
@@ -93,7 +93,7 @@ def configured_security() -> Security | None:
 
 
 def check(*, authority: Path, certificate: Path, key: Path) -> None:
-    """Whether the three files belong together and hold now.
+    """Check that the three files belong together and are valid now.
 
     Raises:
         CertificateError: they do not; the message names files and dates, never what is in a key.
@@ -120,7 +120,7 @@ def check(*, authority: Path, certificate: Path, key: Path) -> None:
 
 
 def _no_password() -> NoReturn:
-    # else OpenSSL would ask on the terminal, where nobody may sit
+    # without it OpenSSL would ask on the terminal, where perhaps nobody sits
     raise CertificateError("the private key is encrypted, and Dask has no way to ask for its password")
 
 
@@ -276,7 +276,7 @@ def _pem(part: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    # with its mode from the first byte on: no moment in which others may read it
+    # the file has its mode from the first byte on, so that others can read it at no moment
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()

@@ -90,7 +90,7 @@ class ClusterConfig(Frozen):
 
     @model_validator(mode="after")
     def _nothing_that_would_be_ignored(self) -> ClusterConfig:
-        """A setting of something that is not started here would look as if it did something."""
+        """Refuse settings that the chosen cluster ignores: they would look as if they did something."""
         reasons = {
             "certificates": (not self.is_running and "its workers are on this machine, on loopback")
             or (self.kind.startswith(("tcp://", "ucx://")) and "that connection is open to read; use tls://host:port"),

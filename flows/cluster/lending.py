@@ -33,7 +33,7 @@ _lent: ContextVar[LentWorker | None] = ContextVar("lent_worker", default=None)
 
 
 def lent_worker() -> LentWorker | None:
-    """What :func:`lending` gave, if anything."""
+    """The worker that :func:`lending` gave, if any."""
     return _lent.get()
 
 

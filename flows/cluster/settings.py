@@ -38,15 +38,14 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "10 minutes",
     # a terminal sends Ctrl-C to workers too; the command ends them when it has taken its blocks back
     "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
-    # what watches a worker takes its threads' time: a profiler that samples a hundred times a second (the ledger says
-    # where the time goes), clocks that tick fifty times
+    # Dask's own watching takes time from a worker's threads: its profiler samples a hundred times a second, its clocks
+    # tick fifty times; the ledger says where the time goes
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "500ms",
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
 }
-"""Dask's settings for a run. Schedulers and workers that others start have them from ``deploy/dask/dasnet.yaml``."""
 
 
 @contextmanager

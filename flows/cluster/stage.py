@@ -31,7 +31,7 @@ MAX_BATCHES = 100
 """Steps of one stage: at a million blocks a page of all steps stays readable, and few calls reach Prefect's API."""
 
 MIN_BATCH = 25
-"""Blocks: a step costs Prefect some 20 ms, which fewer blocks would feel (benchmarks/orchestration.py)."""
+"""Fewest blocks of a step: a step costs Prefect some 20 ms, too much for fewer (benchmarks/orchestration.py)."""
 
 MakeTool = Callable[[], Callable[..., Mapping[str, Any]]]
 """Called once on each worker: makes what is then called there for each block, and returns JSON facts about it."""

@@ -65,7 +65,7 @@ class PlannedSeries:
             ledger.forget_failed("--retry-failed")
 
     def blocks_read(self, block: int) -> Iterable[Block]:
-        """The blocks that hold the pixels which block `block` is computed from: it, and those its windows reach."""
+        """The blocks from whose pixels a block is computed: itself, and those that its windows reach."""
         return self.blocks.touching(self.lattice.read_box(self.blocks[block].box))
 
     def reads(self, task: SeriesTask) -> Iterable[tuple[str, Block]]:

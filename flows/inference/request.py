@@ -53,7 +53,7 @@ Precision = Annotated[
 
 
 class ModelRequest(Frozen):
-    """By which model change is computed; a class of its own, so that this is asked first."""
+    """By which model change is computed; a class of its own, so that a form shows this field first."""
 
     bundle: Annotated[
         str,

@@ -30,7 +30,7 @@ class SeriesStages:
         cluster: ConnectCluster,
         until: ExitStack,
     ) -> None:
-        """`readers`: of each date by its name; `until`: when it closes, the workers give the tools back."""
+        """`readers`: by the name of the date; `until`: when it closes, the workers give the tools back."""
         self._job, self._images, self._probabilities = job, images, probabilities
         self._cluster, self._until = cluster, until
         ingest_tool = partial(IngestTool, images=images, readers=readers, blocks=job.blocks)
@@ -58,7 +58,7 @@ class SeriesStages:
         self._infer = Tool(make=make, until=self._until)
 
     def arithmetic(self) -> Mapping[str, Any]:
-        """What the workers compute with, before any block is computed."""
+        """The arithmetic of the workers, before any block is computed."""
         from flows.cluster.equipment import describe_predictors
 
         client, layout = self._cluster()

@@ -23,7 +23,7 @@ _WINDOW = 64
 
 @dataclass(frozen=True, kw_only=True)
 class UntrainedModel:
-    """What a job asks of a bundle, for a method without training.
+    """A method without training as a model.
 
     Attributes:
         names: mosaics and bands, for messages.
@@ -51,7 +51,7 @@ class UntrainedModel:
         return 4 * self.method.halo
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
-        """Statistics are float64 whatever is asked for; and the method's own parameters."""
+        """The method's own parameters; statistics are float64, whatever the request's precision."""
         return {"precision": "float64", "method": self.identity}
 
     @property

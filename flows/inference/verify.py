@@ -36,7 +36,7 @@ class BlockVerifier:
         self._wrong: list[str] = []
 
     def __call__(self, rows: slice, cols: slice, pixels: NDArray[np.uint8] | None) -> None:
-        """Look at one block of the part; `pixels` (h, w) of it, None = it could not be read."""
+        """Compare one block of the part; `pixels`: (h, w) uint8, None = it could not be read."""
         size = self._blocks.size
         row, column = (rows.start + self._part.y0) // size, (cols.start + self._part.x0) // size
         block = self._blocks[row * self._blocks.cols + column]

@@ -27,7 +27,7 @@ class Table:
     """Rows below a header.
 
     Attributes:
-        key: name of the artifact; what a job shows later under the same one takes its place.
+        key: name of the artifact; a later one of the same name takes its place.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Markdown:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, its bytes themselves: who watches may run where the file cannot be read; `key` as in :class:`Table`."""
+    """A PNG by its bytes: an observer may run where the file cannot be read; `key` as in :class:`Table`."""
 
     key: str
     png: bytes

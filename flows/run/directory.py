@@ -24,7 +24,7 @@ class DifferentRunError(InputError):
 
 
 def sha256_of_facts(facts: object) -> str:
-    """SHA-256 of facts that JSON can hold, in hex; of everything that a result depends on it is the key of a run."""
+    """SHA-256 of facts that JSON can hold, in hex. The key of a run is that of all that its result depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -88,7 +88,7 @@ class RunDirectory(Generic[P]):
         """Claim the directory for this process; `storage.places.locks` says what that means where.
 
         Args:
-            on_wait: told if it takes a while until it is clear whether another process is alive.
+            on_wait: called with a message where it takes a while to see whether another process is alive.
 
         Raises:
             InputError: not ours, not writable, or another process is at work in it.

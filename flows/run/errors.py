@@ -98,7 +98,7 @@ REFUSALS: tuple[type[Exception], ...] = (
     PrefectServerError,
     SecretError,
 )
-"""Nothing was computed: exit code 2."""
+"""Errors before anything was computed: exit code 2."""
 
 UNFINISHED: tuple[type[Exception], ...] = (
     FailedPartsError,
@@ -109,7 +109,7 @@ UNFINISHED: tuple[type[Exception], ...] = (
     TakenOverError,
     NonFiniteLossError,
 )
-"""Something is missing and was named: exit code 1; what is finished is kept."""
+"""Errors that name what is missing of a result: exit code 1; what is finished is kept."""
 
 STORAGE_GAVE_OUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})
-"""Numbers of an OSError that is the disk's fault: as :data:`UNFINISHED`."""
+"""Numbers of an OSError that is the disk's fault; it ends a command as :data:`UNFINISHED` does."""

@@ -20,7 +20,7 @@ NEVER_STARTED_S = 1800
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Let flows that are called inside be found by the server's automations when their process dies.
+    """Let the server's automations see it when the process of a flow that is called inside dies.
 
     A sub-flow has no tags of its parent's deployment: without this it would stay Running for ever.
     """

@@ -90,10 +90,10 @@ def observed_by(observer: Observer) -> AbstractContextManager[None]:
 
 
 def step(name: str, title: str | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make of a function a step of the job that calls it.
+    """Decorator that makes a function a step of the job that calls it.
 
     Args:
-        title: may name the function's arguments in braces; None: the name.
+        title: may hold the function's arguments in braces; None = the name.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:

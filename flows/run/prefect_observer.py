@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def observed_flow(body: Callable[P, T]) -> Callable[P, T]:
-    """Under ``@flow``: let the body's job report to Prefect, beside who watches it already.
+    """Decorator below ``@flow``: the job in the body reports to Prefect, and to the observer that it has already.
 
     It ends Refused or Incomplete where its error says so; the caller gets the same error. Its sub-flows are watched
     for signs of life as the run itself is.
@@ -165,7 +165,7 @@ class _Progress:
 
 
 def publish(artifact: Artifact) -> None:
-    """Make of an artifact one of Prefect's."""
+    """Show an artifact in Prefect's UI."""
     key, description = artifact.key, artifact.description
     match artifact:
         case Table(header=header, rows=rows):
@@ -177,7 +177,7 @@ def publish(artifact: Artifact) -> None:
         case Markdown(markdown=markdown):
             create_markdown_artifact(key=key, markdown=markdown, description=description)
         case Picture(png=png):
-            # a page: under an artifact of the kind `image` the UI writes its address, which here is all its bytes
+            # not an artifact of the kind `image`: the UI writes its address below it, which here is all of its bytes
             page = f"![{description}]({data_uri(png)})"
             create_markdown_artifact(key=key, markdown=page, description=description)
         case Link(address=address, text=text):

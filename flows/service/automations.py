@@ -160,7 +160,7 @@ def automations(notify: CallWebhook | SendNotification | None) -> list[Automatio
 
 
 async def notification(client: PrefectClient, block: str) -> CallWebhook | SendNotification:
-    """What tells somebody, through a block ``type-slug/name`` of the server, which keeps its secrets.
+    """The action that sends a message through a block ``type-slug/name`` of the server, which keeps its secrets.
 
     Raises:
         InputError: no such block.

@@ -193,7 +193,7 @@ async def _register(content: dict[str, Any], *, pool_type: str, notify: str | No
         before = await _ours(client)
         try:
             await asyncio.to_thread(_deploy, content)
-        finally:  # what was registered before one was refused has lost its schedules too
+        finally:  # where one is refused, those that were registered before it have lost their schedules too
             after = [deployment for deployment in await _ours(client) if deployment.work_pool_name == pool]
             kept_schedules = await _keep_schedules(client, before, after)
         flows = {deployment.flow_id: (await client.read_flow(deployment.flow_id)).name for deployment in after}

@@ -60,7 +60,7 @@ def make_login(path: Path) -> str:
         with os.fdopen(descriptor, "w") as file:
             file.write(f"admin:{secrets.token_urlsafe(20)}\n")
         with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)  # appears whole, and once
+            path.hardlink_to(draft)  # it appears whole, and one process alone makes it
     finally:
         draft.unlink(missing_ok=True)
     return login_from(path)
