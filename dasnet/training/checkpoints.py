@@ -36,7 +36,7 @@ class TrainingFiles:
     """A training's directory; all ranks load from it, the first one writes.
 
     Args:
-        identity: of recipe, dataset and ranks: a checkpoint of another is refused.
+        identity: stands for recipe, dataset and ranks: a checkpoint of another is refused.
     """
 
     def __init__(self, directory: Path, *, identity: str) -> None:

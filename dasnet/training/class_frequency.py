@@ -89,6 +89,6 @@ def table_one(splits: Mapping[str, tuple[int, ClassFrequency]]) -> list[list[str
     total = sum((frequency for _, frequency in counted), ClassFrequency(changed=0, unchanged=0))
     lines = [*splits.items(), ("total", (sum(samples for samples, _ in counted), total))]
     return [
-        [name, f"{samples:,}", f"{found.changed:,}", f"{found.unchanged:,}", f"{found.ratio:.3f}"]
-        for name, (samples, found) in lines
+        [name, f"{samples:,}", f"{frequency.changed:,}", f"{frequency.unchanged:,}", f"{frequency.ratio:.3f}"]
+        for name, (samples, frequency) in lines
     ]

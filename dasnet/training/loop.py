@@ -265,17 +265,16 @@ class _Trainer:
             self.run.source.indices("val"),
             normalise=self._normalised,
             ranks=self.ranks,
-            device=self.device,
             threads=self.run.loader_threads,
             batch=max(self.micro // self.ranks.world, 1),
         )
-        cut, found = sweep.best()
+        cut, confusion = sweep.best()
         epoch = self.progress.epoch
-        better = found.f1 > self.progress.best_f1 and self.model.prepared
+        better = confusion.f1 > self.progress.best_f1 and self.model.prepared
         if better:
-            self.progress.best_f1, self.progress.best_epoch = found.f1, epoch
+            self.progress.best_f1, self.progress.best_epoch = confusion.f1, epoch
             if self.ranks.leads:
-                self.files.save_best({"model": trained.state_dict(), "epoch": epoch, "f1": found.f1})
+                self.files.save_best({"model": trained.state_dict(), "epoch": epoch, "f1": confusion.f1})
         if self.run.on_epoch is not None and self.ranks.leads:
             self.run.on_epoch(trained, self._normalised, cut, self.device)
         attention = {
@@ -289,10 +288,10 @@ class _Trainer:
             prepared=self.model.prepared,
             loss=float(np.mean(losses)) if losses else None,
             threshold=cut,
-            precision=found.precision,
-            recall=found.recall,
-            f1=found.f1,
-            accuracy=found.accuracy,
+            precision=confusion.precision,
+            recall=confusion.recall,
+            f1=confusion.f1,
+            accuracy=confusion.accuracy,
             eta=attention.get("head.sa.gamma"),
             gamma=attention.get("head.sc.gamma"),
             rate=self.recipe.rate_at((epoch + 1) * self.order.steps - 1, self.steps),
@@ -332,9 +331,9 @@ class _Trainer:
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        found = self.files.load()
-        if found is not None:
-            state, self.progress = found
+        checkpoint = self.files.load()
+        if checkpoint is not None:
+            state, self.progress = checkpoint
             self.model.load_state_dict(state["model"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(state["averaged"])

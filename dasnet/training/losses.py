@@ -143,7 +143,7 @@ class CrossEntropyLoss:
         """
         unchanged, changed = classes(labels)
         counted = ((changed | unchanged).sum() if pixels is None else pixels).clamp(min=1)
-        found = []
+        losses = []
         for logit in logits:
             if logit.shape != labels.shape:
                 raise ValueError(
@@ -151,8 +151,8 @@ class CrossEntropyLoss:
                 )
             cost = self.weight_unchanged * unchanged * F.softplus(logit)
             cost = cost + self.weight_changed * changed * F.softplus(-logit)
-            found.append(cost.sum() / counted)
-        return torch.stack(found)
+            losses.append(cost.sum() / counted)
+        return torch.stack(losses)
 
 
 @dataclass(frozen=True)

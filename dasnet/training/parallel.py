@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 
 _MOMENTUM = 0.1
-"""Of the running statistics. MobileNetV3's own 0.01 is for a million steps: after hundreds, its first values linger."""
+"""Weight of a batch in the running statistics. MobileNetV3's own 0.01 is for a million steps: after hundreds, its first
+values linger."""
 
 
 @contextmanager
@@ -111,17 +112,17 @@ class SeededDropout(nn.Module):
 
 def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: bool) -> Sequence[SeededDropout]:
     """Replace dropout, and with several ranks normalisation, inside `model`; returns the dropouts, to be seeded."""
-    found: list[SeededDropout] = []
+    dropouts: list[SeededDropout] = []
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout | nn.Dropout2d):
                 whole = isinstance(child, nn.Dropout2d)
-                found.append(SeededDropout(dropout, place=len(found), ranks=ranks, whole_channels=whole))
-                setattr(module, name, found[-1])
+                dropouts.append(SeededDropout(dropout, place=len(dropouts), ranks=ranks, whole_channels=whole))
+                setattr(module, name, dropouts[-1])
             elif isinstance(child, nn.BatchNorm2d):
                 child.momentum = _MOMENTUM
                 if ranks.world > 1 and not on_gpu:
                     over_ranks = BatchNormOverRanks(child.num_features, eps=child.eps, momentum=child.momentum)
                     over_ranks.load_state_dict(child.state_dict())
                     setattr(module, name, over_ranks)
-    return found
+    return dropouts

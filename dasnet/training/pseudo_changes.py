@@ -34,36 +34,29 @@ AXES: Mapping[str, str] = {
 _FIELDS = {"season": "season", "haze": "haze", "shift": "shift", "gain": "brightness"}
 
 
-def pseudo_changed(
-    before: NDArray[Any],
-    after: NDArray[Any],
-    valid: NDArray[np.bool_],
-    label: NDArray[np.uint8],
-    *,
-    operation: str,
-    strength: float,
-    seed: int,
-    peak: float = 0.0,
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
-    """One sample, each of its dates by itself under another season, veil or light, or the second date shifted.
+Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]
+"""One sample: before and after, (C, s, s) uint8, uint16 or float32; valid (2, s, s), True = valid in that date; label
+(s, s), 1, 0 or 255 = not known."""
+
+
+def pseudo_changed(sample: Arrays, *, operation: str, strength: float, seed: int, peak: float = 0.0) -> Arrays:
+    """A sample, each of its dates by itself under another season, veil or light, or the second date shifted.
 
     Args:
-        before, after: (C, s, s) uint8, uint16 or float32.
-        valid: (2, s, s), True = valid in that date; label: (s, s), 1, 0 or 255 = not known.
         operation: one of :data:`STRENGTHS`; strength: the largest that can be drawn, 0 = nothing happens.
-        seed: of the sample; peak: highest value, as of augmentation.
+        seed: the sample's; peak: highest value, as augmentation has it.
 
     Returns:
         The same four, of the same types; what the shift drew from outside is invalid and not known.
     """
     if not strength:
-        return before, after, valid, label
+        return sample
     drawn: dict[str, Any] = {_FIELDS[operation]: strength}
     change = Augmentation(flips=False, peak=peak, **drawn)
-    tensors = (torch.from_numpy(np.array(part)) for part in (before, after, valid, label))
-    found = change(Sample(**dict(zip(("before", "after", "valid", "label"), tensors, strict=True))), seed=seed)
-    dates = (_as_stored(found.before.numpy(), before.dtype), _as_stored(found.after.numpy(), after.dtype))
-    return *dates, found.valid.numpy(), found.label.numpy()
+    tensors = (torch.from_numpy(np.array(part)) for part in sample)
+    changed = change(Sample(**dict(zip(("before", "after", "valid", "label"), tensors, strict=True))), seed=seed)
+    dates = (_as_stored(changed.before.numpy(), sample[0].dtype), _as_stored(changed.after.numpy(), sample[1].dtype))
+    return *dates, changed.valid.numpy(), changed.label.numpy()
 
 
 def _as_stored(image: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -242,10 +242,10 @@ class TrainingData:
 
     Attributes:
         bands: (name, mean, standard deviation) over the training split.
-        dtype: of the images.
+        dtype: type of the images.
         window: side of a sample, pixels.
-        frequency: of the classes in the training split.
-        digest: of the dataset.
+        frequency: how often each class is in the training split.
+        digest: the dataset's SHA-256.
         resolution: ground size of a pixel, metres; None = not known.
     """
 

@@ -24,7 +24,7 @@ class Batch:
     """Pairs ready for the device.
 
     Attributes:
-        indices: of the samples.
+        indices: which samples.
         images: (2b, C, s, s) float32, in the images' own units, the first b those of the first date.
         valid: (2b, 1, s, s) bool.
         labels: (b, s, s) uint8: 1, 0, 255.
@@ -77,7 +77,7 @@ class Order:
         return chosen.reshape(self.steps, self.recipe.sampling.batch).astype(np.int64)
 
     def seed(self, epoch: int, step: int, position: int) -> int:
-        """Of the augmentation of one sample."""
+        """Seed of the augmentation of one sample."""
         return int(np.random.SeedSequence([self.recipe.seed, epoch, step, position, 2]).generate_state(1)[0])
 
 

@@ -31,7 +31,7 @@ class TrainedBundle:
         validation: confusion at the chosen threshold.
         before, after: reliability of half the distance, which is what an uncalibrated distance in [0, 2] can be read
             as, and of the calibrated probability; both on validation.
-        epoch: of the weights, from 0.
+        epoch: when validation liked the weights best, from 0.
     """
 
     bundle: Bundle
@@ -111,7 +111,6 @@ def sweep_of(bundle: Bundle, run: TrainingRun, split: str) -> ThresholdSweep:
         run.source.indices(split),
         normalise=normalise,
         ranks=Ranks(),
-        device=device,
         threads=run.loader_threads,
         batch=run.recipe.sampling.batch,
     )

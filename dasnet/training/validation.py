@@ -18,7 +18,7 @@ from dasnet.training.samples import Batch, SampleSource, prefetched
 from tiling.conventions import IGNORED
 
 BINS = 4096
-"""Of distances over [0, 2]."""
+"""Bins of distances over [0, 2]."""
 
 
 @torch.inference_mode()
@@ -29,7 +29,6 @@ def validation_sweep(
     *,
     normalise: Callable[[Batch], Tensor],
     ranks: Ranks,
-    device: torch.device,
     threads: int,
     batch: int,
 ) -> ThresholdSweep:
@@ -39,7 +38,7 @@ def validation_sweep(
         TrainingError: no changed pixel in them, so that no threshold is better than another.
     """
     assert isinstance(model, ChangeNetwork)
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     counts = torch.zeros(2 * BINS, dtype=torch.int64, device=device)
     mine = indices[ranks.rank :: ranks.world]

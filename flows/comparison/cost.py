@@ -40,12 +40,12 @@ def counted(architecture: AnyArchitecture, window: int) -> tuple[int, int]:
 def cost_of(bundle: Bundle, store: DatasetStore, path: Path) -> Cost:
     """Count and time a bundle on samples of the test split; what was measured on this machine is read from `path`."""
     parameters, flops = counted(bundle.architecture, store.window)
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    by_machine = json.loads(path.read_text()) if path.exists() else {}
     place = f"{machine()}, {device()}"
-    measured = kept.setdefault(place, {})
+    measured = by_machine.setdefault(place, {})
     if bundle.digest not in measured:
         measured[bundle.digest] = _pairs_per_s(bundle, store)
-        write_json_atomically(path, kept)
+        write_json_atomically(path, by_machine)
     return Cost(parameters=parameters, flops=flops, pairs_per_s=measured[bundle.digest])
 
 

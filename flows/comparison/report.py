@@ -136,13 +136,13 @@ _ROBUSTNESS = (
 
 def _explanation(comparison: Comparison) -> str:
     store, weights = comparison.store, comparison.request.backbone_weights
-    given = [f"{name}, which start from {path.name}" for name, path in weights.items()]
+    starts = [f"{name}, which start from {path.name}" for name, path in weights.items()]
     return (
         f"Test split of {store.path.parent.name}, {len(store.indices('test')):,} pairs of {store.window} px. F1, "
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "
         f"split chose; “{HIGHEST}” is chosen on the test split itself, as the DASNet paper reports its own. ± is the "
         "standard deviation over seeds (divisor n − 1); a seed that failed has no part in a mean. "
-        f"Networks start from random weights{', but for those of ' if given else ''}{' and '.join(given)}. "
+        f"Networks start from random weights{', but for those of ' if starts else ''}{' and '.join(starts)}. "
         "Parameters are all that are trained, GFLOP a pair those of a prediction (SCCN computes both encoders for both "
         "dates, and needs half of it). pairs/s: pairs of windows a second, distances at full resolution in float32, "
         f"on {machine()}, {device()}, without reading. Methods without training have statistics of each split as a "

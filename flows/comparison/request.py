@@ -26,7 +26,7 @@ class Training:
     """One training of a comparison; tables that hold the same recipe share it.
 
     Attributes:
-        request: of the flow `train`.
+        request: what the flow `train` is asked.
     """
 
     request: TrainRequest
@@ -135,7 +135,7 @@ class CompareRequest(Frozen):
     @cached_property
     def contents(self) -> dict[TableName, Table]:
         """The tables that were asked for, in order."""
-        found: dict[TableName, Table] = {}
+        tables: dict[TableName, Table] = {}
         for name in self.tables:
             if name == "methods":
                 variants = tuple(
@@ -144,10 +144,10 @@ class CompareRequest(Frozen):
                     )
                     for method in self.methods
                 )
-                found[name] = Table(title="Methods", paper="Tables V and VI", variants=variants)
+                tables[name] = Table(title="Methods", paper="Tables V and VI", variants=variants)
             else:
-                found[name] = ABLATIONS[name]
-        return found
+                tables[name] = ABLATIONS[name]
+        return tables
 
     @property
     def variants(self) -> list[Variant]:

@@ -22,10 +22,10 @@ class Result:
     """One method on the test split, with one seed.
 
     Attributes:
-        name: of the training's directory, or of a method without training.
+        name: the training's directory, or a method without training.
         seed: None = nothing is drawn.
         confusion: totals at the threshold that validation chose.
-        highest_f1: of any threshold, chosen on the test split itself.
+        highest_f1: reached by any threshold, chosen on the test split itself.
         validation_f1: at the chosen threshold.
         own_f1: at the threshold of a method without training; None = it has none of its own.
     """
@@ -51,7 +51,7 @@ class Cost:
 
     Attributes:
         parameters: trained numbers; 0 = without training.
-        flops: of one pair of windows, two a multiplication with its addition; None = not counted.
+        flops: for one pair of windows, two a multiplication with its addition; None = not counted.
         pairs_per_s: pairs of windows a second on this machine; None = not measured.
     """
 

@@ -57,7 +57,7 @@ def robustness_curves(
     except TrainingError as error:
         current_observer().warn(f"robustness failed: {error}")
         return {operation: {} for operation in STRENGTHS}, {"robustness": str(error)}
-    found: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {operation: {} for operation in STRENGTHS}
     device = "cuda" if request.cluster.kind == "cuda" else "auto"
     with ExitStack() as until_end:
         cluster = when_needed(request.cluster, until_end)
@@ -78,15 +78,15 @@ def robustness_curves(
                 continue
             for operation, strengths in STRENGTHS.items():
                 f1 = [totals[operation if strength else "none", strength].f1 for strength in strengths]
-                found[operation][variant.name] = (list(strengths), f1)
-    return found, reasons
+                curves[operation][variant.name] = (list(strengths), f1)
+    return curves, reasons
 
 
 _TRIED = [("none", 0.0), *((name, strength) for name, all_of in STRENGTHS.items() for strength in all_of if strength)]
 """Pseudo-changes that are drawn, with their strengths."""
 
 Totals = Mapping[tuple[str, float], Confusion]
-"""Of each of them."""
+"""What a row reaches with each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,17 +66,9 @@ def make_untrained_robustness_tool(
 def pseudo_changed_sample(store: DatasetStore, index: int, *, operation: str, strength: float, peak: float) -> Samples:
     """One sample of a store as
     :func:`dasnet.training.pseudo_changes.pseudo_changed` makes it; all methods see the same."""
-    kept = store.read([index])
-    before, after, valid, label = pseudo_changed(
-        kept.before[0],
-        kept.after[0],
-        kept.valid[0],
-        kept.label[0],
-        operation=operation,
-        strength=strength,
-        seed=index,
-        peak=peak,
-    )
+    stored = store.read([index])
+    sample = (stored.before[0], stored.after[0], stored.valid[0], stored.label[0])
+    before, after, valid, label = pseudo_changed(sample, operation=operation, strength=strength, seed=index, peak=peak)
     return Samples(before=before[None], after=after[None], valid=valid[None], label=label[None])
 
 

@@ -29,10 +29,10 @@ class UntrainedScore:
     """What a method without training reaches.
 
     Attributes:
-        threshold: of the probability, chosen on validation.
-        identity: of method and threshold, short.
-        detector: with the statistics of the test split.
-        pairs_per_s: of the test split, its statistics and its scores together.
+        threshold: probability from which a pixel is called changed, chosen on validation.
+        identity: short digest of method and threshold.
+        detector: has the statistics of the test split.
+        pairs_per_s: pairs of the test split a second, its statistics and its scores together.
     """
 
     result: Result
@@ -42,13 +42,13 @@ class UntrainedScore:
     pairs_per_s: float
 
     def called(self, samples: Samples) -> Sequence[NDArray[np.bool_]]:
-        """Of each sample of the test split (s, s), True = called changed at the threshold of validation."""
-        found = []
+        """Where samples of the test split, (s, s) each, are called changed at the threshold of validation."""
+        masks = []
         for before, after, both in zip(samples.before, samples.after, samples.valid, strict=True):
             valid = both.all(axis=0)
             statistic = np.where(valid, self.detector.statistic(before, after, valid), 0)
-            found.append(probability(statistic, self.detector.threshold) >= self.threshold)
-        return found
+            masks.append(probability(statistic, self.detector.threshold) >= self.threshold)
+        return masks
 
 
 def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
@@ -95,15 +95,15 @@ def untrained(name: str, store: DatasetStore, path: Path) -> UntrainedScore:
 def _scored(name: str, store: DatasetStore) -> dict[str, Any]:
     threshold, chosen = score_untrained(name, store, "val").sweep.best()
     began = time.perf_counter()
-    found = score_untrained(name, store, "test")
+    test = score_untrained(name, store, "test")
     seconds = time.perf_counter() - began
-    confusion = found.at(threshold)
+    confusion = test.at(threshold)
     return {
         "confusion": asdict(confusion),
-        "highest_f1": found.sweep.best()[1].f1,
+        "highest_f1": test.sweep.best()[1].f1,
         "validation_f1": chosen.f1,
-        "own_f1": found.confusion.f1,
+        "own_f1": test.confusion.f1,
         "threshold": threshold,
-        "state": found.state.to_dict(),
-        "pairs_per_s": len(found.indices) / seconds,
+        "state": test.state.to_dict(),
+        "pairs_per_s": len(test.indices) / seconds,
     }

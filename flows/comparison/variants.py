@@ -31,9 +31,9 @@ class Variant:
     """One row of a table.
 
     Attributes:
-        name: of the row.
+        name: what the row is called.
         method: a network's name, or that of a method without training.
-        changes: of the recipe, what makes the variant.
+        changes: settings of the recipe that make the variant.
     """
 
     name: str

@@ -63,14 +63,14 @@ def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tupl
             cutouts += [
                 Cutout(
                     scene=index,
-                    row=found.window.y0,
-                    col=found.window.x0,
-                    height=found.inside.height,
-                    width=found.inside.width,
-                    split=found.split,
+                    row=place.window.y0,
+                    col=place.window.x0,
+                    height=place.inside.height,
+                    width=place.inside.width,
+                    split=place.split,
                 )
                 for zone in zones
-                for found in windows_of(zone, window=request.window, stride=strides[zone.split])
+                for place in windows_of(zone, window=request.window, stride=strides[zone.split])
             ]
     except ValueError as error:
         raise InputError(f"split {kind!r}: {error}") from error
@@ -80,7 +80,7 @@ def lay_out(request: PrepareRequest, scenes: list[SceneFiles], shapes: list[tupl
 def cut(
     request: PrepareRequest,
     scenes: list[SceneFiles],
-    found: Survey,
+    survey: Survey,
     cutouts: list[Cutout],
     directory: DatasetDirectory,
     cluster: Any,
@@ -94,10 +94,10 @@ def cut(
             rows=[cutout.row for cutout in cutouts],
             cols=[cutout.col for cutout in cutouts],
             window=request.window,
-            bands=request.band_names or found.bands,
-            dtype=found.dtype,
+            bands=request.band_names or survey.bands,
+            dtype=survey.dtype,
             shard=request.shard,
-            attrs=_georeferencing(request, scenes, found),
+            attrs=_georeferencing(request, scenes, survey),
         )
     shards = [(first, tuple(cutouts[first : first + request.shard])) for first in range(0, len(cutouts), request.shard)]
     if request.retry_failed:
@@ -107,7 +107,7 @@ def cut(
             name="cut",
             tool=Tool(
                 make=lambda layout: partial(
-                    make_cut_tool, DatasetStore(store), scenes, opening_of(request), found.coding, request.max_nodata
+                    make_cut_tool, DatasetStore(store), scenes, opening_of(request), survey.coding, request.max_nodata
                 )
             ),
             items=((f"{first:08d}", (first, part)) for first, part in shards),
@@ -123,10 +123,10 @@ def cut(
     result.require_all(directory.path)
 
 
-def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], found: Survey) -> dict[str, Any]:
+def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], survey: Survey) -> dict[str, Any]:
     """Grid of each scene that has one, so that a sample's place on Earth can be told, and the size of its pixels."""
     grids, sizes = {}, []
-    for scene, (height, width) in zip(scenes, found.shapes, strict=True):
+    for scene, (height, width) in zip(scenes, survey.shapes, strict=True):
         if height * width <= PICTURE_PX and len(scenes) > _HEADERS_OPENED:
             continue
         grid = open_scene(scene, **opening_of(request)).grid

@@ -50,7 +50,7 @@ def require_value_range(store: DatasetStore, *, peak: float, setting: str, other
     or highest, and far below its highest a veil would be many times as bright as the image.
 
     Args:
-        peak: of augmentation; 0 = the type's own.
+        peak: highest value, as augmentation has it; 0 = the type's own.
         setting, otherwise: where it is set, and what else can be done, for the message.
 
     Raises:

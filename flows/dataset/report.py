@@ -44,8 +44,8 @@ class DatasetSummary:
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a person."""
         lines = [
-            (name, f"{samples:,} samples, {found.share_changed:.2%} of the pixels changed")
-            for name, (samples, found) in self.counts.items()
+            (name, f"{samples:,} samples, {frequency.share_changed:.2%} of the pixels changed")
+            for name, (samples, frequency) in self.counts.items()
         ]
         lines.append(("left out", f"{self.left_out:,} windows with too much nodata"))
         lines += [
@@ -65,24 +65,23 @@ def write_dataset_report(
     """Write the page and its picture.
 
     Args:
-        facts: of every sample of the store.
+        facts: what is known of every sample of the store.
         counts: samples and pixels of each split.
-        names: of the scenes.
+        names: what the scenes are called.
     """
     suspicious = find_suspicious(store, facts)
     sheet = directory.contact_sheet
     with publish(sheet) as draft:
         draft.write_bytes(contact_sheet(_chosen(store, facts), bands=store.bands))
     left_out = sum(not fact.kept for fact in facts)
-    kept = len(facts) - left_out
-    total = sum((found for _, found in counts.values()), ClassFrequency(changed=0, unchanged=0))
+    total = sum((frequency for _, frequency in counts.values()), ClassFrequency(changed=0, unchanged=0))
     summary = DatasetSummary(
         store=store.path,
         report=directory.report,
         contact_sheet=sheet,
         counts=counts,
         left_out=left_out,
-        suspicious=[(what, len(found), found[0]) for what, found in suspicious.items() if found],
+        suspicious=[(what, len(samples), samples[0]) for what, samples in suspicious.items() if samples],
         window=store.window,
     )
     sections = [
@@ -91,12 +90,12 @@ def write_dataset_report(
     ]
     sections += [
         Section(
-            heading=f"Suspicious: {what} ({len(found):,})",
+            heading=f"Suspicious: {what} ({len(samples):,})",
             header=("sample",),
-            rows=[[name] for name in found[:_LISTED]] + ([["…"]] if len(found) > _LISTED else []),
+            rows=[[name] for name in samples[:_LISTED]] + ([["…"]] if len(samples) > _LISTED else []),
         )
-        for what, found in suspicious.items()
-        if found
+        for what, samples in suspicious.items()
+        if samples
     ]
     write_page(
         summary.report,
@@ -104,12 +103,12 @@ def write_dataset_report(
             title=directory.path.resolve().name,
             subtitle=f"{len(names):,} scenes; bands {', '.join(store.bands)}, {store.dtype}; SHA-256 {store.digest}",
             cards=[
-                ("samples", f"{kept:,}", f"of {store.window} × {store.window} px"),
+                ("samples", f"{len(facts) - left_out:,}", f"of {store.window} × {store.window} px"),
                 ("changed", f"{total.share_changed:.2%}", "of the labelled pixels"),
                 ("left out", f"{left_out:,}", "windows with too much nodata"),
-                ("suspicious", f"{sum(len(found) for found in suspicious.values()):,}", "see below"),
+                ("suspicious", f"{sum(len(samples) for samples in suspicious.values()):,}", "see below"),
             ],
-            warnings=[f"{len(found):,} {what}" for what, found in suspicious.items() if found],
+            warnings=[f"{len(samples):,} {what}" for what, samples in suspicious.items() if samples],
             sections=sections,
         ),
     )
@@ -123,13 +122,13 @@ def find_suspicious(store: DatasetStore, facts: Sequence[SampleFacts]) -> dict[s
     def name(index: int) -> str:
         return f"{names[index]} at row {positions[index][0]}, column {positions[index][1]}"
 
-    kept = [index for index, fact in enumerate(facts) if fact.kept]
+    usable = [index for index, fact in enumerate(facts) if fact.kept]
     twins = near_duplicates([fact.hashes for fact in facts], store.splits.tolist())
     return {
         "samples all of whose labelled pixels are changed": [
-            name(i) for i in kept if facts[i].changed and not facts[i].unchanged
+            name(i) for i in usable if facts[i].changed and not facts[i].unchanged
         ],
-        "samples whose two dates are the same picture": [name(i) for i in kept if facts[i].same],
+        "samples whose two dates are the same picture": [name(i) for i in usable if facts[i].same],
         "near-duplicates across splits": [
             f"{SPLITS[store.splits[one]]}: {name(one)} and {SPLITS[store.splits[other]]}: {name(other)}"
             for one, other in twins
@@ -142,14 +141,14 @@ def _chosen(store: DatasetStore, facts: Sequence[SampleFacts]) -> list[Panel]:
     order = random.Random(0)
     panels = []
     for number, split in enumerate(SPLITS):
-        kept = np.flatnonzero(store.splits == number).tolist()
-        changed = [i for i in kept if facts[i].changed]
-        still = [i for i in kept if not facts[i].changed]
-        wanted = _PANELS // 2 if split == "train" else _PANELS // 4
+        usable = np.flatnonzero(store.splits == number).tolist()
+        changed = [i for i in usable if facts[i].changed]
+        unchanged = [i for i in usable if not facts[i].changed]
+        count = _PANELS // 2 if split == "train" else _PANELS // 4
         order.shuffle(changed)
-        order.shuffle(still)
-        share = max(wanted - 2, 1)
-        for index in (changed[:share] + still)[:wanted] or kept[:wanted]:
+        order.shuffle(unchanged)
+        share = max(count - 2, 1)
+        for index in (changed[:share] + unchanged)[:count] or usable[:count]:
             samples = store.read([index])
             panels.append(
                 Panel(

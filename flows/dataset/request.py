@@ -120,8 +120,8 @@ class PrepareRequest(Frozen):
     @property
     def columns(self) -> tuple[float, float] | None:
         """The two shares of the split `columns`."""
-        found = re.fullmatch(r"columns:([\d.]+),([\d.]+)", self.split)
-        return (float(found[1]), float(found[2])) if found else None
+        shares = re.fullmatch(r"columns:([\d.]+),([\d.]+)", self.split)
+        return (float(shares[1]), float(shares[2])) if shares else None
 
 
 class WeightsRequest(Frozen):

@@ -141,7 +141,9 @@ def finish(
                     strict=True,
                 )
             ],
-            "counts": {name: {"samples": samples, **found.to_dict()} for name, (samples, found) in counts.items()},
+            "counts": {
+                name: {"samples": samples, **frequency.to_dict()} for name, (samples, frequency) in counts.items()
+            },
         },
     )
     if directory.partial.exists():
@@ -171,8 +173,8 @@ def run_preparation(request: PrepareRequest) -> DatasetSummary:
         adopt_directory(request, scenes, directory)
         cluster = when_needed(request.cluster, until_cut)
         try:
-            found = survey(request, scenes, directory, cluster)
-            cutouts = lay_out(request, scenes, found.shapes)
+            scene_survey = survey(request, scenes, directory, cluster)
+            cutouts = lay_out(request, scenes, scene_survey.shapes)
         except InputError:
             # nothing was made yet: the same command must work when the input is mended
             directory.ledger("survey").remove()
@@ -182,13 +184,13 @@ def run_preparation(request: PrepareRequest) -> DatasetSummary:
                 directory.ledger_directory.rmdir()
             raise
         if not directory.store.exists():
-            cut(request, scenes, found, cutouts, directory, cluster)
+            cut(request, scenes, scene_survey, cutouts, directory, cluster)
         until_cut.close()
         return finish(request, scenes, cutouts, directory)
 
 
-def _spec(given: Any) -> str | tuple[str, ...]:
-    return str(given) if isinstance(given, str | Path) else tuple(str(path) for path in given)
+def _spec(mosaic: Any) -> str | tuple[str, ...]:
+    return str(mosaic) if isinstance(mosaic, str | Path) else tuple(str(path) for path in mosaic)
 
 
 def _paths(scene: SceneFiles) -> Iterator[str]:

@@ -54,11 +54,11 @@ def survey(request: PrepareRequest, scenes: list[SceneFiles], directory: Dataset
         effort=Effort(in_flight=request.cluster.in_flight, retries=request.retries),
     )
     result.require_all(directory.path)
-    found = _judge(request, scenes, ledger)
+    summary = _judge(request, scenes, ledger)
     current_observer().end(
-        f"{len(scenes):,} scenes of {', '.join(found.bands)} ({found.dtype}), labels coded {found.coding}"
+        f"{len(scenes):,} scenes of {', '.join(summary.bands)} ({summary.dtype}), labels coded {summary.coding}"
     )
-    return found
+    return summary
 
 
 def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) -> Survey:
@@ -66,22 +66,22 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
     counts: dict[str, dict[float, int]] = {}
     errors: dict[int, str] = {}
     for entry in ledger.entries("done"):
-        for key, found in entry.facts["scenes"].items():
+        for key, scene in entry.facts["scenes"].items():
             index = int(key)
-            if "error" in found:
-                errors[index] = found["error"]
+            if "error" in scene:
+                errors[index] = scene["error"]
                 continue
-            facts[index] = found
-            for path, histogram in found["histograms"].items():
+            facts[index] = scene
+            for path, histogram in scene["histograms"].items():
                 total = counts.setdefault(path, {})
                 for value, count in histogram.items():
                     total[float(value)] = total.get(float(value), 0) + count
     problems = [errors[index] for index in sorted(errors)]
     reference = facts[min(facts)] if facts else {}
     for index in sorted(facts):
-        here, there = ((f"{len(f['bands'])} bands of {f['dtype']}") for f in (facts[index], reference))
-        if here != there:
-            problems.append(f"{scenes[index].name} has {here}, {scenes[min(facts)].name} has {there}")
+        own, first = ((f"{len(f['bands'])} bands of {f['dtype']}") for f in (facts[index], reference))
+        if own != first:
+            problems.append(f"{scenes[index].name} has {own}, {scenes[min(facts)].name} has {first}")
     codings = {}
     for path, histogram in counts.items():
         try:

@@ -29,16 +29,16 @@ class SurveyTool:
     shelf: SceneShelf
 
     def __call__(self, item: Strip) -> Mapping[str, Any]:
-        found = {}
+        facts = {}
         for index in item.scenes:
             try:
                 scene = self.shelf[index]
                 rows = slice(*item.rows) if item.rows else slice(0, scene.height)
                 histograms = scene.label_histograms(rows=rows, cols=slice(0, scene.width))
-                found[str(index)] = {"histograms": histograms, **describe_scene(scene)}
+                facts[str(index)] = {"histograms": histograms, **describe_scene(scene)}
             except InputError as error:
-                found[str(index)] = {"error": str(error)}
-        return {"scenes": found}
+                facts[str(index)] = {"error": str(error)}
+        return {"scenes": facts}
 
 
 def describe_scene(scene: Scene) -> dict[str, Any]:

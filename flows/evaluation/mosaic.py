@@ -70,7 +70,7 @@ def _values(reader: GridReader, store: RunStore) -> dict[float, int]:
     total: dict[float, int] = {}
     for y in range(0, store.height, store.block):
         rows = slice(y, min(y + store.block, store.height))
-        image, known = reader.read(rows=rows, cols=slice(0, store.width))
-        for value, count in histogram(image[0][known]).items():
+        image, valid = reader.read(rows=rows, cols=slice(0, store.width))
+        for value, count in histogram(image[0][valid]).items():
             total[value] = total.get(value, 0) + count
     return total

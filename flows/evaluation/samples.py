@@ -58,9 +58,9 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
         return {
-            **{name: found.value for name, found in self.intervals.items()},
+            **{name: interval.value for name, interval in self.intervals.items()},
             **asdict(self.confusion),
-            "intervals_95": {name: [found.low, found.high] for name, found in self.intervals.items()},
+            "intervals_95": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             "bootstrap_over": self.images,
             "highest_f1_of_any_threshold": self.highest[1].f1,
             "highest_f1_at_distance": self.highest[0],
@@ -190,7 +190,7 @@ PEER_HEADER = ("method", "F1", "precision", "recall", "accuracy")
 def score_rows(score: Score) -> list[list[str]]:
     """(score, value, 95 % interval)."""
     return [
-        [name, f"{found.value:.4f}", f"{found.low:.4f} – {found.high:.4f}"]
+        [name, f"{interval.value:.4f}", f"{interval.low:.4f} – {interval.high:.4f}"]
         for name in SCORES
-        for found in [score.intervals[name]]
+        for interval in [score.intervals[name]]
     ]

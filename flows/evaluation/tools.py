@@ -44,10 +44,10 @@ class ScoringTool:
 
     def _change_vectors(self) -> Mapping[str, Any]:
         try:
-            found = score_untrained("cva", self.store, self.split).confusion
+            confusion = score_untrained("cva", self.store, self.split).confusion
         except DegenerateStatisticsError:
             return {"confusion": None}  # no two classes of pixels: nothing is called changed
-        return {"confusion": astuple(found)}
+        return {"confusion": astuple(confusion)}
 
     def _distances(self, indices: tuple[int, ...]) -> Mapping[str, Any]:
         samples = self.store.read(indices)

@@ -128,8 +128,8 @@ def _normalised(bundle: Bundle, samples: Samples) -> Tensor:
     mean = torch.tensor([band.mean for band in bundle.bands])[:, None, None]
     std = torch.tensor([band.std for band in bundle.bands])[:, None, None]
     dates = [torch.from_numpy(date.astype(np.float32)) for date in (samples.before, samples.after)]
-    known = torch.from_numpy(np.moveaxis(samples.valid, 1, 0)[:, :, None])
-    return torch.cat([((date - mean) / std) * valid for date, valid in zip(dates, known, strict=True)])
+    masks = torch.from_numpy(np.moveaxis(samples.valid, 1, 0)[:, :, None])
+    return torch.cat([((date - mean) / std) * valid for date, valid in zip(dates, masks, strict=True)])
 
 
 def _pair(shown: _Shown, number: int) -> list[Cell]:
@@ -151,15 +151,15 @@ def _distances(shown: _Shown) -> tuple[bytes, str]:
         [
             *_pair(shown, number),
             *(
-                _of_positions(shown, found[number], title=f"{name}\n{metric}")
+                _of_positions(shown, values[number], title=f"{name}\n{metric}")
                 for name, metrics in maps.items()
-                for metric, found in metrics.items()
+                for metric, values in metrics.items()
             ),
         ]
         for number in range(len(shown.titles))
     ]
     # a network that is little trained keeps to a small part of [0, 2], and would be dark all over
-    highest = max(float(found.max()) for metrics in maps.values() for found in metrics.values()) or 2.0
+    highest = max(float(values.max()) for metrics in maps.values() for values in metrics.values()) or 2.0
     picture = grid_of_maps(rows, side=shown.side, scale="distance of features", high=highest, row_titles=shown.titles)
     return picture, (
         "Distance between the two dates at each layer, by both metrics, of features made one long at each position; "
@@ -178,11 +178,11 @@ def _grad_cam(shown: _Shown) -> tuple[bytes, str]:
     for number in range(len(shown.titles)):
         before, after = shown.pictures[number]
         cells = _pair(shown, number)
-        for name, found in maps.items():
-            titled = [(f"{name}\nbefore", before), (f"{name}\nafter", after)] if len(found) == 2 else [(name, after)]
+        for name, of_dates in maps.items():
+            titles = [(f"{name}\nbefore", before), (f"{name}\nafter", after)] if len(of_dates) == 2 else [(name, after)]
             cells += [
                 _of_positions(shown, of_date[number], title=title, under=picture)
-                for (title, picture), of_date in zip(titled, found, strict=True)
+                for (title, picture), of_date in zip(titles, of_dates, strict=True)
             ]
         rows.append(cells)
     picture = grid_of_maps(rows, side=shown.side, scale="share of the highest", high=1.0, row_titles=shown.titles)
@@ -201,11 +201,11 @@ def _attention(shown: _Shown, pixel: tuple[int, int] | None) -> tuple[bytes, str
         both = shown.images[[number, number + len(shown.titles)]]
         maps = attention_of(shown.network, both, row=row, column=column)
         cells = _pair(shown, number)
-        for date, found, picture in zip(("before", "after"), maps, shown.pictures[number], strict=True):
-            share = found / found.max()
+        for date, weights, picture in zip(("before", "after"), maps, shown.pictures[number], strict=True):
+            share = weights / weights.max()
             cells.append(
                 _of_positions(
-                    shown, share, title=f"{date}: {found.max():.1%} at most", under=picture, mark=(row, column)
+                    shown, share, title=f"{date}: {weights.max():.1%} at most", under=picture, mark=(row, column)
                 )
             )
         rows.append(cells)
@@ -243,15 +243,15 @@ def _last_features(bundle: Bundle, store: DatasetStore, indices: Sequence[int]) 
     """
     store = fitted(store, bundle, name=str(bundle.path))
     network = build_model(bundle).eval()
-    found, kinds, name = [], [], ""
+    parts, kinds, name = [], [], ""
     for index in indices:
         sample = store.read([index])
         with torch.inference_mode():
             name, features = last_features(network, _normalised(bundle, sample))
         vectors, changed = labelled_vectors(features, sample.label, most=_CLOUD, seed=index)
-        found.append(vectors)
+        parts.append(vectors)
         kinds.append(changed)
-    vectors, changed = np.concatenate(found), np.concatenate(kinds)
+    vectors, changed = np.concatenate(parts), np.concatenate(kinds)
     chosen = few_of_each(changed, most=_CLOUD, seed=0)
     return name, vectors[chosen], changed[chosen]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from dasnet.prediction.bundle import Bundle, load_bundle
 from dasnet.training.directory import BUNDLE, WHOLE_HISTORY
 from flows.dataset.fitting import fitted
 from flows.figures.directory import FiguresDirectory
-from flows.figures.pictures import HEADINGS, Figure, figures_of, scales_picture
+from flows.figures.pictures import HEADINGS, figures_of, scales_picture
 from flows.figures.request import FiguresRequest
 from flows.run.artifacts import Picture
 from flows.run.observer import current_observer
 from flows.run.versions import versions
-from storage.datasets.store import DatasetStore, open_dataset
+from storage.datasets.store import open_dataset
 from storage.errors import InputError
 from storage.pages.page import Page, Section, write_page
 from storage.places.publish import publish
@@ -72,37 +71,25 @@ def draw_figures(request: FiguresRequest) -> FiguresSummary:
             left_out.append("η and γ by epoch: these come from a training directory of a DASNet with attention")
         else:
             made["scales"] = scales
-        _write(request, directory, bundle=bundle, store=store, made=made, left_out=left_out)
+        for name, (picture, caption) in made.items():
+            with publish(directory.figure(name)) as draft:
+                draft.write_bytes(picture)
+            reporter.show(Picture(name, picture, caption))
+        headings = {**HEADINGS, "scales": "η and γ by epoch (as Figure 9)"}
+        dataset = f"test split of {store.path.parent.name}, SHA-256 {store.digest}"
+        write_page(
+            directory.page,
+            Page(
+                title=f"What {Path(request.source).name} sees",
+                subtitle=f"bundle SHA-256 {bundle.digest}; {dataset}",
+                warnings=[f"left out: {reason}" for reason in left_out],
+                sections=[Section(heading=headings[name], pictures=[made[name]]) for name in headings if name in made],
+            ),
+        )
         directory.update(state="finished")
         reporter.end(f"{len(made)} figures")
     return FiguresSummary(
         page=directory.page, figures=tuple(directory.figure(name) for name in made), left_out=tuple(left_out)
-    )
-
-
-def _write(
-    request: FiguresRequest,
-    directory: FiguresDirectory,
-    *,
-    bundle: Bundle,
-    store: DatasetStore,
-    made: dict[str, Figure],
-    left_out: Sequence[str],
-) -> None:
-    for name, (picture, caption) in made.items():
-        with publish(directory.figure(name)) as draft:
-            draft.write_bytes(picture)
-        current_observer().show(Picture(name, picture, caption))
-    headings = {**HEADINGS, "scales": "η and γ by epoch (as Figure 9)"}
-    sections = [Section(heading=headings[name], pictures=[made[name]]) for name in headings if name in made]
-    write_page(
-        directory.page,
-        Page(
-            title=f"What {Path(request.source).name} sees",
-            subtitle=f"bundle SHA-256 {bundle.digest}; test split of {store.path.parent.name}, SHA-256 {store.digest}",
-            warnings=[f"left out: {reason}" for reason in left_out],
-            sections=sections,
-        ),
     )
 
 

@@ -35,9 +35,10 @@ class RankTask:
     """Everything a rank needs; travels to its worker.
 
     Attributes:
-        directory: of checkpoints and history.
+        directory: where checkpoints and history lie.
         rendezvous: ``tcp://host:port`` where the ranks meet; empty = there is one.
-        neighbours: ranks on this worker's machine; `threads`: of each on a CPU, None = its share of the cores.
+        neighbours: ranks on this worker's machine.
+        threads: torch's own on a CPU; None = a rank's share of the cores.
         cuda: whether the worker has a GPU of its own.
     """
 

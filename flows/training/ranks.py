@@ -68,16 +68,16 @@ def train_ranks(job: TrainingJob, cluster: tuple[Client, ClusterLayout]) -> Prog
 def _placed(job: TrainingJob, client: Client) -> tuple[list[RankTask], list[str]]:
     """The task of each rank, and the address of its worker."""
     request = job.request
-    there = sorted(workers_of(client))
+    workers = sorted(workers_of(client))
     lent = lent_worker()
     if lent is not None:
         addresses = [lent.address]
         _require_workers(addresses, client)
     else:
-        addresses = there[: request.cluster.workers or job.recipe.sampling.most_ranks(len(there))]
+        addresses = workers[: request.cluster.workers or job.recipe.sampling.most_ranks(len(workers))]
     hosts = [_host(address) for address in addresses]
     # what shares the cores of a machine: the other ranks, or the workers that are lent to others
-    beside = hosts if lent is None else [_host(address) for address in there]
+    beside = hosts if lent is None else [_host(address) for address in workers]
     on_gpus = request.cluster.kind != "local" and all(client.run(has_gpu, workers=addresses).values())
     rendezvous = ""
     if len(addresses) > 1:
@@ -124,8 +124,8 @@ def _raise_first(futures: list[Future], client: Client) -> None:
 
 def _require_workers(addresses: Sequence[str], client: Client) -> None:
     """A rank is bound to its worker: where that is gone, Dask would wait for it for ever and tell nobody."""
-    there = workers_of(client)
-    if gone := [address for address in addresses if address not in there]:
+    present = workers_of(client)
+    if gone := [address for address in addresses if address not in present]:
         raise ClusterLostError(f"the worker {', '.join(gone)} of a rank of the training died or was replaced")
 
 

@@ -203,7 +203,7 @@ def test_pseudo_changes_grow_with_their_strength(operation: str, dtype: str) -> 
     moved = []
     for strength in STRENGTHS[operation]:
         one, other, known, truth = pseudo_changed(
-            before, after, valid, label, operation=operation, strength=strength, seed=5
+            (before, after, valid, label), operation=operation, strength=strength, seed=5
         )
         assert one.dtype == other.dtype == np.dtype(dtype) and one.shape == before.shape
         assert np.array_equal(truth[known.all(axis=0)], label[known.all(axis=0)])
@@ -218,11 +218,11 @@ def test_gain_is_one_factor_a_date() -> None:
     random = np.random.default_rng(6)
     before, after = random.integers(30, 190, (2, 3, 16, 16)).astype(np.uint8)
     valid, label = np.ones((2, 16, 16), dtype=bool), np.zeros((16, 16), dtype=np.uint8)
-    one, other, _, _ = pseudo_changed(before, after, valid, label, operation="gain", strength=0.3, seed=9)
+    one, other, _, _ = pseudo_changed((before, after, valid, label), operation="gain", strength=0.3, seed=9)
     other_ratio = other.astype(float) / after
     assert other_ratio.std() < 0.02 and abs(other_ratio.mean() - 1) <= 0.3
     ratio = one.astype(float) / before
     assert ratio.std() < 0.02 and abs(ratio.mean() - 1) <= 0.3
     assert abs(ratio.mean() - other_ratio.mean()) > 0.02, "each date has its own"
-    weaker, _, _, _ = pseudo_changed(before, after, valid, label, operation="gain", strength=0.15, seed=9)
+    weaker, _, _, _ = pseudo_changed((before, after, valid, label), operation="gain", strength=0.15, seed=9)
     assert weaker.astype(float).sum() / before.sum() - 1 == pytest.approx((ratio.mean() - 1) / 2, abs=0.01)

@@ -208,7 +208,10 @@ def test_a_method_without_training_is_fitted_to_the_pseudo_changes_it_is_judged_
             **dict(
                 zip(
                     ("before", "after", "valid", "label"),
-                    (part[None] for part in pseudo_changed(*parts, operation="shift", strength=8.0, seed=int(index))),
+                    (
+                        part[None]
+                        for part in pseudo_changed(tuple(parts), operation="shift", strength=8.0, seed=int(index))
+                    ),
                     strict=True,
                 )
             )
