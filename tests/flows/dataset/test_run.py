@@ -18,7 +18,7 @@ from flows.dataset.class_weights import count_class_weights
 from flows.dataset.report import DatasetSummary
 from flows.dataset.request import PrepareRequest, WeightsRequest
 from flows.dataset.run import find, run_preparation
-from flows.run.directory import run_key
+from flows.run.directory import sha256_of_facts
 from flows.run.errors import FailedBlocksError
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError, IntegrityError
@@ -175,7 +175,7 @@ def test_a_dataset_of_the_version_before_is_gone_on_with(
         "scenes": hashlib.sha256(repr(find(asked)).encode()).hexdigest(),
     }
     assert identity["scenes"] != described["identity"]["scenes"]
-    (again / "run.json").write_text(json.dumps({**described, "identity": identity, "key": run_key(identity)}))
+    (again / "run.json").write_text(json.dumps({**described, "identity": identity, "key": sha256_of_facts(identity)}))
     run_preparation(asked)
     assert json.loads((again / "run.json").read_text())["identity"] == identity
     with pytest.raises(InputError, match=r"What changed:\n  parameters\.window: 64 → 96\nChoose"):
