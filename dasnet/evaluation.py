@@ -31,7 +31,7 @@ class Reliability:
 
 
 def reliability(probability: NDArray[np.float64], sweep: ThresholdSweep) -> Reliability:
-    """Of a probability given for each bin of a sweep, (bins,)."""
+    """How reliable a probability is that is given for each bin of a sweep, (bins,)."""
     bins = np.minimum((probability * _RELIABILITY_BINS).astype(int), _RELIABILITY_BINS - 1)
     weights = (sweep.changed + sweep.unchanged).astype(np.float64)
     pixels = np.bincount(bins, weights=weights, minlength=_RELIABILITY_BINS)

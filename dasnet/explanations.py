@@ -64,26 +64,26 @@ def seen_by(network: ChangeNetwork, images: Tensor) -> Seen:
     dates = {_name_of(level, images): level for level in features}
     if not isinstance(network, SegmentationNetwork):
         return Seen(dates=dates, both={}, evidence=network.distance(before, after))
-    found: dict[str, Tensor] = {}
+    layers: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         if network.deepest is not None:
-            hooks.enter_context(_captured(network.deepest, found, DEEPEST))
-        hooks.enter_context(_captured(network.last_layer, found, LAST, of_input=True))
+            hooks.enter_context(_captured(network.deepest, layers, DEEPEST))
+        hooks.enter_context(_captured(network.last_layer, layers, LAST, of_input=True))
         evidence = network.logit(before, after)
-    return Seen(dates=dates, both=found, evidence=evidence)
+    return Seen(dates=dates, both=layers, evidence=evidence)
 
 
 def _seen_by_dasnet(network: DASNet, images: Tensor) -> Seen:
-    found: dict[str, Tensor] = {}
+    layers: dict[str, Tensor] = {}
     head = network.head
     with (
-        _captured(head.conv5a, found, "encoder", of_input=True),
-        _captured(head.conv51, found, "spatial attention's branch"),
-        _captured(head.conv52, found, "channel attention's branch"),
-        _captured(head.conv8, found, "fused embedding"),
+        _captured(head.conv5a, layers, "encoder", of_input=True),
+        _captured(head.conv51, layers, "spatial attention's branch"),
+        _captured(head.conv52, layers, "channel attention's branch"),
+        _captured(head.conv8, layers, "fused embedding"),
     ):
         embedded = network.embed_fused(images)
-    return Seen(dates=found, both={}, evidence=network.distance(*_halves(embedded)))
+    return Seen(dates=layers, both={}, evidence=network.distance(*_halves(embedded)))
 
 
 def _name_of(level: Tensor, images: Tensor) -> str:
@@ -111,7 +111,7 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distance_maps(seen: Seen) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Of each date's layers and of each metric (b, h, w), in [0, 2]: "L2" and "cosine" of features made one long.
+    """Distances by each date's layers and each metric, (b, h, w) in [0, 2]: "L2" and "cosine" of unit features.
 
     Of vectors of length 1, L2² = 2 · cosine: L2 is what keeps small differences apart, as in Figure 6 of the paper.
     """
@@ -151,7 +151,7 @@ def grad_cam(
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = (weights * features).sum(dim=1).relu().detach().split(len(label))  # of (b, h, w)
     highest = torch.stack(maps).amax(dim=(0, 2, 3))[:, None, None].clamp(min=torch.finfo(maps[0].dtype).tiny)
-    return tuple((found / highest).numpy() for found in maps)
+    return tuple((relevance / highest).numpy() for relevance in maps)
 
 
 @torch.inference_mode()
@@ -166,10 +166,10 @@ def attention_of(network: ChangeNetwork, images: Tensor, *, row: int, column: in
     height, width = images.shape[-2:]
     if not (0 <= row < height and 0 <= column < width):
         raise PredictorError(f"pixel {row}, {column} lies outside samples of {width} × {height} px")
-    found: dict[str, Tensor] = {}
-    with _captured(network.head.sa, found, "x", of_input=True):
+    inputs: dict[str, Tensor] = {}
+    with _captured(network.head.sa, inputs, "x", of_input=True):
         network.embed_fused(images)
-    x = found["x"]
+    x = inputs["x"]
     rows, columns = x.shape[-2:]
     at = (min(round(row / STRIDE), rows - 1), min(round(column / STRIDE), columns - 1))
     query = network.head.sa.query_conv(x)[:, :, at[0], at[1]]  # (B, C/8)
@@ -198,7 +198,7 @@ def labelled_vectors(
     Args:
         features: (b, C, h, w).
         label: (b, H, W), read at each position's own pixel.
-        most: of each class.
+        most: vectors of each class.
 
     Returns:
         (n, C) and (n,), True = changed.
@@ -206,11 +206,11 @@ def labelled_vectors(
     rows, columns = features.shape[2:]
     at_rows = np.minimum(np.arange(rows) * spacing(label.shape[1], rows), label.shape[1] - 1)
     at_columns = np.minimum(np.arange(columns) * spacing(label.shape[2], columns), label.shape[2] - 1)
-    known = label[:, at_rows][:, :, at_columns].reshape(-1)
-    chosen = few_of_each(known, most=most, seed=seed)
-    assert IGNORED not in known[chosen]
+    labels = label[:, at_rows][:, :, at_columns].reshape(-1)
+    chosen = few_of_each(labels, most=most, seed=seed)
+    assert IGNORED not in labels[chosen]
     sample, row, column = (torch.from_numpy(at) for at in np.unravel_index(chosen, (len(label), rows, columns)))
-    return features.detach()[sample, :, row, column].numpy(), known[chosen] == 1
+    return features.detach()[sample, :, row, column].numpy(), labels[chosen] == 1
 
 
 def few_of_each(labels: NDArray[Any], *, most: int, seed: int) -> NDArray[np.int64]:

@@ -48,8 +48,8 @@ def workers_of(client: Client) -> Mapping[str, Any]:
         identity: Mapping[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)
     except (OSError, AttributeError) as error:  # it has no scheduler when it is closed
         raise ClusterLostError(f"the Dask scheduler does not answer any more: {error}") from error
-    found: Mapping[str, Any] = identity["workers"]
-    return found
+    workers: Mapping[str, Any] = identity["workers"]
+    return workers
 
 
 class Equipment(WorkerPlugin):
@@ -106,9 +106,10 @@ def use_equipment(equipment: str, item: Any, arithmetic: Mapping[str, Any] | Non
     plugin = worker.plugins[equipment]
     assert isinstance(plugin, Equipment)
     tool = plugin.ready(worker.address)
-    if arithmetic is not None and (found := plugin.describe()) != arithmetic:
+    if arithmetic is not None and (described := plugin.describe()) != arithmetic:
         raise UnlikeWorkerError(
-            f"worker {worker.address} joined, but computes otherwise than those before it: {found}, not {arithmetic}"
+            f"worker {worker.address} joined, but computes otherwise than those before it: "
+            f"{described}, not {arithmetic}"
         )
     try:
         return tool(item)
@@ -230,8 +231,8 @@ class BoundedRunner:
 
     def _count_workers(self, *, now: bool = False) -> int:
         if now or (self.per_worker and time.monotonic() - self._counted > _COUNTING_S):
-            there = workers_of(self.client)
-            self._workers = len(there) if self.only is None else int(self.only in there)
+            workers = workers_of(self.client)
+            self._workers = len(workers) if self.only is None else int(self.only in workers)
             self._counted = time.monotonic()
         return self._workers
 

@@ -107,10 +107,10 @@ class BlockGrid:
 
     def named(self, name: str) -> Block:
         """The block whose :attr:`Block.name` is `name`; ValueError for a name of another form or beyond the grid."""
-        found = re.fullmatch(r"r(\d+)c(\d+)", name)
-        if found is None or int(found[1]) >= self.rows or int(found[2]) >= self.cols:
+        match = re.fullmatch(r"r(\d+)c(\d+)", name)
+        if match is None or int(match[1]) >= self.rows or int(match[2]) >= self.cols:
             raise ValueError(f"no block {name!r} among {self.rows} rows and {self.cols} columns of blocks")
-        return self[int(found[1]) * self.cols + int(found[2])]
+        return self[int(match[1]) * self.cols + int(match[2])]
 
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in range(len(self)))

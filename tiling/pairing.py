@@ -17,11 +17,11 @@ class IndexPair:
     """Two dates by their indices.
 
     Attributes:
-        told: the one that the pair tells of: no two pairs of a rule tell of the same date. It is the later one, or the
-            one beside the baseline.
+        reported: the one that the pair tells of: no two pairs of a rule tell of the same date. It is the later one, or
+            the one beside the baseline.
     """
 
-    told: int
+    reported: int
     earlier: int
     later: int
 
@@ -45,17 +45,17 @@ def pairs_of(dates: Sequence[date], rule: str) -> list[IndexPair]:
     if list(dates) != sorted(set(dates)):
         raise PairingError(f"dates must be distinct and in time order, not {', '.join(map(str, dates))}")
     if rule == "consecutive":
-        pairs = [IndexPair(earlier=index - 1, later=index, told=index) for index in range(1, len(dates))]
+        pairs = [IndexPair(earlier=index - 1, later=index, reported=index) for index in range(1, len(dates))]
     elif rule == "same-season":
         pairs = [
-            IndexPair(earlier=earlier, later=later, told=later)
+            IndexPair(earlier=earlier, later=later, reported=later)
             for later in range(len(dates))
             if (earlier := _same_season(dates, later)) is not None
         ]
     elif rule.startswith("baseline:"):
         base = _baseline(dates, rule)
         pairs = [
-            IndexPair(earlier=min(base, other), later=max(base, other), told=other)
+            IndexPair(earlier=min(base, other), later=max(base, other), reported=other)
             for other in range(len(dates))
             if other != base
         ]
@@ -88,10 +88,10 @@ def _baseline_date(rule: str) -> date:
 
 
 def _baseline(dates: Sequence[date], rule: str) -> int:
-    wanted = _baseline_date(rule)
-    if wanted not in dates:
-        raise PairingError(f"the baseline {wanted} is not among the dates: {', '.join(map(str, dates))}")
-    return list(dates).index(wanted)
+    day = _baseline_date(rule)
+    if day not in dates:
+        raise PairingError(f"the baseline {day} is not among the dates: {', '.join(map(str, dates))}")
+    return list(dates).index(day)
 
 
 def _same_season(dates: Sequence[date], later: int) -> int | None:

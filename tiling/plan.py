@@ -75,7 +75,7 @@ class Plan:
         return self.bytes_in + 3 * self.bytes_out
 
     def block_bytes(self, *, dates: int, pairs: int) -> int:
-        """Of one block in hand with its halo, and its accumulators, for a task of so many dates and pairs of them."""
+        """Bytes of one block in hand with its halo, and its accumulators, for a task of so many dates and pairs."""
         return sum(self._block_and_accumulators(dates, pairs))
 
     def _block_and_accumulators(self, dates: int, pairs: int) -> tuple[int, int]:

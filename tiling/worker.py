@@ -28,7 +28,7 @@ class SeriesTask:
 
     @property
     def names(self) -> list[str]:
-        """Of the pairs."""
+        """Names of the pairs."""
         return [name for *_, name in self.pairs]
 
 

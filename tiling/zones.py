@@ -15,7 +15,7 @@ from tiling.conventions import SPLITS
 from tiling.grid import Box
 
 SHARES = {"train": 8.0, "val": 1.0, "test": 1.0}
-"""Of the pixels, as in the paper."""
+"""Shares of the pixels, as in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ def cells(height: int, width: int, *, side: int, seed: int, shares: Mapping[str,
     The same shape and seed give the same cells, so that several dates of one place are split alike.
 
     Args:
-        side: of a cell, pixels; several windows.
-        shares: of each split, any positive unit.
+        side: side of a cell, pixels; several windows.
+        shares: share of each split, in any positive unit.
 
     Raises:
         ValueError: fewer cells than splits with a share.
@@ -103,8 +103,8 @@ def cells(height: int, width: int, *, side: int, seed: int, shares: Mapping[str,
         for y in range(0, height, side)
         for x in range(0, width, side)
     ]
-    named = dealt([box.area for box in boxes], seed=seed, shares=shares, what=f"cells of {side} px")
-    return [Zone(box=box, split=split) for box, split in zip(boxes, named, strict=True)]
+    splits = dealt([box.area for box in boxes], seed=seed, shares=shares, what=f"cells of {side} px")
+    return [Zone(box=box, split=split) for box, split in zip(boxes, splits, strict=True)]
 
 
 def dealt(
@@ -118,20 +118,20 @@ def dealt(
     Raises:
         ValueError: fewer items than splits with a share.
     """
-    wanted = {split: share for split, share in shares.items() if share > 0}
-    if len(weights) < len(wanted):
-        raise ValueError(f"{len(weights)} {what} cannot be split into {', '.join(wanted)}: one each is needed")
+    positive = {split: share for split, share in shares.items() if share > 0}
+    if len(weights) < len(positive):
+        raise ValueError(f"{len(weights)} {what} cannot be split into {', '.join(positive)}: one each is needed")
     order = list(range(len(weights)))
     random.Random(seed).shuffle(order)
-    total, parts = sum(weights), sum(wanted.values())
-    missing = {split: total * share / parts for split, share in wanted.items()}
+    total, parts = sum(weights), sum(positive.values())
+    missing = {split: total * share / parts for split, share in positive.items()}
     result = [""] * len(weights)
     for position, item in enumerate(order):
-        left_without = [split for split in wanted if split not in result]
+        left_without = [split for split in positive if split not in result]
         if left_without and len(order) - position <= len(left_without):
             split = left_without[0]
         else:
-            split = max(missing, key=lambda name: missing[name] / wanted[name])
+            split = max(missing, key=lambda name: missing[name] / positive[name])
         result[item] = split
         missing[split] -= weights[item]
     return result

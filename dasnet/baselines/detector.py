@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiling.conventions import LEVELS
 
 THRESHOLD = 0.5
-"""Of the probability: where the statistic reaches the method's own threshold."""
+"""The probability where the statistic reaches the method's own threshold."""
 
 _STRIP = 1 << 16  # pixels at a time: temporaries stay in a core's cache
 
@@ -76,18 +76,18 @@ class SquaredLength:
     centre: NDArray[np.float64]
 
     def of(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.float64]:
-        """Of two dates, (C, ...) each: (...) float64.
+        """The squared length for two dates, (C, ...) each: (...) float64.
 
         Sums are written out: a matrix product may round a pixel otherwise at the edge of an array than inside it.
         """
         shape = before.shape[1:]
         bands = [*before.reshape(len(before), -1), *after.reshape(len(after), -1)]
-        found = np.empty(bands[0].size)
-        for first in range(0, found.size, _STRIP):
+        lengths = np.empty(bands[0].size)
+        for first in range(0, lengths.size, _STRIP):
             strip = slice(first, first + _STRIP)
             centred = [band[strip] - middle for band, middle in zip(bands, self.centre, strict=True)]
-            found[strip] = _sum_of_squares(self.matrix, centred)
-        return found.reshape(shape)
+            lengths[strip] = _sum_of_squares(self.matrix, centred)
+        return lengths.reshape(shape)
 
 
 def _sum_of_squares(matrix: NDArray[np.float64], centred: list[NDArray[np.float64]]) -> NDArray[np.float64]:

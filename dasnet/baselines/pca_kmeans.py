@@ -51,12 +51,12 @@ class PatchDetector:
         size = np.sqrt(self.length.of(before, after))
         height, width = size.shape
         around = ((_REACH, _REACH), (_REACH, _REACH))
-        wide, known = np.pad(size, around), np.pad(valid, around)
+        wide, wide_valid = np.pad(size, around), np.pad(valid, around)
         place = np.full_like(size, self.offset)
         for row in range(SIDE):
             for col in range(SIDE):
-                there = (slice(row, row + height), slice(col, col + width))
-                place += self.weights[row, col] * np.where(known[there], wide[there], size)
+                place_in_patch = (slice(row, row + height), slice(col, col + width))
+                place += self.weights[row, col] * np.where(wide_valid[place_in_patch], wide[place_in_patch], size)
         return np.square(np.maximum(place, 0))
 
     def describe(self) -> str:
@@ -99,11 +99,11 @@ class PcaKmeans:
         if state.passes == 0:
             return Tally(moments=(Moments.of(pixel_pairs(before, after, valid)),))
         whole = patches(valid).all(axis=0)
-        found = patches(np.sqrt(self._length(state).of(before, after)))[:, whole]
+        differences = patches(np.sqrt(self._length(state).of(before, after)))[:, whole]
         if state.passes == 1:
-            return Tally(moments=(Moments.of(found),), counts=otsu.histogram(np.square(found.mean(axis=0))))
-        changed = state.values["weights"] @ found + state.values["offset"] >= _HALFWAY
-        return Tally(moments=(Moments.of(found[:, ~changed]), Moments.of(found[:, changed])))
+            return Tally(moments=(Moments.of(differences),), counts=otsu.histogram(np.square(differences.mean(axis=0))))
+        changed = state.values["weights"] @ differences + state.values["offset"] >= _HALFWAY
+        return Tally(moments=(Moments.of(differences[:, ~changed]), Moments.of(differences[:, changed])))
 
     def advance(self, state: State, tally: Tally, names: Names) -> State:
         """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""

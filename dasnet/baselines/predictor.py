@@ -18,7 +18,7 @@ from tiling.conventions import DISAGREEMENT_BINS, NODATA
 
 def arithmetic() -> dict[str, Any]:
     """What the bits of statistics depend on: equal descriptions promise equal bytes."""
-    kernels = {found["architecture"] for found in threadpool_info() if found.get("internal_api") == "openblas"}
+    kernels = {library["architecture"] for library in threadpool_info() if library.get("internal_api") == "openblas"}
     return {
         "device": f"CPU, BLAS for {', '.join(sorted(kernels)) or 'any'}",
         "precision": "float64",
@@ -69,11 +69,11 @@ class UntrainedPredictor:
         step = max(_STRIP // max(cols.stop - cols.start, 1), 1)
         for first in range(rows.start, rows.stop, step):
             strip = slice(first, min(first + step, rows.stop))
-            there = both[strip, cols]
-            if there.any():
+            valid_here = both[strip, cols]
+            if valid_here.any():
                 statistic = self._statistic(images, both, strip, cols)
                 done = probability[strip.start - rows.start : strip.stop - rows.start]
-                done[there] = levels(statistic[there], self._detector.threshold)
+                done[valid_here] = levels(statistic[valid_here], self._detector.threshold)
         return BlockPrediction(
             probability=probability[None],
             windows_computed=computed,
@@ -84,9 +84,9 @@ class UntrainedPredictor:
     def _statistic(
         self, images: NDArray[Any], both: NDArray[np.bool_], rows: slice, cols: slice
     ) -> NDArray[np.float64]:
-        """Of a part of the block, from it and its halo."""
+        """The statistic of a part of the block, from it and its halo."""
         halo = self._detector.halo
         top, left = max(rows.start - halo, 0), max(cols.start - halo, 0)
         wide = (slice(top, rows.stop + halo), slice(left, cols.stop + halo))
-        found = self._detector.statistic(images[0][:, *wide], images[1][:, *wide], both[wide])
-        return found[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+        statistic = self._detector.statistic(images[0][:, *wide], images[1][:, *wide], both[wide])
+        return statistic[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]

@@ -21,7 +21,7 @@ from dasnet.baselines.untrained import State
 Threshold = Literal["otsu", "chi2"]
 
 SMALLEST_VARIANCE = 1e-8
-"""Of a difference of variates of variance 1. Where two dates agree to the last digit, 0 would be divided by 0."""
+"""Least variance of a difference of variates: where two dates agree to the last digit, 0 would be divided by 0."""
 
 _LISTED = 6  # values of a spectrum in a note
 
@@ -102,20 +102,20 @@ class ChiSquared:
         require_pixels(moments, names)
         among = f" among the pixels that pass {state.passes + 1} takes for unchanged" if state.passes else ""
         require_varying(moments, names.bands, among=among)
-        found = self.fit(moments, names, among)
-        listed = ", ".join(f"{value:.4f}" for value in found.spectrum[:_LISTED])
-        note = f"{self.spectrum_name} {listed}{', …' if len(found.spectrum) > _LISTED else ''}"
+        fitted = self.fit(moments, names, among)
+        listed = ", ".join(f"{value:.4f}" for value in fitted.spectrum[:_LISTED])
+        note = f"{self.spectrum_name} {listed}{', …' if len(fitted.spectrum) > _LISTED else ''}"
         moved = np.inf
         if state.passes:
-            moved = float(np.abs(found.spectrum - state.values["spectrum"]).max())
+            moved = float(np.abs(fitted.spectrum - state.values["spectrum"]).max())
             note += f", moved by {moved:.2g}; weighs {moments.weight:,.0f} pixels as unchanged"
         settled = moved <= self.tolerance or state.passes + 1 == self.most_fits
         return State(
             finished=settled and self.threshold == "chi2",
             values={
-                "matrix": found.length.matrix,
-                "centre": found.length.centre,
-                "spectrum": found.spectrum,
+                "matrix": fitted.length.matrix,
+                "centre": fitted.length.centre,
+                "spectrum": fitted.spectrum,
                 "settled": np.array(float(settled)),
             },
             notes=(*state.notes, note),

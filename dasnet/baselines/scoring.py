@@ -18,7 +18,7 @@ from dasnet.samples import NamedSamples, StoredSamples
 from tiling.conventions import IGNORED
 
 BINS = 4096
-"""Of probabilities over [0, 1]."""
+"""Bins of probabilities over [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class SplitScore:
 
     Attributes:
         confusion: totals at the method's own threshold.
-        per_sample: of each sample; `indices`: which ones.
+        per_sample: the confusion of each sample; `indices`: which ones.
         sweep: labelled pixels by probability, from which the highest F1 that any threshold reaches comes.
         state: statistics of the split, of which `UNTRAINED[name].detector` makes a detector.
-        threshold: of the statistic, for a person.
+        threshold: on the statistic, for a person.
     """
 
     confusion: Confusion
@@ -59,7 +59,7 @@ def score_untrained(
     as more add in another order: a limit that a thread sets for itself alone ends while others still compute.
 
     Args:
-        name: of :data:`dasnet.baselines.methods.UNTRAINED`.
+        name: a key of :data:`dasnet.baselines.methods.UNTRAINED`.
         threshold: another than the method's usual one.
         read: gives one sample by its index, where it is to be another than the source's.
 

@@ -61,7 +61,7 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> Moments:
-        """Of the columns of `vectors`, (D, n), which may be none; `weights`: (n,), not negative; None = 1 each."""
+        """Moments of the columns of `vectors`, (D, n), n ≥ 0; `weights`: (n,), not negative; None = 1 each."""
         dimensions, count = vectors.shape
         total = float(count if weights is None else weights.sum())
         if not total > 0:
@@ -94,13 +94,13 @@ class Moments:
         return np.sqrt(np.diag(self.covariance))
 
     def correlations(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Of pixel pairs: (C, C) each, of the bands before, of the bands after, and of those before with those after.
+        """Correlations of pixel pairs, (C, C) each: of the bands before, of those after, and of one with the other.
 
         Unlike covariances they keep their digits in what is made of them, whatever units the bands have.
         """
-        found = self.covariance / np.outer(self.deviation, self.deviation)
-        bands = len(found) // 2
-        return found[:bands, :bands], found[bands:, bands:], found[:bands, bands:]
+        correlation = self.covariance / np.outer(self.deviation, self.deviation)
+        bands = len(correlation) // 2
+        return correlation[:bands, :bands], correlation[bands:, bands:], correlation[:bands, bands:]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,12 +136,12 @@ class Tally:
 
 def total(tallies: Iterable[Tally]) -> Tally:
     """Add tallies, one or more, in the order given: another order may give other last bits."""
-    found: Tally | None = None
+    sums: Tally | None = None
     for tally in tallies:
-        found = tally if found is None else found + tally
-    if found is None:
+        sums = tally if sums is None else sums + tally
+    if sums is None:
         raise ValueError("no tally to add")
-    return found
+    return sums
 
 
 def _text(values: NDArray[np.generic]) -> str:

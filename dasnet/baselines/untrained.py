@@ -90,5 +90,5 @@ class UntrainedMethod(Protocol):
         ...
 
     def detector(self, state: State) -> Detector:
-        """Of a finished state."""
+        """What a finished state detects change by."""
         ...

@@ -40,31 +40,31 @@ def load_backbone(path: Path, backbone: BackboneName, *, in_bands: int) -> dict[
     """
     if not path.is_file():
         raise TrainingError(f"{path}: no such file of weights")
-    found = {_plain(key): value for key, value in _read(path).items()}
+    weights = {_plain(key): value for key, value in _read(path).items()}
     if backbone == "vgg16":
-        found = {_vgg_key(key): value for key, value in found.items()}
+        weights = {_vgg_key(key): value for key, value in weights.items()}
     with torch.device("meta"):
-        wanted = {key: tuple(value.shape) for key, value in BACKBONES[backbone](in_bands).state_dict().items()}
-    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
-    missing = sorted(set(wanted) - set(found) - counters)
+        shapes = {key: tuple(value.shape) for key, value in BACKBONES[backbone](in_bands).state_dict().items()}
+    counters = {key for key in shapes if key.endswith("num_batches_tracked")}
+    missing = sorted(set(shapes) - set(weights) - counters)
     wrong = [
-        f"{key} is {tuple(found[key].shape)} instead of {shape}"
-        for key, shape in wanted.items()
-        if key in found and tuple(found[key].shape) != shape
+        f"{key} is {tuple(weights[key].shape)} instead of {shape}"
+        for key, shape in shapes.items()
+        if key in weights and tuple(weights[key].shape) != shape
     ]
     if missing or wrong:
-        unknown = sorted(set(found) - set(wanted))
+        unknown = sorted(set(weights) - set(shapes))
         raise TrainingError(
             f"{path} does not fit the backbone {backbone} of {in_bands} bands: missing {_some(missing)}; of another "
             f"shape {_some(wrong)}; not known {_some(unknown)}"
         )
-    broken = [key for key in wanted if key in found and not torch.isfinite(found[key]).all()]
+    broken = [key for key in shapes if key in weights and not torch.isfinite(weights[key]).all()]
     if broken:
         raise TrainingError(f"{path} holds NaN or infinite weights: {_some(broken)}")
     return {
-        f"backbone.{key}": found[key].float() if found[key].is_floating_point() else found[key]
-        for key in wanted
-        if key in found
+        f"backbone.{key}": weights[key].float() if weights[key].is_floating_point() else weights[key]
+        for key in shapes
+        if key in weights
     }
 
 
@@ -73,14 +73,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt", device="cpu") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as weights: {error}") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise TrainingError(f"{path} holds no state dict: a mapping of names to tensors is wanted")
-    return loaded
+    return content
 
 
 def _plain(key: str) -> str:

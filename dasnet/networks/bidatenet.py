@@ -62,10 +62,10 @@ class BiDateNet(SegmentationNetwork):
 
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to five resolutions, (B, width · 2^n, H / 2^n, W / 2^n)."""
-        found: list[Tensor] = []
+        levels: list[Tensor] = []
         for level in self.encoder:
-            found.append(level(F.max_pool2d(found[-1], 2) if found else images))
-        return tuple(found)
+            levels.append(level(F.max_pool2d(levels[-1], 2) if levels else images))
+        return tuple(levels)
 
     def scores(self, before: Features, after: Features) -> Tensor:
         """(B, 2, H, W) scores of unchanged and changed."""

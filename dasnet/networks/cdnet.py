@@ -66,8 +66,8 @@ def unpooled(x: Tensor, index: Tensor, *, height: int, width: int) -> Tensor:
     """
     largest, where = (values.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1) for values in (x, index))
     rows = torch.arange(largest.shape[-2], device=x.device)[:, None]
-    here = rows * width + torch.arange(largest.shape[-1], device=x.device)
-    fine = torch.where(where == here, largest, torch.zeros_like(largest))
+    places = rows * width + torch.arange(largest.shape[-1], device=x.device)
+    fine = torch.where(where == places, largest, torch.zeros_like(largest))
     return F.pad(fine, (0, width - fine.shape[-1], 0, height - fine.shape[-2]))
 
 

@@ -19,7 +19,7 @@ class PyramidDecoder(nn.Module):
     """From the attended features and the encoder's finer ones to features one or two pixels apart.
 
     Attributes:
-        channels: of the result: half as many as the attended features have, or a quarter at full resolution.
+        channels: channels of the result: half as many as the attended features have, or a quarter at full resolution.
     """
 
     def __init__(

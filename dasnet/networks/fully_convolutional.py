@@ -35,27 +35,27 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         """(B, in_channels, H, W) to four tensors, (B, width · 2^n, H / 2^n, W / 2^n)."""
-        found: list[Tensor] = []
+        levels: list[Tensor] = []
         for stage in self.stages:
-            x = stage(x if not found else F.max_pool2d(x, 2))
-            found.append(x)
-        return tuple(found)
+            x = stage(x if not levels else F.max_pool2d(x, 2))
+            levels.append(x)
+        return tuple(levels)
 
 
 class Decoder(nn.Module):
     """From the deepest features back to the image's resolution, with what the encoder found on the way.
 
     Args:
-        taken: channels taken over at each resolution, in channels of the encoder there.
+        skips: channels taken over at each resolution, in channels of the encoder there.
     """
 
-    def __init__(self, width: int, *, taken: int) -> None:
+    def __init__(self, width: int, *, skips: int) -> None:
         super().__init__()
         self.up, self.stages = nn.ModuleList(), nn.ModuleList()
         for index, (widths, layers) in reversed(list(enumerate(_STAGES))):
             channels = width * widths
             self.up.append(nn.ConvTranspose2d(channels, channels, 3, padding=1, stride=2, output_padding=1))
-            inner = [(1 + taken) * channels, *[channels] * (layers - 1)]
+            inner = [(1 + skips) * channels, *[channels] * (layers - 1)]
             if index:
                 below = width * _STAGES[index - 1][0]
                 self.stages.append(nn.Sequential(*_blocks([*inner, below], transposed=True)))
@@ -63,10 +63,10 @@ class Decoder(nn.Module):
                 last = nn.ConvTranspose2d(channels, 2, 3, padding=1)
                 self.stages.append(nn.Sequential(*_blocks(inner, transposed=True), last))
 
-    def forward(self, deepest: Tensor, taken: Features) -> Tensor:
+    def forward(self, deepest: Tensor, skips: Features) -> Tensor:
         """The last encoder stage's features (B, 8 width, H / 8, W / 8), and of each resolution what is taken over."""
         x = F.max_pool2d(deepest, 2)
-        for up, stage, skip in zip(self.up, self.stages, reversed(taken), strict=True):
+        for up, stage, skip in zip(self.up, self.stages, reversed(skips), strict=True):
             x = stage(torch.cat([grown_to(up(x), skip), skip], dim=1))
         return x
 
@@ -89,7 +89,7 @@ class EarlyFusion(_FullyConvolutional):
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
         self.encoder = Encoder(2 * architecture.in_bands, architecture.width)
-        self.decoder = Decoder(architecture.width, taken=1)
+        self.decoder = Decoder(architecture.width, skips=1)
 
     @property
     def deepest(self) -> nn.Module:
@@ -102,8 +102,8 @@ class EarlyFusion(_FullyConvolutional):
 
     def scores(self, before: Features, after: Features) -> Tensor:
         """(B, 2, H, W) scores of unchanged and changed."""
-        found = self.encoder(torch.cat([before[0], after[0]], dim=1))
-        return self.decoder(found[-1], found)
+        levels = self.encoder(torch.cat([before[0], after[0]], dim=1))
+        return self.decoder(levels[-1], levels)
 
 
 class SiameseConcatenation(_FullyConvolutional):
@@ -115,7 +115,7 @@ class SiameseConcatenation(_FullyConvolutional):
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
         self.encoder = Encoder(architecture.in_bands, architecture.width)
-        self.decoder = Decoder(architecture.width, taken=2)
+        self.decoder = Decoder(architecture.width, skips=2)
 
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to four resolutions, (B, width · 2^n, H / 2^n, W / 2^n)."""
@@ -135,7 +135,7 @@ class SiameseDifference(_FullyConvolutional):
     def __init__(self, architecture: PeerArchitecture) -> None:
         super().__init__(architecture)
         self.encoder = Encoder(architecture.in_bands, architecture.width)
-        self.decoder = Decoder(architecture.width, taken=1)
+        self.decoder = Decoder(architecture.width, skips=1)
 
     def features(self, images: Tensor) -> Features:
         """(B, C, H, W) to four resolutions, (B, width · 2^n, H / 2^n, W / 2^n)."""

@@ -33,7 +33,7 @@ class PeerNetwork(ChangeNetwork):
         """(B, C, H, W) to a tensor of B for each resolution that is kept."""
 
     def compared(self, features: Features) -> Features:
-        """Of both dates' features, tensors of 2b, the first b those of the first date: what :meth:`distance` uses."""
+        """What :meth:`distance` uses of both dates' features, tensors of 2b, the first b those of the first date."""
         return features
 
     def of_both_dates(self, images: Tensor) -> tuple[Features, Features]:

@@ -85,20 +85,20 @@ class SCCN(PeerNetwork):
             )
             return (sum(error.square().mean(dim=1) for error in errors),)
         apart = _apart(self.first(before), self.second(after).detach())
-        seen = (before != 0).any(dim=1) & (after != 0).any(dim=1)  # pixels without data are 0 in all bands
-        return ((apart - _LAMBDA) * (1.0 if self.drawing_all else _unchanged(apart, seen)),)
+        both = (before != 0).any(dim=1) & (after != 0).any(dim=1)  # pixels without data are 0 in all bands
+        return ((apart - _LAMBDA) * (1.0 if self.drawing_all else _unchanged(apart, both)),)
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     return vector_norm(a.float() - b.float(), dim=1)
 
 
-def _unchanged(apart: Tensor, seen: Tensor) -> Tensor:
+def _unchanged(apart: Tensor, both: Tensor) -> Tensor:
     """P: 1 up to Otsu's threshold of each pair's own distances where both dates are seen, (b, H, W), and 0 beyond."""
     from skimage.filters import threshold_otsu  # slow to import, and only training takes it
 
-    distances, known = apart.detach().cpu().numpy(), seen.cpu().numpy()
-    cuts = [threshold_otsu(d[k]) if k.any() else 0.0 for d, k in zip(distances, known, strict=True)]
+    distances, valid = apart.detach().cpu().numpy(), both.cpu().numpy()
+    cuts = [threshold_otsu(d[k]) if k.any() else 0.0 for d, k in zip(distances, valid, strict=True)]
     return (apart.detach() <= apart.new_tensor(cuts)[:, None, None]).to(apart.dtype)
 
 

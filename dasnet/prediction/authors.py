@@ -140,7 +140,7 @@ def import_checkpoint(
 
 def _renamed(key: str, backbone: BackboneName) -> str:
     for pattern, prefix in _PREFIXES[backbone]:
-        renamed, found = re.subn(f"^{pattern}", prefix, key)
-        if found:
+        renamed, count = re.subn(f"^{pattern}", prefix, key)
+        if count:
             return renamed
     return key

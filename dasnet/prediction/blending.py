@@ -26,12 +26,12 @@ class Blend:
 
     def add(self, probability: Tensor, *, y: int, x: int) -> None:
         """Add one window: (pairs, window, window) float32, upper-left corner at (y, x) of the block."""
-        here = (slice(y, y + self._window), slice(x, x + self._window))
+        window = (slice(y, y + self._window), slice(x, x + self._window))
         weighted = self._weight * probability
-        self._sum[:, *here] += weighted
-        self._sum_of_squares[:, *here] += weighted * probability
-        self._sum_of_weights[here] += self._weight
-        self._windows[here] += 1
+        self._sum[:, *window] += weighted
+        self._sum_of_squares[:, *window] += weighted * probability
+        self._sum_of_weights[window] += self._weight
+        self._windows[window] += 1
 
     def result(self, valid: Tensor, crop: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
         """The blended probability and the disagreement of a part of the block.

@@ -70,7 +70,7 @@ class DasnetPredictor:
             device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
             precision: see :func:`dasnet.prediction.network.prepare`.
             batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
-            window, dates, pairs, spare: of what will be computed, since they decide how many windows fit onto a GPU:
+            window, dates, pairs, spare: what will be computed, which decides how many windows fit onto a GPU:
                 side of a window, pixels, None = the bundle's; dates of a series and pairs of them; bytes of a block and
                 its accumulators.
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
@@ -226,9 +226,9 @@ class DasnetPredictor:
         padded = [*windows, *[windows[-1]] * (batch - len(windows))]
         with torch.inference_mode():  # of this thread
             values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
-            known = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
+            valid = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
             try:
-                fine = self._distances(values, known, earlier, later)
+                fine = self._distances(values, valid, earlier, later)
             except torch.OutOfMemoryError as error:
                 # not with fewer windows: the bits of this block, and of those to come, would be others
                 raise torch.OutOfMemoryError(
@@ -237,12 +237,12 @@ class DasnetPredictor:
                 ) from error
             return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
 
-    def _distances(self, values: Tensor, known: Tensor, earlier: list[int], later: list[int]) -> Tensor:
+    def _distances(self, values: Tensor, valid: Tensor, earlier: list[int], later: list[int]) -> Tensor:
         """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · P, s, s) distances, float32."""
         values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
         inputs = values.float().sub_(self._mean).div_(self._std)
-        if not known.all():
-            inputs.masked_fill_(~known, 0.0)
+        if not valid.all():
+            inputs.masked_fill_(~valid, 0.0)
         # date by date: memory does not grow with the series, and a GPU's bits do not depend on its other dates
         dates = [self._network.embed(date) for date in inputs.unbind(1)]
         pairs = zip(earlier, later, strict=True)
@@ -265,8 +265,8 @@ class DasnetPredictor:
             PredictorError: other bands or another data type than the bundle.
         """
         self._check(images[0])
-        found = self._computed(partial(self._windows_apart, images, valid))
-        return found.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
+        distances = self._computed(partial(self._windows_apart, images, valid))
+        return distances.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
 
     def _windows_apart(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         earlier, later = _earlier_and_later(None, dates=images.shape[1])
@@ -280,38 +280,38 @@ class DasnetPredictor:
                 )
                 for first in range(0, len(images), self._batch)
             ]
-            found: NDArray[np.float32] = torch.cat(parts).clamp(0, 2).cpu().numpy()
-        return found
+            distances: NDArray[np.float32] = torch.cat(parts).clamp(0, 2).cpu().numpy()
+        return distances
 
     def _check(self, images: NDArray[Any]) -> None:
         dates, bands = images.shape[:2]
         if dates < 2:
             raise PredictorError(f"change needs two dates or more, not {dates}")
         if bands != len(self._bundle.bands) or images.dtype != self._bundle.dtype:
-            taken = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
-            raise PredictorError(f"the bundle takes {taken}, not {bands} of {images.dtype}")
+            needs = f"{len(self._bundle.bands)} bands of {self._bundle.dtype}"
+            raise PredictorError(f"the bundle takes {needs}, not {bands} of {images.dtype}")
 
     def _fitting(
         self, network: InferenceNetwork, batch: int | None, *, side: int, dates: int, pairs: int, spare: int
     ) -> int:
-        wanted, bands = batch or _BATCH_CUDA, len(self._bundle.bands)
+        most, bands = batch or _BATCH_CUDA, len(self._bundle.bands)
 
         def fitting() -> int:
             with self._reproducible():
-                return network.largest_batch(wanted, bands=bands, side=side, dates=dates, pairs=pairs, spare=spare)
+                return network.largest_batch(most, bands=bands, side=side, dates=dates, pairs=pairs, spare=spare)
 
         try:
-            found = self._computed(fitting)
+            fitting_batch = self._computed(fitting)
         except torch.OutOfMemoryError as error:
             raise PredictorError(
                 f"not one window of {side} px of {dates} dates fits onto {network.device} beside a block: it takes a "
                 f"device with more memory or, for a new run, a smaller --window or --block ({error})"
             ) from error
-        if batch is not None and found < batch:
-            raise PredictorError(f"a batch of {batch} windows does not fit onto {network.device}, {found} do")
-        if found < wanted:
-            _log.warning("%d windows at a time fit onto %s, not %d", found, network.device, wanted)
-        return found
+        if batch is not None and fitting_batch < batch:
+            raise PredictorError(f"a batch of {batch} windows does not fit onto {network.device}, {fitting_batch} do")
+        if fitting_batch < most:
+            _log.warning("%d windows at a time fit onto %s, not %d", fitting_batch, network.device, most)
+        return fitting_batch
 
     def _computed(self, compute: Callable[[], T]) -> T:
         """What `compute` returns, on a GPU from the predictor's own thread."""

@@ -98,14 +98,14 @@ def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell)
     checks = tuple(_verifiers(job, directory, cell).values())
     maps = SeriesMaps(
         views=tuple(directory.view(cell, pair) for pair in job.pairs),
-        seen=tuple(pair.reported.day for pair in job.pairs),
+        days=tuple(pair.reported.day for pair in job.pairs),
         threshold=job.bundle.threshold,
         checks=checks,
     )
     products = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
     directory.cell(cell).ledger_directory.mkdir(parents=True, exist_ok=True)
     for name, write in (("peak", maps.write_peak), ("first", maps.write_first)):
-        parameters = {"pairs": digests, "days": [str(day) for day in maps.seen], "threshold": maps.threshold}
+        parameters = {"pairs": digests, "days": [str(day) for day in maps.days], "threshold": maps.threshold}
         products.make(name, partial(write, conclude=partial(conclude_all, checks)), parameters=parameters)
     observer.end(f"{cell.name}: {len(job.pairs)} pairs")
     return CellSummary(pairs=summaries, digests=digests)

@@ -166,7 +166,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     )
     try:
         pairs = tuple(
-            Pair(earlier=images[pair.earlier], later=images[pair.later], reported=images[pair.told])
+            Pair(earlier=images[pair.earlier], later=images[pair.later], reported=images[pair.reported])
             for pair in pairs_of([image.day for image in images], request.pairing)
         )
     except PairingError as error:

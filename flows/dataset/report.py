@@ -73,7 +73,7 @@ def write_dataset_report(
     sheet = directory.contact_sheet
     with publish(sheet) as draft:
         draft.write_bytes(contact_sheet(_chosen(store, facts), bands=store.bands))
-    left_out = sum(not fact.kept for fact in facts)
+    left_out = sum(not fact.is_kept for fact in facts)
     total = sum((frequency for _, frequency in counts.values()), ClassFrequency(changed=0, unchanged=0))
     summary = DatasetSummary(
         store=store.path,
@@ -122,7 +122,7 @@ def find_suspicious(store: DatasetStore, facts: Sequence[SampleFacts]) -> dict[s
     def name(index: int) -> str:
         return f"{names[index]} at row {positions[index][0]}, column {positions[index][1]}"
 
-    usable = [index for index, fact in enumerate(facts) if fact.kept]
+    usable = [index for index, fact in enumerate(facts) if fact.is_kept]
     twins = near_duplicates([fact.hashes for fact in facts], store.splits.tolist())
     return {
         "samples all of whose labelled pixels are changed": [

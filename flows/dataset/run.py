@@ -109,7 +109,7 @@ def finish(
         digest.update(entry.facts["digest"].encode())
         facts += [SampleFacts.from_json(row) for row in entry.facts["samples"]]
     splits = np.array(
-        [SPLITS.index(cutout.split) if fact.kept else LEFT_OUT for cutout, fact in zip(cutouts, facts, strict=True)],
+        [SPLITS.index(cutout.split) if fact.is_kept else LEFT_OUT for cutout, fact in zip(cutouts, facts, strict=True)],
         dtype=np.int8,
     )
     digest.update(splits.tobytes())

@@ -86,16 +86,16 @@ def read_archive(
         return (start is None or day >= start) and (end is None or day <= end)
 
     try:
-        found = list(_entries(source, asset, outline, is_wanted))
+        entries = list(_entries(source, asset, outline, is_wanted))
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
-    kept = [entry for entry in found if is_wanted(entry.day)]
-    if not kept:
+    in_time = [entry for entry in entries if is_wanted(entry.day)]
+    if not in_time:
         span = f", between {start or 'the first'} and {end or 'the last'}" if start or end else ""
-        days = sorted({entry.day for entry in found})
+        days = sorted({entry.day for entry in entries})
         has = f"its dates are {', '.join(map(str, days))}" if days else "it holds no imagery there"
         raise InputError(f"archive {archive_name(source)} has no date left{span}: {has}")
-    return tuple(_by_day(kept))
+    return tuple(_by_day(in_time))
 
 
 def archive_name(source: str | Path | Sequence[str]) -> str:
@@ -123,8 +123,8 @@ def _entries(
         rasters = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
         return _from_rasters(rasters, f"folder {text}", is_wanted)
     if glob.has_magic(text):
-        found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
-        return _from_rasters(found, f"pattern {text}", is_wanted)
+        rasters = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
+        return _from_rasters(rasters, f"pattern {text}", is_wanted)
     raise InputError(
         f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
         + ("" if path.exists() else ": it does not exist")
@@ -157,11 +157,11 @@ def _from_table(path: Location) -> Iterable[DatedFiles]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"table {path} cannot be read: {error}") from error
     for line, row in rows:
-        given, file_name = (row["date"] or "").strip(), (row["path"] or "").strip()
+        day, file_name = (row["date"] or "").strip(), (row["path"] or "").strip()
         try:
-            time = naive_utc(datetime.fromisoformat(given))
+            time = naive_utc(datetime.fromisoformat(day))
         except ValueError as error:
-            raise InputError(f"{path}, line {line}: {given!r} is no date (YYYY-MM-DD)") from error
+            raise InputError(f"{path}, line {line}: {day!r} is no date (YYYY-MM-DD)") from error
         if not file_name:
             raise InputError(f"{path}, line {line}: no path")
         place = file_name if is_remote(file_name) else str(path.parent / file_name)
@@ -181,8 +181,8 @@ def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
     days: dict[date, list[DatedFiles]] = defaultdict(list)
     for entry in entries:
         days[entry.day].append(entry)
-    for day, found in sorted(days.items()):
-        ordered = sorted(found, key=lambda entry: entry.stacks)
+    for day, entries_of_day in sorted(days.items()):
+        ordered = sorted(entries_of_day, key=lambda entry: entry.stacks)
         yield DatedFiles(
             day=day,
             time=min(entry.time for entry in ordered),

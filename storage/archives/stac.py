@@ -77,12 +77,12 @@ def read_images(href: str, *, outline: Geometry | None) -> Iterator[StacImage]:
     Raises:
         InputError: it or something below it cannot be read, is not STAC, or lacks a date.
     """
-    for found in _items(href, seen={href}):
-        if outline is None or _touches(found, outline):
-            yield found
+    for image in _items(href, hrefs={href}):
+        if outline is None or _touches(image, outline):
+            yield image
 
 
-def _items(href: str, *, seen: set[str]) -> Iterator[StacImage]:
+def _items(href: str, *, hrefs: set[str]) -> Iterator[StacImage]:
     content = _read(href)
     kind = content.get("type")
     if kind == "FeatureCollection":
@@ -101,9 +101,9 @@ def _items(href: str, *, seen: set[str]) -> Iterator[StacImage]:
             if not isinstance(link.get("href"), str):
                 raise InputError(f"{href} cannot be read as STAC: a link of it has no href: {json.dumps(link)}")
             below = make_absolute_href(link["href"], href)
-            if below not in seen:  # a link upwards would lead round and round
-                seen.add(below)
-                yield from _items(below, seen=seen)
+            if below not in hrefs:  # a link upwards would lead round and round
+                hrefs.add(below)
+                yield from _items(below, hrefs=hrefs)
     else:
         raise InputError(
             f"{href} cannot be read as STAC: its type is {kind!r}, not that of an item, an item collection, a "
@@ -157,54 +157,54 @@ def _mapping(value: object, words: str, what: str) -> Mapping[str, Any]:
 
 
 def _time(properties: object, words: str) -> datetime:
-    known = _mapping(properties, words, "properties")
-    given = known.get("datetime") or known.get("start_datetime")
-    if given is None:
+    fields = _mapping(properties, words, "properties")
+    time = fields.get("datetime") or fields.get("start_datetime")
+    if time is None:
         raise InputError(f"{words} has no date: neither datetime nor start_datetime")
     try:
-        return datetime.fromisoformat(given)
+        return datetime.fromisoformat(time)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{words}: its date {given!r} is none (ISO 8601)") from error
+        raise InputError(f"{words}: its date {time!r} is none (ISO 8601)") from error
 
 
-def _touches(found: StacImage, outline: Geometry) -> bool:
-    if found.content.geometry is None:
+def _touches(image: StacImage, outline: Geometry) -> bool:
+    if image.content.geometry is None:
         return True
     try:
-        return bool(Geometry(found.content.geometry, "EPSG:4326").intersects(outline))
+        return bool(Geometry(image.content.geometry, "EPSG:4326").intersects(outline))
     except Exception as error:  # odc-geo's and shapely's come in many types, a RecursionError among them
-        raise InputError(f"{found.words} has a geometry that is none: {type(error).__name__}") from error
+        raise InputError(f"{image.words} has a geometry that is none: {type(error).__name__}") from error
 
 
-def _keys(found: StacImage, keys: str | None) -> list[str]:
-    """Of its assets, those that hold the imagery."""
-    assets = found.content.assets
+def _keys(image: StacImage, keys: str | None) -> list[str]:
+    """Names of the assets that hold the imagery."""
+    assets = image.content.assets
     if keys is None:
         rasters = {name: asset for name, asset in assets.items() if _is_raster(asset)}
         data = {name: asset for name, asset in rasters.items() if "data" in (asset.roles or ())} or rasters
         if len(data) != 1:
             raise InputError(
-                f"{found.words} has {len(data)} raster assets ({', '.join(sorted(data)) or 'none'}): "
+                f"{image.words} has {len(data)} raster assets ({', '.join(sorted(data)) or 'none'}): "
                 "say with --asset which one holds the imagery, or which ones its bands (--asset red,green,blue)"
             )
         return list(data)
-    wanted = [key.strip() for key in keys.split(",")]
-    missing = [key for key in wanted if key not in assets]
+    names = [key.strip() for key in keys.split(",")]
+    missing = [key for key in names if key not in assets]
     if missing:
         raise InputError(
-            f"{found.words} has no asset {', '.join(map(repr, missing))}; it has {', '.join(sorted(assets)) or 'none'}"
+            f"{image.words} has no asset {', '.join(map(repr, missing))}; it has {', '.join(sorted(assets)) or 'none'}"
         )
-    return wanted
+    return names
 
 
-def _path(found: StacImage, key: str) -> str:
-    """Of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
-    path = make_absolute_href(found.content.assets[key].href, found.base).removeprefix("file://")
+def _path(image: StacImage, key: str) -> str:
+    """Address of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
+    path = make_absolute_href(image.content.assets[key].href, image.base).removeprefix("file://")
     if not is_remote(path):
         if not Path(path).exists():
-            raise InputError(f"{found.words}: its asset {key!r}, {path}, does not exist")
+            raise InputError(f"{image.words}: its asset {key!r}, {path}, does not exist")
         if not (Path(path).is_file() or is_zarr(path)):
-            raise InputError(f"{found.words}: its asset {key!r}, {path}, is a folder, not a raster")
+            raise InputError(f"{image.words}: its asset {key!r}, {path}, is a folder, not a raster")
     return path
 
 

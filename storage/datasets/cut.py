@@ -26,8 +26,8 @@ class Cutout:
     Attributes:
         scene: index of its scene.
         row, col: upper-left pixel of its window.
-        height, width: of the part of the window that belongs to the sample's zone, pixels from its upper-left corner;
-            what is beyond is nodata.
+        height, width: size of the part of the window that belongs to the sample's zone, from its upper-left corner,
+            pixels; what is beyond is nodata.
         split: train, val or test.
     """
 
@@ -45,7 +45,7 @@ class SampleFacts:
 
     Attributes:
         changed, unchanged, ignored: pixels by label.
-        kept: False = too much nodata.
+        is_kept: False = too much nodata.
         same: both dates are equal, pixel by pixel, although they claim to be two.
         hashes: perceptual hash of each date, hex.
         sums: for each band (valid pixels, sum, sum of squares) over both dates.
@@ -54,13 +54,13 @@ class SampleFacts:
     changed: int
     unchanged: int
     ignored: int
-    kept: bool
+    is_kept: bool
     same: bool
     hashes: tuple[str, str]
     sums: tuple[tuple[int, float, float], ...]
 
     def to_json(self) -> list[Any]:
-        flags = [int(self.kept), int(self.same)]
+        flags = [int(self.is_kept), int(self.same)]
         return [self.changed, self.unchanged, self.ignored, *flags, *self.hashes, self.sums]
 
     @classmethod
@@ -69,7 +69,7 @@ class SampleFacts:
             changed=row[0],
             unchanged=row[1],
             ignored=row[2],
-            kept=bool(row[3]),
+            is_kept=bool(row[3]),
             same=bool(row[4]),
             hashes=(row[5], row[6]),
             sums=tuple((count, total, squares) for count, total, squares in row[7]),
@@ -117,7 +117,7 @@ def look_at(sample: Samples, *, max_nodata: float) -> SampleFacts:
         changed=int((label == CHANGED).sum()),
         unchanged=int((label == UNCHANGED).sum()),
         ignored=ignored,
-        kept=ignored <= max_nodata * label.size and ignored < label.size,
+        is_kept=ignored <= max_nodata * label.size and ignored < label.size,
         same=bool((sample.before == sample.after).all()),
         hashes=(perceptual_hash(sample.before), perceptual_hash(sample.after)),
         sums=tuple(_sums(sample, band) for band in range(len(sample.before))),
@@ -155,8 +155,8 @@ def near_duplicates(
     """Pairs of samples of different splits whose both dates look alike: leaks from training to test.
 
     Args:
-        hashes: of each sample, as in :class:`SampleFacts`.
-        splits: of each sample; left-out ones are not compared.
+        hashes: two of each sample, as in :class:`SampleFacts`.
+        splits: the split of each sample; left-out ones are not compared.
         distance: bits of 64 by which each date's hashes may differ. A featureless image has a hash without meaning
             and is not compared.
         limit: pairs returned at most.
@@ -164,7 +164,7 @@ def near_duplicates(
     bits = np.array([[int(one, 16), int(other, 16)] for one, other in hashes], dtype=np.uint64).reshape(-1, 2)
     split = np.asarray(splits)
     telling = (np.bitwise_count(bits) >= 8).all(axis=1) & (split != LEFT_OUT)
-    found: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     for first in range(len(SPLITS)):
         ours = np.flatnonzero(telling & (split == first))
         theirs = np.flatnonzero(telling & (split > first))
@@ -172,10 +172,10 @@ def near_duplicates(
             continue
         for index in ours:
             near = (np.bitwise_count(bits[theirs] ^ bits[index]) <= distance).all(axis=1)
-            found += [(int(index), int(other)) for other in theirs[near]]
-            if len(found) >= limit:
-                return found[:limit]
-    return found
+            pairs += [(int(index), int(other)) for other in theirs[near]]
+            if len(pairs) >= limit:
+                return pairs[:limit]
+    return pairs
 
 
 def _neighbours(cutouts: Sequence[Cutout]) -> list[list[Cutout]]:

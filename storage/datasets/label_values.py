@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from storage.errors import InputError
 
 Coding = Literal["unchanged", "0/1", "0/255"]
-"""Of a label raster; "unchanged" = all 0, which every coding has."""
+"""How a label raster codes change; "unchanged" = all 0, which every coding has."""
 
 _SHOWN = 8
 _SOFT = 0.25
@@ -25,8 +25,8 @@ _NEAR = 32
 
 def histogram(values: NDArray[Any]) -> dict[float, int]:
     """Pixels by value."""
-    found, counts = np.unique(values, return_counts=True)
-    return {float(value): int(count) for value, count in zip(found, counts, strict=True)}
+    distinct, counts = np.unique(values, return_counts=True)
+    return {float(value): int(count) for value, count in zip(distinct, counts, strict=True)}
 
 
 def coding_of(path: str, counts: Mapping[float, int]) -> Coding:
@@ -74,21 +74,21 @@ def common_coding(codings: Mapping[str, Coding]) -> Literal["0/1", "0/255"]:
     Raises:
         InputError: two codings in one dataset, or not one changed pixel in all of it.
     """
-    found: dict[Coding, str] = {}
+    path_by_coding: dict[Coding, str] = {}
     for path, coding in codings.items():
         if coding != "unchanged":
-            found.setdefault(coding, path)
-    if len(found) > 1:
+            path_by_coding.setdefault(coding, path)
+    if len(path_by_coding) > 1:
         raise InputError(
             "labels of one dataset are coded alike, but "
-            + " and ".join(f"{p} has {c}" for c, p in sorted(found.items()))
+            + " and ".join(f"{p} has {c}" for c, p in sorted(path_by_coding.items()))
         )
-    if not found:
+    if not path_by_coding:
         raise InputError(
             f"not one changed pixel in {len(codings)} label files ({next(iter(codings), 'none')} …): "
             "there is nothing to learn and no weight for the class"
         )
-    only = next(iter(found))
+    only = next(iter(path_by_coding))
     assert only != "unchanged"
     return only
 

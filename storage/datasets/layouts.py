@@ -103,21 +103,21 @@ def _pictures(root: Path, *, split: str | None = None) -> list[SceneFiles]:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    pictures: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
-        if path.stem in found:
-            raise InputError(f"{folder} has two files of one name: {found[path.stem].name} and {path.name}")
-        found[path.stem] = path
-    if not found:
+        if path.stem in pictures:
+            raise InputError(f"{folder} has two files of one name: {pictures[path.stem].name} and {path.name}")
+        pictures[path.stem] = path
+    if not pictures:
         raise InputError(f"{folder} has no picture ({', '.join(SUFFIXES)})")
-    return found
+    return pictures
 
 
 def _listed(root: Path) -> list[SceneFiles]:
     scenes = {scene.name: scene for scene in _pictures(root)}
-    wanted: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for file in sorted((root / "list").glob("*.txt")):
         split = _SPLIT_FOLDERS.get(file.stem.lower())
         if split is None:
@@ -128,11 +128,11 @@ def _listed(root: Path) -> list[SceneFiles]:
         if absent:
             raise InputError(f"{file} names {len(absent)} files that are not there: {_list(absent)}")
         for stem in stems:
-            if wanted.setdefault(stem, split) != split:
-                raise InputError(f"{stem} is in two splits, {wanted[stem]} and {split} ({file})")
-    if not wanted:
+            if splits.setdefault(stem, split) != split:
+                raise InputError(f"{stem} is in two splits, {splits[stem]} and {split} ({file})")
+    if not splits:
         raise InputError(f"{root / 'list'} has no train.txt, val.txt or test.txt with names in it")
-    return [replace(scenes[name], split=split) for name, split in sorted(wanted.items(), key=lambda item: item[0])]
+    return [replace(scenes[name], split=split) for name, split in sorted(splits.items(), key=lambda item: item[0])]
 
 
 def _city(folder: Path) -> SceneFiles:

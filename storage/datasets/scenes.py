@@ -39,7 +39,7 @@ class SceneFiles:
     """What makes a scene: paths alone, nothing opened yet.
 
     Attributes:
-        name: of the scene, unique in a dataset.
+        name: unique in a dataset.
         before, after: a raster each, or a list of files that make one mosaic.
         label: raster or polygons of what changed; or
         label_before, label_after: a mask for each date, where changed is what differs between them.
@@ -81,10 +81,10 @@ class Scene:
         files: what it was opened from.
         before, after: readers on `grid`, all bands.
         labels: one raster, or one of each date; none where polygons say what changed.
-        polygons: of what changed, or None.
-        grid: of all; without a CRS for pictures.
+        polygons: what changed, or None.
+        grid: the one grid of all; without a CRS for pictures.
         bands: names.
-        dtype: of the images.
+        dtype: data type of the images.
     """
 
     files: SceneFiles
@@ -111,24 +111,24 @@ class Scene:
 
     def label_histograms(self, *, rows: slice, cols: slice) -> dict[str, dict[float, int]]:
         """Known pixels by value of each label raster, by its path; nothing for polygons."""
-        found = {}
+        histograms = {}
         for reader in self.labels:
-            values, known = _raw(reader, rows, cols)
-            found[reader.mosaic.label] = histogram(values[known])
-        return found
+            values, labelled = _raw(reader, rows, cols)
+            histograms[reader.mosaic.label] = histogram(values[labelled])
+        return histograms
 
     def read_label(self, coding: Literal["0/1", "0/255"], *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
         if self.polygons is not None:
             return self.polygons.read(rows=rows, cols=cols)
-        drawn = []
-        known = np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=bool)
+        masks = []
+        labelled = np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=bool)
         for reader in self.labels:
-            values, here = _raw(reader, rows, cols)
-            drawn.append(binarise(values, coding))
-            known &= here
-        label = drawn[0] if len(drawn) == 1 else drawn[0] ^ drawn[1]
-        return np.where(known, label, np.uint8(IGNORED))
+            values, labelled_here = _raw(reader, rows, cols)
+            masks.append(binarise(values, coding))
+            labelled &= labelled_here
+        label = masks[0] if len(masks) == 1 else masks[0] ^ masks[1]
+        return np.where(labelled, label, np.uint8(IGNORED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +174,8 @@ class LabelOnGrid:
         if self.polygons is not None:
             return self.polygons.read(rows=rows, cols=cols)
         assert self.raster is not None
-        values, known = _raw(self.raster, rows, cols)
-        return np.where(known, binarise(values, self.coding), np.uint8(IGNORED))
+        values, labelled = _raw(self.raster, rows, cols)
+        return np.where(labelled, binarise(values, self.coding), np.uint8(IGNORED))
 
 
 def label_on_grid(path: str, grid: GeoBox) -> LabelOnGrid:
@@ -193,8 +193,8 @@ def label_on_grid(path: str, grid: GeoBox) -> LabelOnGrid:
 
 
 def _raw(reader: GridReader, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    image, known = reader.read(rows=rows, cols=cols)
-    return one_band(reader.mosaic.label, image), known
+    image, labelled = reader.read(rows=rows, cols=cols)
+    return one_band(reader.mosaic.label, image), labelled
 
 
 def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolution: float | None = None) -> Scene:
@@ -203,8 +203,8 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     Args:
         bands: numbers (from 1, without alpha) to keep of both dates, in this order; None = all, those of the second
             date by the names of the first's where all have one.
-        resolution: of the scene's grid in units of its CRS, onto which everything is resampled; None = the first
-            date's. A network that sees positions eight pixels apart sees finer ones on a finer grid.
+        resolution: size of a pixel of the scene's grid in units of its CRS, onto which everything is resampled;
+            None = the first date's. A network that sees positions eight pixels apart sees finer ones on a finer grid.
 
     Raises:
         InputError: an unreadable file, sizes that differ, other bands or other names of bands, no overlap; with paths

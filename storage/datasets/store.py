@@ -96,10 +96,10 @@ class DatasetStore:
             group = zarr.open_group(self.path, mode="r")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{self.path} is no dataset store: {error}; make one with `dasnet prepare`") from error
-        found = group.attrs.get("format")
-        if found != FORMAT or "label" not in group:
+        version = group.attrs.get("format")
+        if version != FORMAT or "label" not in group:
             raise InputError(
-                f"{self.path} has dataset format {found}; this version reads format {FORMAT}: prepare it again"
+                f"{self.path} has dataset format {version}; this version reads format {FORMAT}: prepare it again"
             )
         return group
 
@@ -173,8 +173,8 @@ class DatasetStore:
     @property
     def resolution(self) -> float | None:
         """Ground size of a pixel, metres, where the dataset knows it."""
-        found = self.attrs.get("resolution")
-        return None if found is None else float(found)
+        metres = self.attrs.get("resolution")
+        return None if metres is None else float(metres)
 
     def positions(self) -> NDArray[np.int32]:
         """(N, 2) row and column of each sample's upper-left pixel in its scene."""
@@ -189,16 +189,16 @@ class DatasetStore:
         """
         if split not in SPLITS:
             raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}")
-        found = np.flatnonzero(self.splits == SPLITS.index(split))
-        if not len(found):
+        members = np.flatnonzero(self.splits == SPLITS.index(split))
+        if not len(members):
             counts = ", ".join(f"{name} {int((self.splits == n).sum())}" for n, name in enumerate(SPLITS))
             raise InputError(f"{self.path} has no sample in split {split!r} ({counts})")
-        return found
+        return members
 
     def changed(self, split: str) -> NDArray[np.int64]:
         """Samples of a split that have a changed pixel, ascending; InputError as of :meth:`indices`."""
-        found = self.indices(split)
-        return found[self.pixels("changed")[found] > 0]
+        members = self.indices(split)
+        return members[self.pixels("changed")[members] > 0]
 
     def lacks(self, split: str) -> str | None:
         """Which of "changed" and "unchanged" has not one pixel in a split; None where both have some."""
@@ -219,14 +219,14 @@ class DatasetStore:
         if not path.exists():
             raise IntegrityError(f"{path} is missing: these samples were never written, or were lost")
         try:
-            found = np.asarray(array[index])
+            pixels = np.asarray(array[index])
         except Exception as error:  # each codec pipeline has exceptions of its own
             if not is_damaged(array, path, shard):
                 raise
             raise IntegrityError(
                 f"{path}, sample {index}: its bytes have changed at rest and cannot be decoded: {error}"
             ) from error
-        return found if self._chosen is None or name not in DATES else found[[n - 1 for n in self._chosen]]
+        return pixels if self._chosen is None or name not in DATES else pixels[[n - 1 for n in self._chosen]]
 
     def write(self, first: int, samples: Samples) -> str:
         """Write one whole shard durably, from sample `first` on; returns the SHA-256 of its pixels, as hex."""

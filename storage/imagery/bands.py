@@ -27,8 +27,8 @@ _COLOURS = {
 """Names that say what a band is: STAC's common names (eo extension)."""
 
 
-def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] | None) -> tuple[int, ...]:
-    """Numbers (from 1, without alpha) of the bands of `mosaic` that are the `wanted` ones, in that order.
+def select_bands(mosaic: Mosaic, targets: Sequence[str], explicit: Sequence[int] | None) -> tuple[int, ...]:
+    """Numbers (from 1, without alpha) of the bands of `mosaic` that are the `targets`, in that order.
 
     By the user's numbers; else as :func:`matching_bands` finds them.
 
@@ -38,14 +38,14 @@ def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] 
     if explicit is None:
         return matching_bands(
             mosaic.bands,
-            wanted,
+            targets,
             has=mosaic.label,
             needs="the bundle",
             otherwise="say with --bands which ones they are, in this order",
         )
-    if len(explicit) != len(wanted):
+    if len(explicit) != len(targets):
         raise InputError(
-            f"--bands names {len(explicit)} bands, but the bundle needs {len(wanted)} ({', '.join(wanted)})"
+            f"--bands names {len(explicit)} bands, but the bundle needs {len(targets)} ({', '.join(targets)})"
         )
     if beyond := [number for number in explicit if not 1 <= number <= len(mosaic.bands)]:
         raise InputError(
@@ -56,35 +56,35 @@ def select_bands(mosaic: Mosaic, wanted: Sequence[str], explicit: Sequence[int] 
 
 
 def matching_bands(
-    names: Sequence[str], wanted: Sequence[str], *, has: str, needs: str, otherwise: str
+    names: Sequence[str], targets: Sequence[str], *, has: str, needs: str, otherwise: str
 ) -> tuple[int, ...]:
-    """Numbers (from 1) of the bands called `names` that are the `wanted` ones, in that order.
+    """Numbers (from 1) of the bands called `names` that are the `targets`, in that order.
 
-    By name, where each wanted one is exactly one name, or a word of exactly one. Else by position, where the counts are
+    By name, where each target is exactly one name, or a word of exactly one. Else by position, where the counts are
     equal and the names do not speak against it: (nir, red, green) is not (red, green, blue), (B04, B03, B02) and bands
     without names may be.
 
     Args:
-        has, needs: for messages, whose bands `names` and `wanted` are; `otherwise`: what a user can do.
+        has, needs: for messages, whose bands `names` and `targets` are; `otherwise`: what a user can do.
 
     Raises:
         InputError: saying what both sides have.
     """
-    in_order = tuple(range(1, len(wanted) + 1))
-    have, want = ([name.lower() for name in some] for some in (names, wanted))
-    if have == want:
+    in_order = tuple(range(1, len(targets) + 1))
+    own, sought = ([name.lower() for name in some] for some in (names, targets))
+    if own == sought:
         return in_order
-    by_name = [_numbers_of(name, have) for name in want]
-    if all(len(numbers) == 1 for numbers in by_name) and len({number for (number,) in by_name}) == len(want):
+    by_name = [_numbers_of(name, own) for name in sought]
+    if all(len(numbers) == 1 for numbers in by_name) and len({number for (number,) in by_name}) == len(sought):
         return tuple(number for (number,) in by_name)
     contradicted = any(
-        position not in numbers and (numbers or (_COLOURS & {name} and _COLOURS & _words(there)))
-        for position, (name, there, numbers) in enumerate(zip(want, have, by_name, strict=False), start=1)
+        position not in numbers and (numbers or (_COLOURS & {name} and _COLOURS & _words(own_name)))
+        for position, (name, own_name, numbers) in enumerate(zip(sought, own, by_name, strict=False), start=1)
     )
-    if len(names) == len(wanted) and not contradicted:
+    if len(names) == len(targets) and not contradicted:
         return in_order
     raise InputError(
-        f"{has} has {len(names)} bands ({', '.join(names)}), {needs} needs {len(wanted)} ({', '.join(wanted)}): "
+        f"{has} has {len(names)} bands ({', '.join(names)}), {needs} needs {len(targets)} ({', '.join(targets)}): "
         f"{otherwise}"
     )
 
@@ -104,13 +104,15 @@ def common_bands(
         twice = sorted({number for number in explicit if list(explicit).count(number) > 1})
         if twice or not explicit:
             raise InputError(f"--bands {','.join(map(str, explicit))} must name bands, each of them once")
-        wanted = [f"band {number}" for number in explicit]
-        return select_bands(first, wanted, explicit), select_bands(second, wanted, explicit)
+        labels = [f"band {number}" for number in explicit]
+        return select_bands(first, labels, explicit), select_bands(second, labels, explicit)
     if first.bands_are_named and second.bands_are_named:
         shared = [name for name in first.bands if first.bands.count(name) == 1 and second.bands.count(name) == 1]
         if shared:
-            here, there = (tuple(mosaic.bands.index(name) + 1 for name in shared) for mosaic in (first, second))
-            return here, there
+            numbers_first, numbers_second = (
+                tuple(mosaic.bands.index(name) + 1 for name in shared) for mosaic in (first, second)
+            )
+            return numbers_first, numbers_second
     if len(first.bands) != len(second.bands) or _names_differ(first, second):
         raise InputError(
             f"the two dates have different bands: {first.label} has {len(first.bands)} ({', '.join(first.bands)}), "
@@ -127,11 +129,11 @@ def same_bands(first: Mosaic, second: Mosaic, numbers: Sequence[int]) -> tuple[i
     Raises:
         InputError: bands of two names, saying what both have.
     """
-    wanted = [first.bands[number - 1] for number in numbers]
-    if not _names_differ(first, second) or wanted == [second.bands[number - 1] for number in numbers]:
+    names = [first.bands[number - 1] for number in numbers]
+    if not _names_differ(first, second) or names == [second.bands[number - 1] for number in numbers]:
         return tuple(numbers)
-    if all(second.bands.count(name) == 1 for name in wanted):
-        return tuple(second.bands.index(name) + 1 for name in wanted)
+    if all(second.bands.count(name) == 1 for name in names):
+        return tuple(second.bands.index(name) + 1 for name in names)
     raise InputError(
         f"{first.label} has bands {', '.join(first.bands)}, {second.label} has {', '.join(second.bands)}: say with "
         "--bands which ones to use of both"

@@ -148,8 +148,8 @@ def _remote_version(path: str) -> str:
             with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=30) as answer:
                 facts = {name: answer.headers.get(name) for name in ("Content-Length", "Last-Modified", "ETag")}
         else:
-            known = fsspec.filesystem(address.partition("://")[0]).info(address)
-            facts = {name: str(known[name]) for name in ("size", "LastModified", "ETag", "mtime") if name in known}
+            info = fsspec.filesystem(address.partition("://")[0]).info(address)
+            facts = {name: str(info[name]) for name in ("size", "LastModified", "ETag", "mtime") if name in info}
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{path}: its server does not tell its version: {error}") from error
     return f"{address} {facts}"
@@ -161,9 +161,9 @@ def _object_version(path: ObjectPath) -> str:
         facts = path.facts()
         if facts is not None:
             return f"{facts.size} {facts.tag}"
-        found = [f"{entry.relative_to(path)} {facts.size} {facts.tag}" for entry, facts in path.walk()]
+        versions = [f"{entry.relative_to(path)} {facts.size} {facts.tag}" for entry, facts in path.walk()]
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
-    if not found:
+    if not versions:
         raise InputError(f"{path} does not exist")
-    return "\n".join(found)
+    return "\n".join(versions)

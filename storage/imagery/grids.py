@@ -95,8 +95,8 @@ def _cut(grid: GeoBox, box: BoundingBox, what: str, covering: str) -> GeoBox:
 @lru_cache(maxsize=4096)
 def _extent_in(grid: GeoBox, crs: CRS) -> BoundingBox:
     """An archive asks for those of all its dates, once for each date that it tries."""
-    found: BoundingBox = grid.footprint(crs).boundingbox
-    return found
+    box: BoundingBox = grid.footprint(crs).boundingbox
+    return box
 
 
 def _grown(grid: GeoBox, mosaics: Sequence[Mosaic]) -> GeoBox:

@@ -80,9 +80,9 @@ def open_stacks(stacks: Sequence[Mapping[str, str]]) -> Mosaic:
 
 
 def _stacked(stack: Mapping[str, str]) -> Header:
-    found = {name: open_source(path) for name, path in stack.items()}
-    first = next(iter(found.values()))
-    for other in found.values():
+    headers = {name: open_source(path) for name, path in stack.items()}
+    first = next(iter(headers.values()))
+    for other in headers.values():
         for what, mine, theirs in (
             ("grid", _grid_words(first.source.grid), _grid_words(other.source.grid)),
             ("type", first.dtype, other.dtype),
@@ -92,8 +92,8 @@ def _stacked(stack: Mapping[str, str]) -> Header:
                     f"bands of one image must lie on one grid: {first.source.path} has {what} {mine}, "
                     f"{other.source.path} has {theirs}"
                 )
-    bands = tuple(name if len(header.bands) == 1 else band for name, header in found.items() for band in header.bands)
-    parts = tuple(header.source for header in found.values())
+    bands = tuple(name if len(header.bands) == 1 else band for name, header in headers.items() for band in header.bands)
+    parts = tuple(header.source for header in headers.values())
     return Header(
         source=Source(
             path=first.source.path,
@@ -114,9 +114,9 @@ def _grid_words(grid: GeoBox) -> str:
     return f"{grid.width} × {grid.height} px of {grid.resolution.x:g} at {corner} in {grid.crs}"
 
 
-def _mosaic(label: str, found: Sequence[Header]) -> Mosaic:
-    first = found[0]
-    for other in found[1:]:
+def _mosaic(label: str, headers: Sequence[Header]) -> Mosaic:
+    first = headers[0]
+    for other in headers[1:]:
         # two CRSs make one mosaic, as on the border of two UTM zones: each file is brought to the grid by itself
         for what, mine, theirs in (
             ("bands", len(first.bands), len(other.bands)),
@@ -129,8 +129,8 @@ def _mosaic(label: str, found: Sequence[Header]) -> Mosaic:
                 )
     return Mosaic(
         label=label,
-        sources=tuple(header.source for header in found),
-        grid=_union([header.source.grid for header in found]),
+        sources=tuple(header.source for header in headers),
+        grid=_union([header.source.grid for header in headers]),
         bands=first.bands,
         dtype=first.dtype,
         date=first.date,
@@ -188,11 +188,11 @@ def objects_named(path: ObjectPath) -> list[str]:
         root = path.parent
         while glob.has_magic(root.key):
             root = root.parent
-        paths = [str(found) for found, _ in root.walk() if fnmatch.fnmatchcase(found.key, path.key)]
+        paths = [str(entry) for entry, _ in root.walk() if fnmatch.fnmatchcase(entry.key, path.key)]
         if not paths:
             raise InputError(f"no object matches {path}")
         return sorted(paths)
-    paths = sorted(str(found) for found in path.iterdir() if found.suffix.lower() in RASTER_SUFFIXES)
+    paths = sorted(str(entry) for entry in path.iterdir() if entry.suffix.lower() in RASTER_SUFFIXES)
     if not paths:
         raise InputError(f"{path} does not exist, and there are no rasters below it ({', '.join(RASTER_SUFFIXES)})")
     return paths

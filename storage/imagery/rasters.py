@@ -100,13 +100,13 @@ class GridReader:
             into_cols = slice(max(x, 0), min(x + source.grid.width, target.width))
             if into_rows.start >= into_rows.stop or into_cols.start >= into_cols.stop:
                 return
-            found = read_source(
+            pixels = read_source(
                 source,
                 self.bands,
                 rows=slice(into_rows.start - y, into_rows.stop - y),
                 cols=slice(into_cols.start - x, into_cols.stop - x),
             )
-            _fill(image[:, into_rows, into_cols], valid[into_rows, into_cols], *found)
+            _fill(image[:, into_rows, into_cols], valid[into_rows, into_cols], *pixels)
             return
         self._add_resampled(source, rows, cols, image, valid)
 
@@ -118,31 +118,31 @@ class GridReader:
             for x in range(cols.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols.stop, _RESAMPLED_TILE):
                 tile_rows = slice(y, min(y + _RESAMPLED_TILE, self.grid.height))
                 tile_cols = slice(x, min(x + _RESAMPLED_TILE, self.grid.width))
-                found = _resampled(source, self.bands, self.grid, self.grid[tile_rows, tile_cols], self.resampling)
-                if found is None:
+                resampled = _resampled(source, self.bands, self.grid, self.grid[tile_rows, tile_cols], self.resampling)
+                if resampled is None:
                     continue
                 (of_tile_y, here_y), (of_tile_x, here_x) = _shared(tile_rows, rows), _shared(tile_cols, cols)
                 _fill(
                     image[:, here_y, here_x],
                     valid[here_y, here_x],
-                    found[0][:, of_tile_y, of_tile_x],
-                    found[1][of_tile_y, of_tile_x],
+                    resampled[0][:, of_tile_y, of_tile_x],
+                    resampled[1][of_tile_y, of_tile_x],
                 )
 
 
-def _shared(tile: slice, wanted: slice) -> tuple[slice, slice]:
+def _shared(tile: slice, span: slice) -> tuple[slice, slice]:
     """What two ranges share, counted from the start of each."""
-    start, stop = max(tile.start, wanted.start), min(tile.stop, wanted.stop)
-    return slice(start - tile.start, stop - tile.start), slice(start - wanted.start, stop - wanted.start)
+    start, stop = max(tile.start, span.start), min(tile.stop, span.stop)
+    return slice(start - tile.start, stop - tile.start), slice(start - span.start, stop - span.start)
 
 
-def _fill(image: NDArray[Any], valid: NDArray[np.bool_], found: NDArray[Any], found_valid: NDArray[np.bool_]) -> None:
-    new = found_valid & ~valid
+def _fill(image: NDArray[Any], valid: NDArray[np.bool_], pixels: NDArray[Any], pixels_valid: NDArray[np.bool_]) -> None:
+    new = pixels_valid & ~valid
     if new.all():
-        image[...] = found
+        image[...] = pixels
         valid[...] = True
     else:
-        image[:, new] = found[:, new]
+        image[:, new] = pixels[:, new]
         valid |= new
 
 
@@ -173,10 +173,10 @@ def _read_parts(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Bands from rasters of their own: a pixel is valid if it is in all of them."""
     places = [(part, number) for part in source.parts for number in range(1, len(part.image_bands) + 1)]
-    found = [
+    bands_read = [
         read_source(part, (number,), rows=rows, cols=cols) for part, number in (places[band - 1] for band in bands)
     ]
-    return np.concatenate([image for image, _ in found]), np.logical_and.reduce([valid for _, valid in found])
+    return np.concatenate([image for image, _ in bands_read]), np.logical_and.reduce([valid for _, valid in bands_read])
 
 
 def _reading_of(source: Source) -> Callable[..., tuple[NDArray[Any], NDArray[np.bool_]]]:

@@ -41,7 +41,7 @@ class Source:
         grid: its own pixels.
         files: all files it consists of, sidecars too.
         driver: GDAL's name of its format, or ``Zarr``.
-        variable: of a Zarr group.
+        variable: name of the variable of a Zarr group.
         image_bands: rasterio's numbers (from 1) of its bands without alpha; of several rasters counted through.
         parts: the rasters that hold its bands, in their order; empty for one that holds them all.
     """
@@ -201,9 +201,9 @@ def _grid(path: str, dataset: DatasetReader) -> GeoBox:
     return GeoBox(dataset.shape, north_up, crs_of(dataset.crs))
 
 
-def crs_of(found: rasterio.crs.CRS) -> CRS:
-    code = found.to_epsg()
-    return CRS(f"EPSG:{code}" if code else found.to_wkt())
+def crs_of(crs: rasterio.crs.CRS) -> CRS:
+    code = crs.to_epsg()
+    return CRS(f"EPSG:{code}" if code else crs.to_wkt())
 
 
 def _band_names(dataset: DatasetReader, numbers: Iterable[int]) -> tuple[str, ...]:

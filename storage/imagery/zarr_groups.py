@@ -42,7 +42,7 @@ def open_group(path: str) -> Header:
     labels = (
         [str(v) for v in image[image.dims[0]].to_numpy()] if image.ndim == 3 and image.dims[0] in image.coords else []
     )
-    named = bool(labels) and not all(label.lstrip("-").isdigit() for label in labels)
+    has_names = bool(labels) and not all(label.lstrip("-").isdigit() for label in labels)
     return Header(
         source=Source(
             path=path,
@@ -52,7 +52,7 @@ def open_group(path: str) -> Header:
             variable=name,
             image_bands=tuple(range(1, count + 1)),
         ),
-        bands=tuple(labels) if named else tuple(f"band{n}" for n in range(1, count + 1)),
+        bands=tuple(labels) if has_names else tuple(f"band{n}" for n in range(1, count + 1)),
         dtype=str(image.dtype),
         date=date_of(path, {}),
     )

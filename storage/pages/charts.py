@@ -33,8 +33,8 @@ def lines(
 
     Args:
         panels: title → lines.
-        x_label: of all panels, `x_labels`: of each instead.
-        y_labels: of each panel.
+        x_label: below all panels, `x_labels`: below each instead.
+        y_labels: beside each panel.
         log: for each panel whether its y axis is logarithmic; empty = none is.
     """
     figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained", dpi=110)
@@ -61,8 +61,8 @@ def reliability_diagram(series: Mapping[str, tuple[NDArray[np.float64], NDArray[
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="perfect")
     for order, (name, (probability, observed)) in enumerate(series.items()):
-        known = np.isfinite(probability)
-        axis.plot(probability[known], observed[known], marker="os^"[order % 3], color=_COLOURS[order], label=name)
+        filled = np.isfinite(probability)
+        axis.plot(probability[filled], observed[filled], marker="os^"[order % 3], color=_COLOURS[order], label=name)
     axis.set(xlabel="probability", ylabel="observed share of change", xlim=(0, 1), ylim=(0, 1), title="Reliability")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize=8)

@@ -88,13 +88,13 @@ def labelled(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def judged(called: NDArray[np.bool_], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What was called changed (s, s), beside the label (s, s): a picture (s, s, 3) in :data:`MEANINGS`' colours."""
-    changed, known = label == CHANGED, label != IGNORED
+    changed, is_labelled = label == CHANGED, label != IGNORED
     return _painted(
         label.shape,
         [
-            (known & ~called & ~changed, _UNCHANGED),
+            (is_labelled & ~called & ~changed, _UNCHANGED),
             (called & changed, _RIGHT),
-            (known & called & ~changed, _FALSE),
+            (is_labelled & called & ~changed, _FALSE),
             (~called & changed, _MISSED),
         ],
     )

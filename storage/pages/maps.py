@@ -46,7 +46,7 @@ def grid_of_maps(
     """PNG of cells in rows; numbers run from 0, dark, to `high`, light, on a scale that colour-blind readers order too.
 
     Args:
-        side: of what every cell shows, pixels, whatever the resolution of its numbers.
+        side: side of what every cell shows, pixels, whatever the resolution of its numbers.
         scale: label of the scale.
     """
     columns = max(len(row) for row in rows)

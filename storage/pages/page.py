@@ -18,7 +18,7 @@ class Section:
     """A part of a page; what is empty is left out.
 
     Attributes:
-        header, rows: of a table.
+        header, rows: a table.
         pictures: PNG or JPEG bytes, each with a caption that says in words what is to be seen.
         preformatted: text shown as it is.
     """

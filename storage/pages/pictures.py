@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Colour = tuple[int, int, int]
 
 LINE: Colour = (255, 224, 0)
-"""Of outlines."""
+"""Colour of outlines."""
 
 _HALO: Colour = (20, 20, 20)
 

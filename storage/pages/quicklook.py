@@ -51,16 +51,16 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float) -> Quicklooks:
     tile = max(reader.block // step, 1)
     for y in range(0, height, tile):
         for x in range(0, width, tile):
-            here = (slice(y, min(y + tile, height)), slice(x, min(x + tile, width)))
+            part = (slice(y, min(y + tile, height)), slice(x, min(x + tile, width)))
             rows, cols = (
                 slice(span.start * step, min(span.stop * step, length))
-                for span, length in zip(here, (reader.height, reader.width), strict=True)
+                for span, length in zip(part, (reader.height, reader.width), strict=True)
             )
             pixels, is_valid = reader.read_series(rows=rows, cols=cols)
-            images[(slice(None), slice(None), *here)] = pixels[:, chosen, ::step, ::step]
-            valid[(slice(None), *here)] = is_valid[:, ::step, ::step]
+            images[(slice(None), slice(None), *part)] = pixels[:, chosen, ::step, ::step]
+            valid[(slice(None), *part)] = is_valid[:, ::step, ::step]
             stored = reader.read_probability(rows=rows, cols=cols)
-            probability[here] = highest(stored, step)
+            probability[part] = highest(stored, step)
     stretched = stretch(images, valid)
     return Quicklooks(
         before=stretched[0],

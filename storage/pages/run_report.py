@@ -22,14 +22,14 @@ class ReportData:
     """Everything that the report shows.
 
     Attributes:
-        title, subtitle: of the page.
+        title, subtitle: what stands above the page.
         looks: the pictures.
         before_label, after_label: captions of the two dates.
         cards: (what, figure, explanation) of the summary.
         warnings: plain sentences.
         tables: title and (name, value) rows of each table of details.
         histogram: (256,) pixels by stored probability.
-        threshold: of the probability.
+        threshold: on the probability.
         card: the bundle's model card, Markdown, shown as it is.
     """
 

@@ -26,9 +26,9 @@ class Seen:
         before, after: (C, s, s).
         valid: (2, s, s).
         label: (s, s), 1 = changed, 0 = unchanged, 255 = not known.
-        called: of each method (s, s), True = called changed.
-        notes: of each method a few words under its picture.
-        caption: of the sample.
+        called: (s, s) by each method, True = called changed.
+        notes: a few words under the picture of each method.
+        caption: what stands under the sample.
     """
 
     before: NDArray[Any]
@@ -47,7 +47,7 @@ def side_by_side(
 
     Args:
         methods: names, in the order of `Seen.called`.
-        side: of one picture, pixels; `columns`: pictures in one line.
+        side: side of one picture, pixels; `columns`: pictures in one line.
     """
     titles = [*_DATA, *methods]
     lines = -(-len(titles) // columns)

@@ -31,18 +31,18 @@ def image_look(store: RunStore, keep: Path) -> tuple[NDArray[Any], NDArray[np.bo
     step, chosen = step_of(store), display_bands(store.bands)
     height, width = ceil(store.height / step), ceil(store.width / step)
     if keep.exists():
-        with np.load(keep) as known:
-            if known["valid"].shape == (height, width):
-                return known["image"], known["valid"]
+        with np.load(keep) as look:
+            if look["valid"].shape == (height, width):
+                return look["image"], look["valid"]
     image, valid = np.zeros((3, height, width), dtype=store.dtype), np.zeros((height, width), dtype=bool)
     tile = max(store.block // step, 1)
     for y in range(0, height, tile):
         for x in range(0, width, tile):
-            here = (slice(y, min(y + tile, height)), slice(x, min(x + tile, width)))
-            rows, cols = _pixels(here[0], step, store.height), _pixels(here[1], step, store.width)
+            part = (slice(y, min(y + tile, height)), slice(x, min(x + tile, width)))
+            rows, cols = _pixels(part[0], step, store.height), _pixels(part[1], step, store.width)
             pixels, known_pixels = store.read_images(0, rows=rows, cols=cols)
-            image[(slice(None), *here)] = pixels[chosen][:, ::step, ::step]
-            valid[here] = known_pixels[::step, ::step]
+            image[(slice(None), *part)] = pixels[chosen][:, ::step, ::step]
+            valid[part] = known_pixels[::step, ::step]
     with publish(keep) as draft, draft.open("wb") as file:
         np.savez_compressed(file, image=image, valid=valid)
     return image, valid
@@ -57,9 +57,9 @@ def probability_look(store: RunStore, keep: Path, *, digest: str) -> NDArray[np.
     step = step_of(store)
     made_of = f"{digest} every {step}"
     if keep.exists():
-        with np.load(keep) as known:
-            if str(known["made_of"]) == made_of:
-                return np.asarray(known["probability"])
+        with np.load(keep) as look:
+            if str(look["made_of"]) == made_of:
+                return np.asarray(look["probability"])
     tall = max(store.block // step, 1) * step
     rows = [
         highest(store.read_probability(rows=slice(y, min(y + tall, store.height)), cols=slice(0, store.width)), step)

@@ -21,7 +21,7 @@ from storage.pages.pictures import Colour, outlines, photograph, png, see_throug
 from tiling.conventions import NODATA
 
 NO_CHANGE, UNKNOWN = -1, -2
-"""Of :func:`first_look`."""
+"""Numbers in what :func:`first_look` makes that stand for no pair."""
 
 _EVERY = 7
 """Every n-th pixel is enough to know percentiles."""
@@ -88,18 +88,18 @@ def first_look(probabilities: Sequence[NDArray[np.uint8]], level: int) -> NDArra
     """(h, w): number of the first pair that shows a change; :data:`NO_CHANGE`, :data:`UNKNOWN`."""
     first = np.full(probabilities[0].shape, UNKNOWN, dtype=np.int16)
     for number, probability in enumerate(probabilities):
-        known = probability != NODATA
-        first[known & (first == UNKNOWN)] = NO_CHANGE
-        first[known & (probability >= level) & (first == NO_CHANGE)] = number
+        valid = probability != NODATA
+        first[valid & (first == UNKNOWN)] = NO_CHANGE
+        first[valid & (probability >= level) & (first == NO_CHANGE)] = number
     return first
 
 
 def write_timeline(path: Path, data: Timeline) -> bytes:
     """Write the page, which needs nothing but itself; returns the map of first changes with its legend, as PNG."""
     first = first_look([pair.probability for pair in data.pairs], data.level)
-    days = [found.day for found in data.dates]
+    days = [entry.day for entry in data.dates]
     palette = _palette(len(data.pairs))
-    known = max(int((first != UNKNOWN).sum()), 1)
+    pixels = max(int((first != UNKNOWN).sum()), 1)
     height, width = first.shape
     bar_m = _round_length(0.22 * width * data.pixel_m)
     axis = _axis([pair.changed_m2 for pair in data.pairs])
@@ -111,8 +111,8 @@ def write_timeline(path: Path, data: Timeline) -> bytes:
         width=width,
         height=height,
         dates=[
-            {"day": f"{found.day}", "picture": photograph(picture), "note": found.note}
-            for found, picture in zip(data.dates, _stretched(data.dates), strict=True)
+            {"day": f"{entry.day}", "picture": photograph(picture), "note": entry.note}
+            for entry, picture in zip(data.dates, _stretched(data.dates), strict=True)
         ],
         pairs=[
             {
@@ -124,7 +124,7 @@ def write_timeline(path: Path, data: Timeline) -> bytes:
                 "probability": photograph(colours(pair.probability)),
                 "outline": outlines((pair.probability != NODATA) & (pair.probability >= data.level)),
                 "colour": "#" + "".join(f"{part:02x}" for part in palette[number]),
-                "first": f"{(first == number).sum() / known:.1%}",
+                "first": f"{(first == number).sum() / pixels:.1%}",
                 "area": area_words(pair.changed_m2),
                 "places": pair.places,
                 "share": f"{pair.share:.1%}",
@@ -133,7 +133,7 @@ def write_timeline(path: Path, data: Timeline) -> bytes:
             for number, pair in enumerate(data.pairs)
         ],
         first=_first_overlay(first, palette),
-        never=f"{(first == NO_CHANGE).sum() / known:.1%}",
+        never=f"{(first == NO_CHANGE).sum() / pixels:.1%}",
         ticks=_ticks(days),
         axis=axis,
         chosen=max(range(len(data.pairs)), key=lambda number: data.pairs[number].changed_m2),
@@ -148,8 +148,8 @@ def pair_days(data: Timeline, pair: TimelinePair) -> tuple[date, date]:
 
 def _palette(count: int) -> list[Colour]:
     """From early to late along a scale that colour-blind readers order in the same way, and that no grey is part of."""
-    found = colormaps["plasma"](np.linspace(0.05, 0.95, count))[:, :3] * 255
-    return [(int(r), int(g), int(b)) for r, g, b in found]
+    rgb = colormaps["plasma"](np.linspace(0.05, 0.95, count))[:, :3] * 255
+    return [(int(r), int(g), int(b)) for r, g, b in rgb]
 
 
 def _bars(data: Timeline, days: Sequence[date], top: float) -> list[dict[str, float]]:
@@ -191,13 +191,13 @@ def _stretched(dates: Sequence[TimelineDate]) -> Iterator[NDArray[np.uint8]]:
     """(h, w, 3) of each date: 2nd to 98th percentile of all dates together, band by band; one date in memory."""
     limits = []
     for band in range(3):
-        values = np.concatenate([found.image[band][found.valid][::_EVERY] for found in dates])
+        values = np.concatenate([entry.image[band][entry.valid][::_EVERY] for entry in dates])
         limits.append(np.percentile(values, (2, 98)) if values.size else (0.0, 1.0))
-    for found in dates:
-        picture = np.full((*found.valid.shape, 3), MISSING, dtype=np.uint8)
+    for entry in dates:
+        picture = np.full((*entry.valid.shape, 3), MISSING, dtype=np.uint8)
         for band, (low, high) in enumerate(limits):
-            scaled = np.clip((found.image[band].astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255
-            picture[..., band][found.valid] = scaled[found.valid]
+            scaled = np.clip((entry.image[band].astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255
+            picture[..., band][entry.valid] = scaled[entry.valid]
         yield picture
 
 

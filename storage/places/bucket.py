@@ -118,15 +118,15 @@ class ObjectPath:
         return self.facts() is not None
 
     def facts(self, *, patience: timedelta = PATIENCE) -> Facts | None:
-        """Of the object; None where there is none."""
+        """What the store says of the object; None where there is none."""
         if not self.key:
             return None
         with _reaching(self):
             try:
-                found = obstore.head(self._client(patience), self.key)
+                meta = obstore.head(self._client(patience), self.key)
             except FileNotFoundError:
                 return None
-        return Facts(found["size"], found["e_tag"] or "", found["last_modified"])
+        return Facts(meta["size"], meta["e_tag"] or "", meta["last_modified"])
 
     def stat(self) -> Facts:
         """As :meth:`facts`; raises FileNotFoundError where there is no object."""
@@ -145,8 +145,8 @@ class ObjectPath:
         """Content and entity tag of the same moment; raises FileNotFoundError."""
         with _reaching(self):
             try:
-                found = obstore.get(self._client(patience), self.key)
-                return bytes(found.bytes()), found.meta["e_tag"] or ""
+                answer = obstore.get(self._client(patience), self.key)
+                return bytes(answer.bytes()), answer.meta["e_tag"] or ""
             except FileNotFoundError:
                 raise FileNotFoundError(f"{self} does not exist") from None
 
@@ -189,10 +189,10 @@ class ObjectPath:
                 # an answer that got lost makes the client ask again, and then our own first write is in the way
                 with _reaching(self):
                     try:
-                        there, tag = self.read(patience=patience)
+                        content_there, tag = self.read(patience=patience)
                     except FileNotFoundError:
-                        there, tag = b"", ""
-                if tag and there == content:
+                        content_there, tag = b"", ""
+                if tag and content_there == content:
                     return tag
                 raise StaleWriteError(f"{self} was written by somebody else") from None
         return written["e_tag"] or ""
@@ -234,8 +234,8 @@ class ObjectPath:
     def iterdir(self) -> Iterator[ObjectPath]:
         """What lies directly below: objects, and prefixes of objects."""
         with _reaching(self):
-            found = obstore.list_with_delimiter(self._client(), self.key or None)
-        keys = [str(entry["path"]) for entry in found["objects"]] + list(found["common_prefixes"])
+            listing = obstore.list_with_delimiter(self._client(), self.key or None)
+        keys = [str(entry["path"]) for entry in listing["objects"]] + list(listing["common_prefixes"])
         yield from (ObjectPath(self.bucket, key) for key in sorted(keys) if key != self.key)
 
     def walk(self) -> Iterator[tuple[ObjectPath, Facts]]:

@@ -22,20 +22,20 @@ def plain_name(path: str) -> str:
 
 def gdal_settings() -> dict[str, Any]:
     """Options under which GDAL finds the same store as we do, and is as patient; keys it takes from the environment."""
-    known = dict(settings())
-    found: dict[str, Any] = {
+    environment = dict(settings())
+    options: dict[str, Any] = {
         "GDAL_HTTP_MAX_RETRY": 8,
         "GDAL_HTTP_RETRY_DELAY": 0.5,
         "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
         # a file that was replaced, or that a failing server seemed not to have, is looked at again
         "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
     }
-    endpoint = known.get("endpoint")
+    endpoint = environment.get("endpoint")
     if endpoint:
-        found["AWS_S3_ENDPOINT"] = re.sub(r"^https?://", "", endpoint).rstrip("/")
-        found["AWS_HTTPS"] = "NO" if endpoint.startswith("http://") else "YES"
+        options["AWS_S3_ENDPOINT"] = re.sub(r"^https?://", "", endpoint).rstrip("/")
+        options["AWS_HTTPS"] = "NO" if endpoint.startswith("http://") else "YES"
         virtual = os.environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
-        found["AWS_VIRTUAL_HOSTING"] = virtual
+        options["AWS_VIRTUAL_HOSTING"] = virtual
     if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
-        found["AWS_NO_SIGN_REQUEST"] = True
-    return found
+        options["AWS_NO_SIGN_REQUEST"] = True
+    return options

@@ -121,7 +121,7 @@ class Lease:
 
     def _is_gone(self, owner: dict[str, Any], tag: str) -> bool:
         """Wait until it is clear; raises InputError if the owner is alive."""
-        told = False
+        is_announced = False
         while True:
             facts = self._object.facts()
             if facts is None:
@@ -133,8 +133,8 @@ class Lease:
                 )
             if _is_running(owner) is False or self._age_s(facts.modified) > EXPIRY_S:
                 return True
-            if not told:
-                told = True
+            if not is_announced:
+                is_announced = True
                 self._on_wait(
                     f"process {owner.get('process')} on {owner.get('host')} has a lock on {self._directory}; waiting "
                     f"until it is renewed or {EXPIRY_S:.0f} s old"

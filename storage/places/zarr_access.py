@@ -45,13 +45,13 @@ class _Complete(ObjectStore[S3Store]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         try:
-            found = await super().get(key, prototype, byte_range)
+            chunk = await super().get(key, prototype, byte_range)
         except BaseError as error:
             where = self._at(key)
             raise ObjectStoreError(f"{where}: {explain(error, bucket=where.bucket)}") from error
-        if found is None and "/c/" in key:
+        if chunk is None and "/c/" in key:
             raise IntegrityError(f"{self._at(key)} is missing: that block was never written, or was lost")
-        return found
+        return chunk
 
     def _at(self, key: str) -> ObjectPath:
         return ObjectPath(self.store.config["bucket"], self.store.prefix or "") / key

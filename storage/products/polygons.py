@@ -87,7 +87,7 @@ def write_changes(
     `max_probability`. Ordered by the block row in which an area ends, then by its first pixel.
 
     Args:
-        threshold: of the probability, in (0, 1).
+        threshold: on the probability, in (0, 1).
         min_area_m2: smaller areas are left out.
     """
     geod = reader.grid.crs.proj.get_geod() if reader.grid.crs is not None else None
@@ -151,9 +151,9 @@ def _closed_areas(reader: ProbabilityReader, level: int) -> Iterator[list[_Area]
         for x in range(0, width, size):
             cols = slice(x, min(x + size, width))
             pixels = reader.read_probability(rows=rows, cols=cols)
-            labels, found = _label(pixels, level)
-            keys = np.zeros(len(found) + 1, dtype=np.int64)
-            for number, area in enumerate(found, start=1):
+            labels, areas_of_block = _label(pixels, level)
+            keys = np.zeros(len(areas_of_block) + 1, dtype=np.int64)
+            for number, area in enumerate(areas_of_block, start=1):
                 area.pieces = [translate(piece, xoff=x, yoff=y) for piece in area.pieces]
                 keys[number] = next_key
                 areas[next_key] = area
@@ -186,7 +186,7 @@ def _label(pixels: NDArray[np.uint8], level: int) -> tuple[NDArray[np.int32], li
     if not count:
         return labels, []
     numbers = np.arange(1, count + 1)
-    found = [
+    areas = [
         _Area(pixels=int(n), total=int(total), highest=int(highest))
         for n, total, highest in zip(
             np.bincount(labels.ravel(), minlength=count + 1)[1:],
@@ -196,8 +196,8 @@ def _label(pixels: NDArray[np.uint8], level: int) -> tuple[NDArray[np.int32], li
         )
     ]
     for shape, value in shapes(labels, mask=changed, connectivity=4):
-        found[int(value) - 1].append(shapely.geometry.shape(shape))
-    return labels, found
+        areas[int(value) - 1].append(shapely.geometry.shape(shape))
+    return labels, areas
 
 
 def _frame(areas: list[_Area], grid: GeoBox, geod: Geod, min_area_m2: float) -> geopandas.GeoDataFrame:

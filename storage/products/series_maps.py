@@ -17,7 +17,7 @@ from storage.stores.by_name import PairView
 from tiling.conventions import NODATA, PROBABILITY_SCALE, changed_level
 
 NEVER, UNKNOWN = 0, -1
-"""Of a map of first dates: no change was seen; no pair is known there."""
+"""Values in a map of first dates: no change was seen; no pair is known there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +25,19 @@ class SeriesMaps:
     """What all pairs together say of a part: when a change was first seen, and how sure one can be that any happened.
 
     Attributes:
-        views: one a pair, over one part, in the order of `seen`.
-        seen: the day on which each pair's change was seen.
-        threshold: of the probability.
+        views: one a pair, over one part, in the order of `days`.
+        days: the day on which each pair's change was seen.
+        threshold: on the probability.
         checks: sees each block of each pair before it is used.
     """
 
     views: tuple[PairView, ...]
-    seen: tuple[date, ...]
+    days: tuple[date, ...]
     threshold: float
     checks: tuple[CheckBlock, ...]
 
     def __post_init__(self) -> None:
-        assert len(self.views) == len(self.seen) == len(self.checks) > 0 and list(self.seen) == sorted(self.seen)
+        assert len(self.views) == len(self.days) == len(self.checks) > 0 and list(self.days) == sorted(self.days)
 
     def read_peak(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8: the highest probability of any pair × 254; 255 where no pair is known."""
@@ -49,10 +49,10 @@ class SeriesMaps:
     def read_first(self, rows: slice, cols: slice) -> NDArray[np.int32]:
         """(h, w) int32: the day of the first change seen, as YYYYMMDD; :data:`NEVER`, :data:`UNKNOWN`."""
         first = np.full((rows.stop - rows.start, cols.stop - cols.start), UNKNOWN, dtype=np.int32)
-        for stored, day in zip(self._stored(rows, cols), self.seen, strict=True):
-            known = stored != NODATA
-            first[known & (first == UNKNOWN)] = NEVER
-            first[known & (stored >= changed_level(self.threshold)) & (first == NEVER)] = _as_number(day)
+        for stored, day in zip(self._stored(rows, cols), self.days, strict=True):
+            valid = stored != NODATA
+            first[valid & (first == UNKNOWN)] = NEVER
+            first[valid & (stored >= changed_level(self.threshold)) & (first == NEVER)] = _as_number(day)
         return first
 
     def _stored(self, rows: slice, cols: slice) -> Iterator[NDArray[np.uint8]]:

@@ -120,10 +120,10 @@ def write_collection(
     """Write a STAC collection above its items.
 
     Args:
-        grid: of the whole region.
+        grid: the grid of the whole region.
         span: naive UTC datetimes of the first and the last date.
         items: addresses relative to the collection.
-        assets: of the whole region, beside the collection or below it.
+        assets: products of the whole region, beside the collection or below it.
         summaries: values of properties over all items.
     """
     footprint = grid.geographic_extent
@@ -165,9 +165,9 @@ def _asset(asset: ItemAsset, *, relative_to: Location) -> pystac.Asset:
 def _projection(grid: GeoBox) -> dict[str, Any]:
     assert grid.crs is not None
     code = grid.crs.to_epsg()
-    known = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": grid.crs.to_wkt()}
+    system = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": grid.crs.to_wkt()}
     return {
-        **known,
+        **system,
         "proj:shape": [grid.height, grid.width],
         "proj:transform": list(grid.affine)[:6],
         "proj:bbox": list(grid.extent.boundingbox),

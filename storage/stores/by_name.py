@@ -29,8 +29,8 @@ class ImagesByDate:
 
     def read_dates(self, names: Sequence[str], *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Images (T, C, h, w) and valid (T, h, w) of the named dates; beyond the grid 0 and False."""
-        found = [self.stores[name].read_series(rows=rows, cols=cols) for name in names]
-        return np.concatenate([images for images, _ in found]), np.concatenate([valid for _, valid in found])
+        series = [self.stores[name].read_series(rows=rows, cols=cols) for name in names]
+        return np.concatenate([images for images, _ in series]), np.concatenate([valid for _, valid in series])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class PairView:
 
     def read_series(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Images (2, C, h, w) and valid (2, h, w) of a range inside the part."""
-        found = [store.read_images(0, rows=self._row(rows), cols=self._col(cols)) for store in self.images]
-        return np.stack([image for image, _ in found]), np.stack([valid for _, valid in found])
+        dates = [store.read_images(0, rows=self._row(rows), cols=self._col(cols)) for store in self.images]
+        return np.stack([image for image, _ in dates]), np.stack([valid for _, valid in dates])
 
     def read_probability(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8 of a range inside the part: probability × 254, 255 = nodata."""

@@ -43,10 +43,10 @@ def create_store(
     """Create an empty store of a series; it appears at `path` when it is complete.
 
     Args:
-        grid: of all dates.
+        grid: the grid of all dates.
         times: T ≥ 2 dates, ascending.
         bands: names, in the order of the images' bands.
-        dtype: of the images: uint8, uint16 or float32.
+        dtype: data type of the images: uint8, uint16 or float32.
         block: side of a block, in pixels.
         chunk: side of the inner chunks, in pixels; where blocks are no multiple of it, the largest divisor of both.
         attrs: what else the store should say of itself; JSON values.

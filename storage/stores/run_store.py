@@ -93,9 +93,9 @@ class RunStore(Generic[P]):
 
     @cached_property
     def grid(self) -> GeoBox:
-        known = dict(self._group.attrs)["grid"]
-        assert isinstance(known, dict)
-        return grid_of(known)
+        facts = dict(self._group.attrs)["grid"]
+        assert isinstance(facts, dict)
+        return grid_of(facts)
 
     @property
     def height(self) -> int:
@@ -117,7 +117,7 @@ class RunStore(Generic[P]):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the images."""
+        """Data type of the images."""
         return np.dtype(self._image.dtype)
 
     @cached_property

@@ -40,7 +40,7 @@ class Canvas:
     """One cell while it is drawn. Layers with a leading 2 hold the date before and the one after.
 
     Attributes:
-        row, col: of the canvas's upper-left pixel in the mosaic.
+        row, col: the canvas's upper-left pixel in the mosaic.
         u, v: (SIZE, SIZE) each pixel's place on the map.
         material: (2, SIZE, SIZE) number of the palette's row.
         light: (2, SIZE, SIZE) brightness, about 1.

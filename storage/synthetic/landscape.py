@@ -65,7 +65,7 @@ class Building:
     Attributes:
         u, v: centre on the map, pixels.
         row, col: the same point in the mosaic.
-        angle: of its long side from the u axis, radians.
+        angle: between its long side and the u axis, radians.
         half_length, half_width, height: pixels.
         gable: a pitched roof with its ridge along the long side, else a flat one.
         colour: red, green, blue.
@@ -91,7 +91,7 @@ class Land:
     """One block of land.
 
     Attributes:
-        left, right, top, bottom: of the block on the map, pixels.
+        left, right, top, bottom: edges of the block on the map, pixels.
         across_u: strips are counted along u (and parcels of a strip along v), else the other way round.
         strips: (S + 1,) where strips begin and end, from 0.
         parcels: (S, P + 1) where the parcels of a strip begin and end, from 0; parcel p of strip s is row s·P + p of
@@ -287,7 +287,7 @@ class Landscape:
         v = land.top + (along if land.across_u else across)
         rows, cols = self.to_pixels(u, v)
         dry = self.river_at(rows, cols) > RIVER_HALF + 60
-        found = []
+        buildings = []
         for n in np.flatnonzero(dry & (draw[:, 2] < standing + 2 * SHARE_BUILT)):
             appears = standing <= draw[n, 2] < standing + SHARE_BUILT
             vanishes = draw[n, 2] >= standing + SHARE_BUILT
@@ -295,7 +295,7 @@ class Landscape:
             half_length = (26 + 16 * draw[n, 3]) if barn else (15 + 17 * draw[n, 3])
             half_width = min(half_length * (0.55 + 0.4 * draw[n, 4]), 26)
             tint = np.array(_ROOFS[int(draw[n, 5] * len(_ROOFS))]) * (0.9 + 0.2 * draw[n, 6])
-            found.append(
+            buildings.append(
                 Building(
                     u=float(u[n]),
                     v=float(v[n]),
@@ -311,7 +311,7 @@ class Landscape:
                     after=not vanishes,
                 )
             )
-        return tuple(found)
+        return tuple(buildings)
 
 
 _PLOT_WIDTH = 100

@@ -136,7 +136,7 @@ class TreeTile:
     """Trees as periodic tiles. A tree stands wherever the wanted density exceeds its rank, so density thins them out.
 
     Attributes:
-        rank: of the tree whose crown covers the pixel, in [0, 1); 2 where none does.
+        rank: rank of the tree whose crown covers the pixel, in [0, 1); 2 where none does.
         hue: number of that tree's colour, 0 … `HUES` − 1.
         shade: brightness of the crown, about 1, one tile a date.
         shadow: lowest rank among the trees whose shadow falls on the pixel, 2 where none does; one tile a date.

@@ -61,7 +61,7 @@ def synthesize(
 
     Args:
         directory: made if it is not there; files of these names in it are replaced.
-        height, width: of the mosaics, pixels.
+        height, width: size of the mosaics, pixels.
         resolution: ground size of a pixel, metres; houses have the size of houses at 0.5.
         crs: a projected one.
         block: side of what is drawn and held at a time, pixels, a multiple of 256.
@@ -120,19 +120,19 @@ def synthesize(
                 files[name].colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
                 files[name].update_tags(ACQUISITIONDATETIME=acquired)
             for rows, cols in _blocks(height, width, block):
-                drawn = scene.pair(rows, cols)
+                pair = scene.pair(rows, cols)
                 window = RasterWindow.from_slices(rows, cols)
-                missing = np.zeros(drawn.change.shape, dtype=bool)
-                for name, image in (("before", drawn.before), ("after", drawn.after)):
+                missing = np.zeros(pair.change.shape, dtype=bool)
+                for name, image in (("before", pair.before), ("after", pair.after)):
                     if collar:
                         gone = _without_data(rows, cols, height=height, width=width, later=name == "after")
                         image[:, gone] = 0
                         missing |= gone
                     files[name].write(image, window=window)
-                drawn.change[missing] = IGNORED
-                files["change"].write(drawn.change, 1, window=window)
+                pair.change[missing] = IGNORED
+                files["change"].write(pair.change, 1, window=window)
                 if on_progress is not None:
-                    on_progress(drawn.change.size)
+                    on_progress(pair.change.size)
         for name, path in temporary.items():
             path.replace(paths[name])
     except OSError as error:

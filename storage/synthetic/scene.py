@@ -36,7 +36,7 @@ class PseudoChange:
         haze: largest share of the light that haze over the later date adds, 0 … 0.6.
         before, after: the sun of each date; shadows and shading follow it.
         shift_x, shift_y: misregistration of the later date, −0.7 … 0.7 px, to the right and downwards.
-        gain, offset: of the later date's sensor, for red, green, blue; offset in grey values.
+        gain, offset: the later date's sensor, for red, green, blue; offset in grey values.
         noise: standard deviation of each sensor's noise, grey values.
     """
 

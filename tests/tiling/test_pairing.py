@@ -29,8 +29,8 @@ def test_consecutive_pairs_form_a_chain(dates: list[date]) -> None:
 def test_a_baseline_meets_every_other_date_once_earlier_first(dates: list[date], data: st.DataObject) -> None:
     base = data.draw(st.sampled_from(dates))
     pairs = pairs_of(dates, f"baseline:{base}")
-    assert [dates[pair.told] for pair in pairs] == [day for day in dates if day != base]
-    assert all({dates[pair.earlier], dates[pair.later]} == {base, dates[pair.told]} for pair in pairs)
+    assert [dates[pair.reported] for pair in pairs] == [day for day in dates if day != base]
+    assert all({dates[pair.earlier], dates[pair.later]} == {base, dates[pair.reported]} for pair in pairs)
     assert all(pair.earlier < pair.later for pair in pairs)
 
 
