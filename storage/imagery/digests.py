@@ -38,11 +38,12 @@ class DigestCache:
         """`path`: JSON file, path of a file or folder → its stamp and SHA-256; written by :meth:`save`."""
         self._path = path
         self._entries: dict[str, list[object]] = {}
-        self._is_saved = True
+        self._is_saved = False
         with suppress(FileNotFoundError, ValueError):  # without one, or with a damaged one, all is read: nothing else
             entries = json.loads(path.read_text())
             if isinstance(entries, dict):
                 self._entries = {name: entry for name, entry in entries.items() if isinstance(entry, list)}
+                self._is_saved = True
 
     def digest(self, mosaic: Mosaic) -> MosaicDigest:
         """As :func:`digest_mosaic`."""
