@@ -31,7 +31,7 @@ def test_a_person_sees_scores_pictures_and_the_detection_as_a_run_of_its_own(
         label=tmp_path / "label.tif",
         cluster=workers,
     )
-    scored = flow_run(evaluate, asked, tasks={"score test 1-1 of 1", "score mosaic 1-4 of 4"})
+    scored = flow_run(evaluate, asked, tasks={"score test 1-2 of 2", "score mosaic 1-4 of 4"})
     assert scored.ending == "Completed" and scored.sub_runs == {"run"}
     assert "always “no change”" in scored.artifacts["scores"]
     for picture in ("worst", "best", "curves", "reliability"):
