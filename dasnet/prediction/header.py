@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from dasnet.errors import BundleError
@@ -156,6 +157,19 @@ def read_header(name_or_path: str | Path) -> BundleHeader:
         raise BundleError(f"{path} holds weights but no {METADATA_KEY!r} metadata: it is no bundle of this program")
     with naming(path):
         return BundleHeader(**_parse(metadata[METADATA_KEY]), path=path, digest=digest)
+
+
+def require_finite_weights(path: Path) -> None:
+    """Refuse a bundle's file with weights that are NaN or infinite; raises BundleError naming them.
+
+    Looked at without torch, so that a plan can refuse them; shapes are looked at where the network is built.
+    """
+    with readable(path), safe_open(path, framework="numpy") as file:
+        broken = [key for key in file.keys() if not np.isfinite(file.get_tensor(key)).all()]  # noqa: SIM118
+    if broken:
+        raise BundleError(
+            f"{path}: weights are NaN or infinite in {', '.join(broken[:8])}: the training that made them diverged"
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, ClassVar, Protocol
 
 from dasnet.networks.architectures import title_of
-from dasnet.prediction.header import BundleHeader, read_header
+from dasnet.prediction.header import BundleHeader, read_header, require_finite_weights
 
 
 class Model(Protocol):
@@ -82,6 +82,8 @@ class BundleModel(BundleHeader):
 
 
 def bundle_model(name_or_path: str) -> BundleModel:
-    """The model of a shipped bundle's name, or of a path; raises BundleError as reading its header does."""
+    """The model of a shipped bundle's name, or of a path; raises BundleError for its header or its weights."""
     header = read_header(name_or_path)
+    if header.path is not None:
+        require_finite_weights(header.path)
     return BundleModel(**{field.name: getattr(header, field.name) for field in fields(header)})
