@@ -156,8 +156,12 @@ def read_source(
     """
     if source.parts:
         return _read_parts(source, bands, rows, cols)
+    stored_rows, stored_cols = (
+        _stored(rows, source.grid.height, source.flip_y),
+        _stored(cols, source.grid.width, source.flip_x),
+    )
     try:
-        image, valid = _reading_of(source)(source, bands, rows, cols)
+        image, valid = _reading_of(source)(source, bands, stored_rows, stored_cols)
     except Exception as error:  # GDAL's and the codecs' errors come in many types
         cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
         raise ShortReadError(
@@ -165,7 +169,15 @@ def read_source(
         ) from error
     if image.dtype.kind == "f":
         valid = valid & np.isfinite(image).all(axis=0)
+    if source.flip_y or source.flip_x:
+        turned = (slice(None, None, -1 if source.flip_y else 1), slice(None, None, -1 if source.flip_x else 1))
+        return np.ascontiguousarray(image[:, *turned]), np.ascontiguousarray(valid[turned])
     return image, valid
+
+
+def _stored(span: slice, size: int, flipped: bool) -> slice:
+    """Where rows or columns of a grid lie in an array that runs the same way, or the other."""
+    return slice(size - span.stop, size - span.start) if flipped else span
 
 
 def _read_parts(

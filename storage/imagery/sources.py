@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio import DatasetReader
@@ -21,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.header_checks import check_header
+from storage.imagery.placement import Placement, placement_on
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.gdal import gdal_name, gdal_settings, plain_name
@@ -44,6 +44,8 @@ class Source:
         variable: name of the variable of a Zarr group.
         image_bands: rasterio's numbers (from 1) of its bands without alpha; of several rasters counted through.
         parts: the rasters that hold its bands, in their order; empty for one that holds them all.
+        flip_y: its first stored row is the southernmost; `grid` is north-up whatever it is.
+        flip_x: its first stored column is the easternmost.
     """
 
     path: str
@@ -53,6 +55,8 @@ class Source:
     variable: str = ""
     image_bands: tuple[int, ...] = ()
     parts: tuple[Source, ...] = ()
+    flip_y: bool = False
+    flip_x: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same file."""
@@ -126,13 +130,16 @@ def _open_raster(path: str) -> Header:
     with rasterio.Env(**gdal_settings()), open_with_allowed_driver(path) as dataset:
         check_header(dataset, path)
         image_bands, dtype = image_bands_of(dataset, path, what="a mosaic")
+        placement = _placement(path, dataset)
         header = Header(
             source=Source(
                 path=path,
-                grid=_grid(path, dataset),
+                grid=placement.grid,
                 files=tuple(map(plain_name, dataset.files)) or (path,),
                 driver=dataset.driver,
                 image_bands=image_bands,
+                flip_y=placement.flip_y,
+                flip_x=placement.flip_x,
             ),
             bands=_band_names(dataset, image_bands),
             dtype=dtype,
@@ -183,22 +190,12 @@ def open_quietly(path: str, driver: str) -> DatasetReader:
         return rasterio.open(gdal_name(path), driver=driver)
 
 
-def _grid(path: str, dataset: DatasetReader) -> GeoBox:
+def _placement(path: str, dataset: DatasetReader) -> Placement:
     if dataset.crs is None:
         raise InputError(f"{path} has no coordinate reference system: assign one (gdal_edit.py -a_srs)")
-    transform = dataset.transform
-    if transform.is_identity:
+    if dataset.transform.is_identity:
         raise InputError(f"{path} has a CRS but no geotransform, so its pixels are nowhere: georeference it")
-    if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
-        raise InputError(
-            f"{path} has a rotated geotransform {tuple(transform)[:6]}: warp it to a north-up grid first (gdalwarp)"
-        )
-    if transform.a <= 0 or transform.e >= 0:
-        raise InputError(
-            f"{path} is not north-up (pixel size {transform.a:g} × {transform.e:g}): warp it first (gdalwarp)"
-        )
-    north_up = Affine(transform.a, 0, transform.c, 0, transform.e, transform.f)
-    return GeoBox(dataset.shape, north_up, crs_of(dataset.crs))
+    return placement_on(dataset.transform, crs_of(dataset.crs), height=dataset.height, width=dataset.width, path=path)
 
 
 def crs_of(crs: rasterio.crs.CRS) -> CRS:

@@ -8,9 +8,9 @@ import numpy as np
 import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError
+from storage.imagery.placement import placement_on
 from storage.imagery.sources import Header, Source, crs_of, date_of
 from storage.places.zarr_access import open_address
 from tiling.conventions import DTYPES
@@ -36,8 +36,9 @@ def open_group(path: str) -> Header:
     if str(image.dtype) not in DTYPES:
         raise InputError(f"{path} holds {image.dtype}; a mosaic is one of {', '.join(DTYPES)}")
     transform = image.rio.transform(recalc=True)
-    if transform.e >= 0:
-        raise InputError(f"{path} is not north-up (pixel size {transform.a:g} × {transform.e:g}): flip y first")
+    placement = placement_on(
+        transform, crs_of(image.rio.crs), height=image.sizes["y"], width=image.sizes["x"], path=path
+    )
     count = image.sizes.get(str(image.dims[0]), 1) if image.ndim == 3 else 1
     labels = (
         [str(v) for v in image[image.dims[0]].to_numpy()] if image.ndim == 3 and image.dims[0] in image.coords else []
@@ -46,11 +47,13 @@ def open_group(path: str) -> Header:
     return Header(
         source=Source(
             path=path,
-            grid=GeoBox((image.sizes["y"], image.sizes["x"]), transform, crs_of(image.rio.crs)),
+            grid=placement.grid,
             files=(path,),
             driver="Zarr",
             variable=name,
             image_bands=tuple(range(1, count + 1)),
+            flip_y=placement.flip_y,
+            flip_x=placement.flip_x,
         ),
         bands=tuple(labels) if has_names else tuple(f"band{n}" for n in range(1, count + 1)),
         dtype=str(image.dtype),

@@ -127,10 +127,6 @@ def _rotated(path: Path) -> Path:
     return raster(path, transform=Affine.translation(500_000, 5_600_000) @ Affine.rotation(10) @ Affine.scale(1, -1))
 
 
-def _south_up(path: Path) -> Path:
-    return raster(path, transform=Affine(1, 0, 500_000, 0, 1, 5_600_000))
-
-
 def _nowhere(path: Path) -> Path:
     return raster(path, transform=Affine.identity())
 
@@ -157,7 +153,6 @@ def _signed(path: Path) -> Path:
     [
         (_without_crs, "no coordinate reference system"),
         (_rotated, "rotated geotransform"),
-        (_south_up, "north-up"),
         (_nowhere, "geotransform"),
         (_all_nodata, "no valid pixel"),
         (_all_nan, "no valid pixel"),
