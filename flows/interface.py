@@ -189,18 +189,21 @@ def detect(before: Any, after: Any, *, output: Any, observer: Observer | None = 
     Raises:
         pydantic.ValidationError: a setting that does not exist or cannot be.
         InputError, BundleError, ClusterError, RefusedPlanError: what cannot work, before anything starts.
+        PlanningError: planning failed in a way that is not foreseen; its cause is what was raised.
         FailedBlocksError: blocks are in quarantine; all others are finished.
     """
     from flows.detect.job import resolve
     from flows.detect.request import DetectRequest
     from flows.detect.run import run_detection
     from flows.run.context import already_planned
+    from flows.run.planning import planning
     from flows.run.terminal import TerminalObserver
     from storage.places.publish import claim_directory
 
     paths = {name: str(mosaic) if isinstance(mosaic, Path) else mosaic for name, mosaic in _pair(before, after)}
     request = DetectRequest.model_validate({**paths, "output": output, **settings})
-    job = resolve(request)
+    with planning(request):
+        job = resolve(request)
     claim_directory(request.output)
     terminal = TerminalObserver()
     try:

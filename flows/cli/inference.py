@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from flows.archive.request import ReprocessRequest
-from flows.cli.terminal import print_pairs, run_job, stderr
+from flows.cli.terminal import print_pairs, print_warning, run_job
 from flows.detect.request import DetectRequest
 from flows.inference.planned import PlannedSeries
+from flows.run.planning import planning
 
 J = TypeVar("J", bound=PlannedSeries)
 
@@ -19,7 +20,8 @@ def detect(request: DetectRequest, *, dry_run: bool, ui: bool) -> None:
     """Detect changes between two mosaics."""
     from flows.detect.job import resolve
 
-    job = resolve(request)
+    with planning(request):
+        job = resolve(request)
     if dry_run:
         _print_plan(job, lambda job: job.describe())
         return
@@ -41,9 +43,10 @@ def reprocess(request: ReprocessRequest, *, dry_run: bool, ui: bool) -> None:
     from flows.archive.job import resolve_archive
     from flows.archive.work import work_of
 
-    job = resolve_archive(request)
-    directory = ArchiveDirectory(job)
-    work_of(job, directory).require_disk()
+    with planning(request):
+        job = resolve_archive(request)
+        directory = ArchiveDirectory(job)
+        work_of(job, directory).require_disk()
     if dry_run:
         _print_plan(job, lambda job: work_of(job, directory).describe())
         return
@@ -61,10 +64,13 @@ def reprocess(request: ReprocessRequest, *, dry_run: bool, ui: bool) -> None:
 
 def _print_plan(job: J, describe: Callable[[J], list[tuple[str, str]]]) -> None:
     """Print what is planned, then how long it would take, which takes a while to find out."""
-    plan = describe(job)
+    with planning(job.request):
+        plan = describe(job)
     print_pairs(plan)
     for warning in job.warnings:
-        stderr.print(f"[yellow]warning[/yellow]: {warning}", soft_wrap=True)
+        print_warning(warning)
     from flows.inference.estimate import timed
 
-    print_pairs([line for line in describe(timed(job)) if line not in plan])
+    with planning(job.request):
+        timed_plan = describe(timed(job))
+    print_pairs([line for line in timed_plan if line not in plan])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import re
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,6 +57,9 @@ def main() -> None:
     """Entry point: run a command, turn domain errors into one message and an exit code."""
     # all objects go with the process: without this the interpreter's last collection looks at each, for a second
     atexit.register(gc.freeze)
+    # a name of a file may hold what no terminal shows; the plan is printed all the same
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         dasnet.main(prog_name="dasnet")
     except Exception as error:
@@ -65,7 +70,8 @@ def _explain(error: Exception) -> int:
     from pydantic import ValidationError
 
     from flows.cli.terminal import EXIT_REFUSED, EXIT_UNFINISHED, stderr
-    from flows.run.errors import REFUSALS, STORAGE_GAVE_OUT, UNFINISHED
+    from flows.run.errors import REFUSALS, STORAGE_GAVE_OUT, UNFINISHED, PlanningError
+    from flows.run.planning import wants_traceback
 
     message = str(error)
     if isinstance(error, ValidationError):
@@ -79,6 +85,8 @@ def _explain(error: Exception) -> int:
         message = f"{error.strerror}{where}. What is finished is kept: mend it and run the same command again"
     else:
         raise error
+    if isinstance(error, PlanningError) and wants_traceback():
+        traceback.print_exception(error.__cause__ or error)
     stderr.print(f"[red]{'refused' if code == EXIT_REFUSED else 'not finished'}[/red]: ", end="")
     stderr.print(message, markup=False, soft_wrap=True)
     return code

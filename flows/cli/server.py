@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flows.cli.terminal import print_pairs, stderr
+from flows.cli.terminal import print_pairs, print_warning, stderr
 from flows.run.fields import POSITIONAL, Cli, Frozen
 from flows.service.standing import ServerOptions
 
@@ -35,7 +35,7 @@ def server(request: ServerOptions) -> None:
 
 
 def _warn(message: str) -> None:
-    stderr.print(f"[yellow]warning[/yellow]: {message}", soft_wrap=True)
+    print_warning(message)
 
 
 class DeployRequest(Frozen):

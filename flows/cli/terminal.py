@@ -61,6 +61,12 @@ def print_pairs(pairs: list[tuple[str, str]]) -> None:
         stdout.print(value, markup=False, soft_wrap=True)
 
 
+def print_warning(message: str) -> None:
+    """A line to standard error; brackets in the names of files are no markup."""
+    stderr.print("[yellow]warning[/yellow]: ", end="")
+    stderr.print(message, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def prefect_api(*, ui: bool) -> Iterator[bool]:
     """The Prefect API that is configured, a `dasnet server` of this user on this machine, or with `ui` one for a while.

@@ -22,6 +22,7 @@ from flows.dataset.request import PrepareRequest
 from flows.dataset.survey import survey
 from flows.run.artifacts import Picture, Table
 from flows.run.observer import current_observer, step
+from flows.run.planning import planning
 from flows.run.versions import versions
 from storage.datasets.cut import Cutout, SampleFacts, band_statistics
 from storage.datasets.layouts import find_scenes
@@ -167,7 +168,8 @@ def run_preparation(request: PrepareRequest) -> DatasetSummary:
 
     Run it again with the same request after any interruption: finished shards are not cut again.
     """
-    scenes = find(request)
+    with planning(request):
+        scenes = find(request)
     directory = DatasetDirectory(request.output)
     with directory.locked(), ExitStack() as until_cut:
         adopt_directory(request, scenes, directory)

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from flows.run.planning import planning
+
 Request = TypeVar("Request")
 Job = TypeVar("Job")
 T = TypeVar("T")
@@ -38,7 +40,10 @@ def already_planned(request: Request, job: Job) -> AbstractContextManager[None]:
 def planned(request: Request, plan: Callable[[Request], Job]) -> Job:
     """The job of a request: the one that is planned already, or the one that `plan` makes now."""
     planned_request, job = _plan.get()
-    return job if planned_request == request else plan(request)
+    if planned_request == request:
+        return job
+    with planning(request):
+        return plan(request)
 
 
 def stopped_by(event: threading.Event) -> AbstractContextManager[None]:

@@ -32,6 +32,10 @@ class SecretError(ValueError):
     """A secret is missing, badly formed, or lies where others can read it."""
 
 
+class PlanningError(RuntimeError):
+    """A job cannot be planned, for a reason that none of our own errors names; its cause is what was raised."""
+
+
 _SHOWN = 20
 
 
@@ -97,6 +101,7 @@ REFUSALS: tuple[type[Exception], ...] = (
     CertificateError,
     PrefectServerError,
     SecretError,
+    PlanningError,
 )
 """Errors before anything was computed: exit code 2."""
 

@@ -63,7 +63,8 @@ class TerminalObserver(Observer):
     def end(self, summary: str) -> None:
         self._stop()
         took = time.perf_counter() - self._began
-        self.console.print(f"{self._stage:<9} {summary} [dim]({took:.1f} s)[/dim]", soft_wrap=True)
+        # a summary may name files, and brackets in their names are no markup
+        self.console.print(Text.assemble(f"{self._stage:<9} {summary} ", (f"({took:.1f} s)", "dim")), soft_wrap=True)
 
     def warn(self, message: str) -> None:
         if message not in self._warnings:
