@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 DTYPES = ("uint8", "uint16", "float32")
 """Data types of images."""
 
+Values = Literal["stored", "physical"]
+"""Whether stored numbers are compared as they stand, or as the scale and offset that files declare make them."""
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
 

@@ -33,17 +33,31 @@ BUNDLES = Path(__file__).parents[1] / "bundles"
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """One band the network takes: (value − mean) / std, both in the mosaic's own units, over the training pixels."""
+    """One band the network takes: (value − mean) / std, both in the mosaic's own units, over the training pixels.
+
+    Attributes:
+        scale, offset: physical value = value · scale + offset, as the training imagery declared it; None = it did not.
+    """
 
     name: str
     mean: float
     std: float
+    scale: float | None = None
+    offset: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise BundleError(f"a band has a name, not {self.name!r}")
         if not (_finite(self.mean) and _finite(self.std) and self.std > 0):
             raise BundleError(f"band {self.name}: mean {self.mean!r} must be finite and std {self.std!r} positive")
+        if (self.scale is None) != (self.offset is None):
+            raise BundleError(f"band {self.name} has scale {self.scale!r} and offset {self.offset!r}: both, or none")
+        if self.scale is not None and not (_finite(self.scale) and self.scale and _finite(self.offset)):
+            raise BundleError(f"band {self.name}: scale {self.scale!r} and offset {self.offset!r} must be finite")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +119,7 @@ class BundleHeader:
         document = {
             "version": FORMAT_VERSION,
             "architecture": self.architecture.to_dict(),
-            "bands": [asdict(band) for band in self.bands],
+            "bands": [band.to_dict() for band in self.bands],
             "calibration": asdict(self.calibration),
             **{name: getattr(self, name) for name in _AS_THEY_ARE},
         }

@@ -17,16 +17,17 @@ from flows.archive.request import ReprocessRequest
 from flows.cluster.layout import planned_layout
 from flows.inference.model import BundleModel, bundle_model
 from flows.inference.planned import PlannedSeries
-from flows.inference.planning import compare_resolution, plan_of, require_dtype
+from flows.inference.planning import compare_resolution, doubts_of, encoding_of, how_values_are_read, plan_of
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.directory import RunDirectory, sha256_of_facts
 from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
-from storage.imagery.bands import select_bands
+from storage.imagery.bands import require_one_meaning, select_bands
 from storage.imagery.digests import DigestCache, MosaicDigest
 from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
+from storage.imagery.values import Encoding
 from tiling.grid import Cell, cells_of
 from tiling.pairing import PairingError, pairs_of
 
@@ -151,18 +152,36 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     bundle = bundle_model(request.bundle)
     area = outline(request)
     dates = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=area)
-    opened = [(files, files.open()) for files in dates]
+    opened = [(files, files.open(request.said)) for files in dates]
     root = RunDirectory(request.output)
     grid = recorded_grid(root, request) or first_grid(opened, request)
     inside = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
     left_out = {files.day: "no pixel on the grid" for files, mosaic in opened if not overlaps(mosaic, grid)}
     cache = DigestCache(root.digests)
+    warnings: list[str] = []
     for _, mosaic in inside:
-        require_dtype(mosaic, bundle, request.bundle)
         require_similar_resolution(mosaic, grid)
+    numbers = [select_bands(mosaic, bundle.band_names, request.bands) for _, mosaic in inside]
+    if inside and request.bands is not None:
+        require_one_meaning(
+            [mosaic for _, mosaic in inside],
+            numbers,
+            option="--bands",
+            instead="leave --bands out, so that each date's are found by their names, or write them in one order",
+        )
+    encoding = None
+    if inside:
+        encoding = encoding_of(
+            request,
+            [(mosaic, own) for (_, mosaic), own in zip(inside, numbers, strict=True)],
+            dtype=bundle.dtype,
+            model=f"bundle {request.bundle}",
+            expected=bundle.bands,
+            warnings=warnings,
+        )
     images = tuple(
-        _image(files, mosaic, grid, select_bands(mosaic, bundle.band_names, request.bands), request, cache)
-        for files, mosaic in inside
+        _image(files, mosaic, grid, own, encoding, request, cache)
+        for (files, mosaic), own in zip(inside, numbers, strict=True)
     )
     try:
         pairs = tuple(
@@ -183,7 +202,8 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         image.day: f"in no pair by the rule {request.pairing}" for image in images if image.name not in compared
     }
     images = tuple(image for image in images if image.name in compared)
-    warnings: list[str] = [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
+    doubts_of((mosaic for _, mosaic in inside), warnings)
+    warnings += [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
     warnings += not_covered(grid, request)
     compare_resolution(grid, bundle, warnings)
     # pairs of the same season share no date with their neighbours
@@ -212,16 +232,27 @@ def _image(
     mosaic: Mosaic,
     grid: GeoBox,
     bands: tuple[int, ...],
+    encoding: Encoding | None,
     request: ReprocessRequest,
     cache: DigestCache,
 ) -> DatedImage:
     digest = cache.digest(mosaic)
-    facts = {"sha256": digest.sha256, "bands": list(bands), "resampling": request.resampling}
+    facts = {
+        "sha256": digest.sha256,
+        "bands": list(bands),
+        "resampling": request.resampling,
+        **how_values_are_read(request, encoding),
+    }
     return DatedImage(
         name=f"{files.day}-{sha256_of_facts(facts)[:12]}",
         files=files,
         reader=GridReader(
-            mosaic=mosaic, grid=grid, bands=bands, resampling=request.resampling, region=request.grid.region
+            mosaic=mosaic,
+            grid=grid,
+            bands=bands,
+            encoding=encoding,
+            resampling=request.resampling,
+            region=request.grid.region,
         ),
         digest=digest,
     )

@@ -10,7 +10,7 @@ from dasnet.training.class_frequency import ClassFrequency
 from flows.dataset.directory import CLASS_FREQUENCIES
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
-from storage.imagery.bands import matching_bands
+from storage.imagery.bands import matching_bands, named_bands
 
 if TYPE_CHECKING:  # a dataset is looked at without torch
     from dasnet.prediction.bundle import Bundle
@@ -31,7 +31,7 @@ def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
     if bundle.dtype != store.dtype:
         raise InputError(f"bundle {name} takes {bundle.dtype}, {store.path} has {store.dtype}")
     numbers = matching_bands(
-        store.bands,
+        named_bands(store.bands),
         [band.name for band in bundle.bands],
         has=str(store.path),
         needs=f"bundle {name}",

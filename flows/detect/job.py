@@ -16,13 +16,13 @@ from flows.detect.request import DetectRequest
 from flows.detect.untrained import choose_untrained
 from flows.inference.model import BundleModel, Model, bundle_model
 from flows.inference.planned import PlannedSeries
-from flows.inference.planning import compare_resolution, plan_of, require_dtype
+from flows.inference.planning import compare_resolution, doubts_of, encoding_of, how_values_are_read, plan_of
 from flows.inference.untrained_model import UntrainedModel, is_untrained
 from flows.run.directory import RunDirectory
 from flows.run.quantities import volume
 from storage.errors import InputError
 from storage.geometry import grid_facts
-from storage.imagery.bands import select_bands
+from storage.imagery.bands import require_one_meaning, select_bands
 from storage.imagery.grids import common_grid, needs_resampling
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
@@ -71,6 +71,7 @@ class Job(PlannedSeries):
         """What the probability depends on beside inputs, grid and bundle; a method's own parameters too."""
         return {
             "bands": [list(reader.bands) for reader in self.readers],
+            **how_values_are_read(self.request, self.readers[0].encoding),
             "resampling": self.request.resampling,
             "block": self.blocks.size,
             "window": self.lattice.window,
@@ -137,16 +138,32 @@ def resolve(request: DetectRequest) -> Job:
     planned_layout(request.cluster)
     warnings: list[str] = []
     network = None if is_untrained(request.bundle) else bundle_model(request.bundle)
-    mosaics = (open_mosaic(request.before), open_mosaic(request.after))
+    mosaics = (open_mosaic(request.before, request.said), open_mosaic(request.after, request.said))
+    doubts_of(mosaics, warnings)
     bundle: Model
     if network is None:
         bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
         bundle, bands = network, _bands_for(network, request, mosaics)
+    encoding = encoding_of(
+        request,
+        list(zip(mosaics, bands, strict=True)),
+        dtype=bundle.dtype,
+        model=f"{bundle.kind} {request.bundle}",
+        expected=() if network is None else network.bands,
+        warnings=warnings,
+    )
     extent = request.grid
     grid = common_grid(mosaics, crs=extent.crs, resolution=extent.resolution, bbox=extent.bbox, region=extent.region)
     readers = tuple(
-        GridReader(mosaic=mosaic, grid=grid, bands=numbers, resampling=request.resampling, region=extent.region)
+        GridReader(
+            mosaic=mosaic,
+            grid=grid,
+            bands=numbers,
+            encoding=encoding,
+            resampling=request.resampling,
+            region=extent.region,
+        )
         for mosaic, numbers in zip(mosaics, bands, strict=True)
     )
     times, dates_known = _times(request, mosaics, warnings)
@@ -178,15 +195,24 @@ def _bands_for(bundle: BundleModel, request: DetectRequest, mosaics: tuple[Mosai
             f"--threshold {request.threshold} is for a method without training: {request.bundle} has its own, "
             f"{bundle.threshold:.4g}, from its validation"
         )
-    for mosaic in mosaics:
-        require_dtype(mosaic, bundle, request.bundle)
-    if request.bands is None and len(mosaics[0].bands) != len(mosaics[1].bands):
+    explicit = request.bands_of_each
+    if explicit == (None, None) and len(mosaics[0].bands) != len(mosaics[1].bands):
         raise InputError(
             f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
-            f"({', '.join(mosaics[0].bands)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
-            f"({', '.join(mosaics[1].bands)}); say with --bands which ones to use of both"
+            f"({', '.join(mosaics[0].band_names)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
+            f"({', '.join(mosaics[1].band_names)}); say with --bands which ones to use of both, or with --before-bands "
+            "and --after-bands of each"
         )
-    return [select_bands(mosaic, bundle.band_names, request.bands) for mosaic in mosaics]
+    own_options = (request.before_bands and "--before-bands", request.after_bands and "--after-bands")
+    options = [own or "--bands" for own in own_options]
+    numbers = [
+        select_bands(mosaic, bundle.band_names, own, option=option)
+        for mosaic, own, option in zip(mosaics, explicit, options, strict=True)
+    ]
+    if request.bands is not None and not any(own_options):
+        instead = "say with --before-bands and --after-bands which ones to use of each"
+        require_one_meaning(mosaics, numbers, option="--bands", instead=instead)
+    return numbers
 
 
 def _disk_for(output: Path, plan: Plan) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flows.inference.request import ComputationRequest, InferenceRequest
-from flows.run.fields import POSITIONAL, MosaicSpec, Output
+from flows.run.fields import POSITIONAL, Cli, MosaicSpec, Output, at_commas
 
 
 class PairRequest(ComputationRequest):
@@ -18,12 +18,29 @@ class PairRequest(ComputationRequest):
         MosaicSpec, POSITIONAL, Field(description="Mosaic of the first date: file, URL, folder, glob, list or Zarr.")
     ]
     after: Annotated[MosaicSpec, POSITIONAL, Field(description="Mosaic of the second date.")]
+    before_bands: Annotated[
+        list[int] | None,
+        Cli(section="Bands and grid of the result", metavar="N,N,…"),
+        Field(description="As --bands, of the first mosaic alone, where the two have their bands in another order."),
+        at_commas(int),
+    ] = None
+    after_bands: Annotated[
+        list[int] | None,
+        Cli(section="Bands and grid of the result", metavar="N,N,…"),
+        Field(description="As --bands, of the second mosaic alone."),
+        at_commas(int),
+    ] = None
     before_date: Annotated[
         datetime | None, Field(description="Date of the first mosaic (ISO 8601); default: from the file.")
     ] = None
     after_date: Annotated[
         datetime | None, Field(description="Date of the second mosaic (ISO 8601); default: from the file.")
     ] = None
+
+    @property
+    def bands_of_each(self) -> tuple[list[int] | None, list[int] | None]:
+        """Numbers of the bands that the user names, of the first and of the second mosaic."""
+        return self.before_bands or self.bands, self.after_bands or self.bands
 
 
 class DetectRequest(PairRequest, InferenceRequest):

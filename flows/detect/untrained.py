@@ -11,6 +11,7 @@ from flows.inference.untrained_model import UntrainedModel
 from storage.errors import InputError
 from storage.imagery.bands import common_bands
 from storage.imagery.mosaics import Mosaic
+from storage.imagery.values import working_type
 
 
 def choose_untrained(
@@ -33,21 +34,17 @@ def choose_untrained(
         raise InputError(f"{request.bundle} has no network, so {', '.join(options)} means nothing to it: leave it out")
     method = untrained_named(request.bundle, threshold=request.threshold)
     before, after = mosaics
-    if before.dtype != after.dtype:
-        raise InputError(
-            f"{before.label} holds {before.dtype}, but {after.label} holds {after.dtype}: rescale one of them"
-        )
-    numbers = common_bands(before, after, request.bands)
+    numbers = common_bands(before, after, request.bands_of_each)
     left_out = [
         f"{band} of {mosaic.label}"
         for mosaic, compared in zip(mosaics, numbers, strict=True)
-        for number, band in enumerate(mosaic.bands, start=1)
-        if request.bands is None and number not in compared
+        for number, band in enumerate(mosaic.band_names, start=1)
+        if request.bands_of_each == (None, None) and number not in compared
     ]
     if left_out:
         warnings.append(f"bands that only one date has are left out: {', '.join(left_out)}")
     bands_before, bands_after = (
-        tuple(mosaic.bands[number - 1] for number in compared)
+        tuple(mosaic.band_names[number - 1] for number in compared)
         for mosaic, compared in zip(mosaics, numbers, strict=True)
     )
     unique = bands_before if len(set(bands_before)) == len(bands_before) else [f"band{n}" for n in numbers[0]]
@@ -55,6 +52,6 @@ def choose_untrained(
         method=method,
         names=Names(before=before.label, after=after.label, bands_before=bands_before, bands_after=bands_after),
         band_names=tuple(unique),
-        dtype=before.dtype,
+        dtype=working_type([mosaic.dtype for mosaic in mosaics]) if request.stretch is None else "uint8",
     )
     return model, list(numbers)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from dasnet.prediction.header import BundleHeader
+from dasnet.prediction.header import Band
 from flows.cluster.layout import planned_layout
 from flows.inference.model import Model
-from flows.inference.request import InferenceRequest
+from flows.inference.request import ComputationRequest, InferenceRequest
 from storage.errors import InputError
 from storage.geometry import metres_a_pixel
+from storage.imagery.description import encoding_words
 from storage.imagery.mosaics import Mosaic
+from storage.imagery.value_checks import require_values, unlike
+from storage.imagery.values import Encoding, common_scale
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
 
@@ -19,13 +25,62 @@ _RESOLUTION_TOLERANCE = 1.5
 """Ratio to the bundle's ground resolution that is worth a warning: the network has never seen objects of that size."""
 
 
-def require_dtype(mosaic: Mosaic, bundle: BundleHeader, name: str) -> None:
-    """Refuse a mosaic of another type than the bundle's; raises InputError."""
-    if mosaic.dtype != bundle.dtype:
-        raise InputError(
-            f"{mosaic.label} holds {mosaic.dtype}, but bundle {name} takes {bundle.dtype}: "
-            f"rescale the mosaic to {bundle.dtype}, or choose a bundle for {mosaic.dtype}"
-        )
+def encoding_of(
+    request: ComputationRequest,
+    dates: Sequence[tuple[Mosaic, Sequence[int]]],
+    *,
+    dtype: str,
+    model: str,
+    expected: Sequence[Band] = (),
+    warnings: list[str],
+) -> Encoding | None:
+    """How the values of all dates are read; None = as they are stored.
+
+    Args:
+        dates: mosaics and the numbers (from 1) of their bands that are read.
+        dtype: type that the model takes.
+        model: how messages name it.
+        expected: the bands of a bundle, in the order of the numbers.
+        warnings: gets a line for whatever is converted.
+
+    Raises:
+        InputError: values that are not the model's, or dates whose scales contradict each other.
+    """
+    described = [(mosaic.label, mosaic.dtype, [mosaic.bands[n - 1] for n in numbers]) for mosaic, numbers in dates]
+    scale, word = common_scale(described, request.values)
+    known = [band.scale is not None for band in expected]
+    if request.values != "stored" and expected and all(known):
+        # both sides know what a number stands for
+        own = tuple((float(band.scale or 1), float(band.offset or 0)) for band in expected)
+        declared = [any(band.scale != 1 or band.offset for band in bands) for _, _, bands in described]
+        if any(declared) and any(
+            tuple((band.scale, band.offset) for band in bands) != own for _, _, bands in described
+        ):
+            scale, word = own, f"values are read as the bundle's: {encoding_words(tuple(described[0][2]))} in the files"
+    if request.stretch is not None and scale is not None:
+        raise InputError(f"--stretch is of stored values, but {word}: --values stored takes the numbers as they stand")
+    encoding = Encoding(dtype=dtype, bands=scale, stretch=request.stretch)
+    for mosaic, numbers in dates:
+        require_values(mosaic, numbers, encoding, model=model)
+        if converted := encoding.words(mosaic.dtype):
+            warnings.append(f"{mosaic.label}: {converted}")
+        if expected and (strange := unlike(mosaic, numbers, encoding, [(b.mean, b.std) for b in expected])):
+            warnings.append(strange)
+    if word:
+        warnings.append(word)
+    is_plain = scale is None and request.stretch is None and all(mosaic.dtype == dtype for mosaic, _ in dates)
+    return None if is_plain else encoding
+
+
+def how_values_are_read(request: ComputationRequest, encoding: Encoding | None) -> dict[str, Any]:
+    """What a key has of it: nothing where all is read as it is stored, so that former runs keep their keys."""
+    said = request.said.to_dict()
+    return {**({"said": said} if said else {}), **({} if encoding is None else {"encoding": encoding.to_dict()})}
+
+
+def doubts_of(mosaics: Iterable[Mosaic], warnings: list[str]) -> None:
+    """Add what was guessed when the headers were read."""
+    warnings += [f"{mosaic.label}: {doubt}" for mosaic in mosaics for doubt in mosaic.doubts]
 
 
 def compare_resolution(grid: GeoBox, bundle: Model, warnings: list[str]) -> None:

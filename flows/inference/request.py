@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +10,11 @@ from pydantic import Field, field_validator, model_validator
 
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import Cli, Frozen, at_commas
+from storage.imagery.description import Overrides
+from tiling.conventions import Values
 
 _GRID = Cli(section="Bands and grid of the result")
+_INPUTS = Cli(section="What imagery is, where its files do not say it")
 _HOW = Cli(section="How it is computed")
 
 
@@ -77,6 +81,34 @@ class ComputationRequest(Frozen):
         ),
         at_commas(int),
     ] = None
+    nodata: Annotated[
+        float | None,
+        _INPUTS,
+        Field(description="Stored value that is no data, in the place of what the files say, for example 0."),
+    ] = None
+    alpha: Annotated[
+        int | None,
+        _INPUTS,
+        Field(ge=0, description="Number of the band that is a mask (0 where nothing is valid); 0: no band is one."),
+    ] = None
+    values: Annotated[
+        Values | None,
+        _INPUTS,
+        Field(
+            description="`stored`: numbers as they stand, whatever scale and offset the files declare; `physical`: as "
+            "they declare; default: stored where all dates declare the same, else as those of the first date."
+        ),
+    ] = None
+    stretch: Annotated[
+        tuple[float, float] | None,
+        _INPUTS,
+        Cli(metavar="LOW,HIGH"),
+        Field(
+            description="These stored values become the ends of the bundle's type (0 and 255 of uint8), and what lies "
+            "beyond is cut off: for imagery of more bits than the bundle was trained on."
+        ),
+        at_commas(float),
+    ] = None
     grid: Annotated[GridRequest, _GRID] = GridRequest()
     resampling: Annotated[
         Literal["nearest", "bilinear", "cubic", "average"],
@@ -110,6 +142,18 @@ class ComputationRequest(Frozen):
     retry_failed: Annotated[bool, _HOW, Field(description="Take up the blocks that an earlier run quarantined.")] = (
         False
     )
+
+    @property
+    def said(self) -> Overrides:
+        """What the user says of the imagery."""
+        return Overrides(nodata=self.nodata, alpha=self.alpha)
+
+    @field_validator("stretch")
+    @classmethod
+    def _a_range(cls, stretch: tuple[float, float] | None) -> tuple[float, float] | None:
+        if stretch is not None and not (isfinite(stretch[0]) and isfinite(stretch[1]) and stretch[0] < stretch[1]):
+            raise ValueError(f"stretch {stretch[0]:g},{stretch[1]:g} must be a lower and a higher value")
+        return stretch
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> ComputationRequest:

@@ -26,6 +26,7 @@ from odc.geo.geom import Geometry
 
 from storage.archives.stac import SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
+from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.mosaics import Mosaic, objects_named, open_mosaic, open_stacks
 from storage.imagery.sources import RASTER_SUFFIXES, date_in_name, is_remote, naive_utc
 from storage.places.bucket import SCHEME, Location, ObjectPath, location
@@ -53,9 +54,9 @@ class DatedFiles:
         """All of them."""
         return tuple(path for stack in self.stacks for _, path in stack)
 
-    def open(self) -> Mosaic:
+    def open(self, said: Overrides = NOTHING_SAID) -> Mosaic:
         """Open the headers of the day's mosaic; raises InputError as :func:`open_stacks`."""
-        return replace(open_stacks([dict(stack) for stack in self.stacks]), date=self.time)
+        return replace(open_stacks([dict(stack) for stack in self.stacks], said), date=self.time)
 
 
 def read_archive(

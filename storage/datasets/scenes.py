@@ -24,10 +24,11 @@ from storage.datasets.label_values import binarise, histogram, one_band
 from storage.errors import InputError
 from storage.imagery.bands import same_bands
 from storage.imagery.grids import common_grid
-from storage.imagery.header_checks import check_header
-from storage.imagery.mosaics import Mosaic, open_mosaic
+from storage.imagery.mosaics import Mosaic, open_mosaic, picture
+from storage.imagery.raster_headers import open_picture
 from storage.imagery.rasters import GridReader
-from storage.imagery.sources import DRIVERS, Source, absolute, image_bands_of, open_with_allowed_driver
+from storage.imagery.sources import DRIVERS, absolute, open_with_allowed_driver
+from storage.imagery.values import Encoding, common_scale, working_type
 from tiling.conventions import IGNORED
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
@@ -187,7 +188,7 @@ def label_on_grid(path: str, grid: GeoBox) -> LabelOnGrid:
     if path.lower().endswith(POLYGONS):
         read_polygons(path)
         return LabelOnGrid(raster=None, polygons=DrawnPolygons(path=path, grid=grid))
-    mosaic = open_mosaic(path)
+    mosaic = open_mosaic(path).without_palette()
     bands = tuple(range(1, len(mosaic.bands) + 1))
     return LabelOnGrid(raster=GridReader(mosaic=mosaic, grid=grid, bands=bands, resampling="nearest"), polygons=None)
 
@@ -214,12 +215,11 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     if (before.grid.crs is None) != (after.grid.crs is None):
         # one of the two lost its georeferencing: pixels are all that is left to align them by
         before, after = _as_picture(before), _as_picture(after)
-    for what, one, other in (
-        ("bands", len(before.bands), len(after.bands)),
-        ("type", before.dtype, after.dtype),
-    ):
-        if one != other:
-            raise InputError(f"{before.label} has {what} {one}, {after.label} has {other}: the two dates must be alike")
+    if len(before.bands) != len(after.bands):
+        raise InputError(
+            f"{before.label} has {len(before.bands)} bands, {after.label} has {len(after.bands)}: the two dates must be "
+            "alike"
+        )
     if before.grid.crs is None:
         if resolution is not None:
             raise InputError(
@@ -235,6 +235,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     # of pictures, names are made up
     by_number = bands is not None or before.grid.crs is None
     others = chosen if by_number else same_bands(before, after, chosen)
+    encoding = _encoding(before, chosen, after, others)
     label_paths = [files.label] if files.label is not None else [files.label_before, files.label_after]
     labels: list[GridReader] = []
     polygons = None
@@ -248,17 +249,34 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
             read_polygons(path)
             polygons = DrawnPolygons(path=path, grid=grid)
             continue
-        labels.append(_label_reader(open_image(path), grid, before))
+        labels.append(_label_reader(open_image(path).without_palette(), grid, before))
     return Scene(
         files=files,
-        before=GridReader(mosaic=before, grid=grid, bands=chosen),
-        after=GridReader(mosaic=after, grid=grid, bands=others),
+        before=GridReader(mosaic=before, grid=grid, bands=chosen, encoding=encoding),
+        after=GridReader(mosaic=after, grid=grid, bands=others, encoding=encoding),
         labels=tuple(labels),
         polygons=polygons,
         grid=grid,
-        bands=tuple(before.bands[number - 1] for number in chosen),
-        dtype=before.dtype,
+        bands=tuple(before.bands[number - 1].name for number in chosen),
+        dtype=encoding.dtype,
     )
+
+
+def _encoding(before: Mosaic, chosen: Sequence[int], after: Mosaic, others: Sequence[int]) -> Encoding:
+    """One type, scale and offset for both dates; raises InputError where their types say other things."""
+    dtypes = [before.dtype, after.dtype]
+    if len(set(dtypes)) > 1:
+        raise InputError(
+            f"{before.label} has type {before.dtype}, {after.label} has {after.dtype}: the two dates must be alike"
+        )
+    scale, _ = common_scale(
+        [
+            (mosaic.label, mosaic.dtype, [mosaic.bands[number - 1] for number in numbers])
+            for mosaic, numbers in ((before, chosen), (after, others))
+        ],
+        None,
+    )
+    return Encoding(dtype=working_type(dtypes), bands=scale)
 
 
 def open_image(spec: str | Sequence[str]) -> Mosaic:
@@ -276,12 +294,7 @@ def open_image(spec: str | Sequence[str]) -> Mosaic:
     with open_with_allowed_driver(spec, (*PICTURES, *(d for d in DRIVERS if d not in PICTURES))) as dataset:
         if dataset.crs is not None and not dataset.transform.is_identity:
             return open_mosaic(spec)
-        check_header(dataset, spec)
-        numbers, dtype = image_bands_of(dataset, spec, what="an image")
-        names = ("red", "green", "blue") if len(numbers) == 3 else tuple(f"band{n}" for n in numbers)
-        grid = GeoBox(dataset.shape, Affine.identity(), None)
-        source = Source(path=spec, grid=grid, files=(spec,), driver=dataset.driver, image_bands=numbers)
-        return Mosaic(label=spec, sources=(source,), grid=grid, bands=names, dtype=dtype, date=None)
+        return picture(open_picture(dataset, spec))
 
 
 def read_polygons(path: str) -> geopandas.GeoDataFrame:

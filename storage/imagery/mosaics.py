@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import ceil, floor
 from pathlib import Path
@@ -15,10 +14,16 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, ObjectStoreError
+from storage.imagery.band_names import common_name_in
+from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.sources import RASTER_SUFFIXES, Header, Source, is_remote, is_zarr, open_source
+from storage.imagery.stacks import in_the_order_of, stack_of, stacked
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.client import FIRST_CONTACT
 from storage.places.credentials import refuse_credentials
+
+_DOUBTS_SHOWN = 4
+"""Different doubts of the further files of a mosaic: more say nothing new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,113 +32,139 @@ class Mosaic:
 
     Attributes:
         label: how messages name it.
-        sources: where they overlap, the first one with a valid pixel wins.
+        sources: where they overlap, the first one with a valid pixel wins. All have the first's bands, in its order.
         grid: covers all sources, on the pixels of the first.
-        bands: names; ``band1`` … where the files say nothing.
-        dtype: uint8, uint16 or float32.
+        bands: what they are; names ``band1`` … where the files say nothing.
+        dtype: type of the stored values, one of :data:`storage.imagery.values.READABLE`.
         date: from the header or the name; None if neither tells.
+        facts: how the first source is stored and was processed, for a person.
+        doubts: what was guessed, each with the option that settles it.
     """
 
     label: str
     sources: tuple[Source, ...]
     grid: GeoBox
-    bands: tuple[str, ...]
+    bands: tuple[Band, ...]
     dtype: str
     date: datetime | None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     @property
-    def bands_are_named(self) -> bool:
-        return not all(re.fullmatch(r"band\d+", name) for name in self.bands)
+    def band_names(self) -> tuple[str, ...]:
+        return tuple(band.name for band in self.bands)
+
+    def without_palette(self) -> Mosaic:
+        """The same with the numbers of a palette's colours instead of the colours, as a label has them."""
+        if not any(source.palette for source in self.sources):
+            return self
+        sources = tuple(replace(source, palette=(), bands=source.bands[:1]) for source in self.sources)
+        return replace(self, sources=sources, bands=sources[0].bands)
 
 
-def open_mosaic(spec: str | Path | Sequence[str | Path]) -> Mosaic:
+def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHING_SAID) -> Mosaic:
     """Open the headers of all that makes one mosaic.
 
     Args:
         spec: a raster file or GDAL/fsspec URL, a folder of rasters, a glob, a ``.txt`` list of files (one a line,
             relative to the list), a Zarr group, or a list of files. All of them may lie in a bucket, ``s3://…``.
+        said: what the user says of them.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
     try:
         label, paths = _expand(spec)
-        return _mosaic(label, [open_source(path) for path in paths])
+        return _mosaic(label, stacked(_opened(paths, said)))
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
 
 
-def open_stacks(stacks: Sequence[Mapping[str, str]]) -> Mosaic:
+def open_stacks(stacks: Sequence[Mapping[str, str]], said: Overrides = NOTHING_SAID) -> Mosaic:
     """Open the headers of a mosaic whose bands are rasters of their own, as STAC catalogues have them.
 
     Args:
         stacks: each the rasters of one place, by the name of what they hold; one that holds one band gives it that
             name, unless there is one raster alone.
+        said: what the user says of them.
 
     Raises:
         InputError: naming the files: they are not of one grid or type, or cannot be opened.
     """
     paths = [path for stack in stacks for path in stack.values()]
     if len(paths) == len(stacks):
-        return open_mosaic(paths[0] if len(paths) == 1 else paths)
-    return _mosaic(_label(paths), [_stacked(stack) for stack in stacks])
+        return open_mosaic(paths[0] if len(paths) == 1 else paths, said)
+    return _mosaic(_label(paths), [_stack_of_assets(stack, said) for stack in stacks])
 
 
-def _stacked(stack: Mapping[str, str]) -> Header:
-    headers = {name: open_source(path) for name, path in stack.items()}
-    first = next(iter(headers.values()))
-    for other in headers.values():
-        for what, mine, theirs in (
-            ("grid", _grid_words(first.source.grid), _grid_words(other.source.grid)),
-            ("type", first.dtype, other.dtype),
-        ):
-            if mine != theirs:
-                raise InputError(
-                    f"bands of one image must lie on one grid: {first.source.path} has {what} {mine}, "
-                    f"{other.source.path} has {theirs}"
-                )
-    bands = tuple(name if len(header.bands) == 1 else band for name, header in headers.items() for band in header.bands)
-    parts = tuple(header.source for header in headers.values())
-    return Header(
-        source=Source(
-            path=first.source.path,
-            grid=first.source.grid,
-            files=tuple(file for part in parts for file in part.files),
-            driver="stack",
-            image_bands=tuple(range(1, len(bands) + 1)),
-            parts=parts,
-        ),
+def picture(header: Header) -> Mosaic:
+    """The mosaic that one picture without georeferencing is; three bands without names are red, green, blue."""
+    bands = header.bands
+    if len(bands) == 3 and not any(band.is_named for band in bands):
+        bands = tuple(
+            replace(band, name=name, named_by="colour", common_name=name)
+            for band, name in zip(bands, ("red", "green", "blue"), strict=True)
+        )
+    source = replace(header.source, bands=bands)
+    return Mosaic(
+        label=source.path,
+        sources=(source,),
+        grid=source.grid,
         bands=bands,
-        dtype=first.dtype,
-        date=first.date,
+        dtype=header.dtype,
+        date=None,
+        facts=header.facts,
+        doubts=header.doubts,
     )
 
 
-def _grid_words(grid: GeoBox) -> str:
-    corner = f"{grid.affine.c:.9g}, {grid.affine.f:.9g}"
-    return f"{grid.width} × {grid.height} px of {grid.resolution.x:g} at {corner} in {grid.crs}"
+def _opened(paths: Sequence[str], said: Overrides) -> list[Header]:
+    return [open_source(path, said) for path in paths]
+
+
+def _stack_of_assets(stack: Mapping[str, str], said: Overrides) -> Header:
+    headers = {name: open_source(path, said) for name, path in stack.items()}
+    renamed = [
+        replace(
+            header.bands[0],
+            name=name,
+            named_by="asset",
+            common_name=common_name_in(name, header.source.path) or header.bands[0].common_name,
+        )
+        if len(header.bands) == 1
+        else None
+        for name, header in headers.items()
+    ]
+    return stack_of(
+        [
+            replace(header, source=replace(header.source, bands=(band,))) if band is not None else header
+            for header, band in zip(headers.values(), renamed, strict=True)
+        ]
+    )
 
 
 def _mosaic(label: str, headers: Sequence[Header]) -> Mosaic:
     first = headers[0]
+    sources = [first.source]
+    doubts = list(first.doubts)
     for other in headers[1:]:
         # two CRSs make one mosaic, as on the border of two UTM zones: each file is brought to the grid by itself
-        for what, mine, theirs in (
-            ("bands", len(first.bands), len(other.bands)),
-            ("type", first.dtype, other.dtype),
-        ):
-            if mine != theirs:
-                raise InputError(
-                    f"{label}: its files do not make one mosaic: {first.source.path} has {what} {mine}, "
-                    f"{other.source.path} has {theirs}"
-                )
+        if first.dtype != other.dtype:
+            raise InputError(
+                f"{label}: its files do not make one mosaic: {first.source.path} has type {first.dtype}, "
+                f"{other.source.path} has {other.dtype}"
+            )
+        sources.append(in_the_order_of(first.source, other.source, label))
+    doubts += [doubt for header in headers[1:] for doubt in header.doubts if doubt not in doubts][:_DOUBTS_SHOWN]
     return Mosaic(
         label=label,
-        sources=tuple(header.source for header in headers),
+        sources=tuple(sources),
         grid=_union([header.source.grid for header in headers]),
         bands=first.bands,
         dtype=first.dtype,
         date=first.date,
+        facts={**first.facts, **({"files": f"{len(headers):,}"} if len(headers) > 1 else {})},
+        doubts=tuple(doubts),
     )
 
 

@@ -25,8 +25,11 @@ from rasterio.windows import Window
 
 from storage.errors import ShortReadError
 from storage.geometry import is_whole_shift, region_geometry
+from storage.imagery.decoding import hearing_damage
+from storage.imagery.look import valid_pixels
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sources import Source, open_quietly
+from storage.imagery.values import Encoding
 from storage.places.gdal import gdal_settings
 
 _OPEN_PER_THREAD = 16
@@ -47,6 +50,7 @@ class GridReader:
 
     Attributes:
         bands: numbers (from 1, without alpha) of the bands to read, in the order wanted.
+        encoding: how values are to be; None = as they are stored.
         resampling: nearest, bilinear, cubic or average.
         region: GeoJSON file; pixels whose centre is outside its polygons are invalid.
     """
@@ -54,12 +58,18 @@ class GridReader:
     mosaic: Mosaic
     grid: GeoBox
     bands: tuple[int, ...]
+    encoding: Encoding | None = None
     resampling: str = "bilinear"
     region: Path | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same region."""
         return {**self.__dict__, "region": self.region and self.region.absolute()}
+
+    @property
+    def dtype(self) -> str:
+        """Type of what is read."""
+        return self.mosaic.dtype if self.encoding is None else self.encoding.dtype
 
     @cached_property
     def _outline(self) -> Geometry | None:
@@ -72,14 +82,15 @@ class GridReader:
         """Pixels of a range inside the grid.
 
         Returns:
-            image (C, h, w) in the mosaic's type, 0 where invalid; valid (h, w), True = valid. Invalid is what the
+            image (C, h, w) in the type of `encoding`, 0 where invalid; valid (h, w), True = valid. Invalid is what the
             source says (nodata value, mask band, alpha, NaN), what lies outside of all sources, or of the region.
 
         Raises:
             ShortReadError: a source could not deliver pixels that its header promises.
+            ValueRangeError: a value is beyond what the encoding can hold.
         """
         target = self.grid[rows, cols]
-        image = np.zeros((len(self.bands), *target.shape), dtype=self.mosaic.dtype)
+        image = np.zeros((len(self.bands), *target.shape), dtype=self.dtype)
         valid = np.zeros(target.shape, dtype=bool)
         for source in self.mosaic.sources:
             if valid.all():
@@ -100,15 +111,22 @@ class GridReader:
             into_cols = slice(max(x, 0), min(x + source.grid.width, target.width))
             if into_rows.start >= into_rows.stop or into_cols.start >= into_cols.stop:
                 return
-            pixels = read_source(
+            pixels = self._read_source(
                 source,
-                self.bands,
                 rows=slice(into_rows.start - y, into_rows.stop - y),
                 cols=slice(into_cols.start - x, into_cols.stop - x),
             )
             _fill(image[:, into_rows, into_cols], valid[into_rows, into_cols], *pixels)
             return
         self._add_resampled(source, rows, cols, image, valid)
+
+    def _read_source(self, source: Source, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a source on its own grid, in the reader's encoding."""
+        image, valid = read_source(source, self.bands, rows=rows, cols=cols)
+        if self.encoding is None:
+            return image, valid
+        bands = [source.bands[band - 1] for band in self.bands]
+        return self.encoding.convert(image, valid, bands, path=source.path), valid
 
     def _add_resampled(
         self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]
@@ -118,7 +136,7 @@ class GridReader:
             for x in range(cols.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols.stop, _RESAMPLED_TILE):
                 tile_rows = slice(y, min(y + _RESAMPLED_TILE, self.grid.height))
                 tile_cols = slice(x, min(x + _RESAMPLED_TILE, self.grid.width))
-                resampled = _resampled(source, self.bands, self.grid, self.grid[tile_rows, tile_cols], self.resampling)
+                resampled = self._resampled(source, self.grid[tile_rows, tile_cols])
                 if resampled is None:
                     continue
                 (of_tile_y, here_y), (of_tile_x, here_x) = _shared(tile_rows, rows), _shared(tile_cols, cols)
@@ -128,6 +146,44 @@ class GridReader:
                     resampled[0][:, of_tile_y, of_tile_x],
                     resampled[1][of_tile_y, of_tile_x],
                 )
+
+    def _resampled(self, source: Source, target: GeoBox) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """A source brought onto `target`, a part of the grid; None where they do not overlap.
+
+        Validity goes with the pixels as an alpha band: a pixel is valid if the source pixel nearest to it is, and its
+        value is interpolated from valid pixels alone.
+        """
+        # left to itself GDAL derives the size of its kernel from the part it is given
+        scale = compute_reproject_roi(source.grid, self.grid).scale2
+        padding = 4 * ceil(max(scale.x, scale.y, 1.0))
+        info = compute_reproject_roi(source.grid, target, padding=padding)
+        rows, cols = info.roi_src
+        if rows.start >= rows.stop or cols.start >= cols.stop:
+            return None
+        image, valid = self._read_source(source, rows=slice(rows.start, rows.stop), cols=slice(cols.start, cols.stop))
+        opaque = np.asarray(min(255, np.iinfo(image.dtype).max) if image.dtype.kind != "f" else 255, dtype=image.dtype)
+        pixels = np.concatenate([np.where(valid, image, 0), np.where(valid, opaque, 0)[None]]).astype(image.dtype)
+        result = np.zeros((len(pixels), *target.shape), dtype=image.dtype)
+        origin = source.grid[rows, cols]
+        try:
+            reproject(
+                pixels,
+                result,
+                src_transform=origin.affine,
+                src_crs=str(origin.crs),
+                dst_transform=target.affine,
+                dst_crs=str(target.crs),
+                src_alpha=len(pixels),
+                dst_alpha=len(pixels),
+                resampling=Resampling[self.resampling],
+                init_dest_nodata=False,
+                XSCALE=1 / scale.x,
+                YSCALE=1 / scale.y,
+                tolerance=0,  # an approximated transformation would depend on how the grid is cut
+            )
+        except WarpOperationError as error:
+            raise ShortReadError(f"{source.path} cannot be brought onto the grid: {error}") from error
+        return result[:-1], result[-1] > 0
 
 
 def _shared(tile: slice, span: slice) -> tuple[slice, slice]:
@@ -205,11 +261,29 @@ def _read_raster(
     window = Window.from_slices(rows, cols)
     with rasterio.Env(**_GDAL, **gdal_settings()):
         dataset = _handle(source)
-        image = dataset.read([source.image_bands[band - 1] for band in bands], window=window)
-        flags = dataset.mask_flag_enums[0]
-        if flags == [rasterio.enums.MaskFlags.all_valid]:
-            return image, np.ones(image.shape[1:], dtype=bool)
-        return image, dataset.dataset_mask(window=window) > 0
+        try:
+            with hearing_damage():
+                return _decoded(dataset, source, bands, window)
+        except Exception:
+            # GDAL keeps the tile as far as it could be decoded: asked again it would give that without a word
+            _close(source)
+            raise
+
+
+def _decoded(
+    dataset: rasterio.DatasetReader, source: Source, bands: tuple[int, ...], window: Window
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    numbers, rule = source.image_bands, source.validity
+    assert rule is not None
+    if source.palette:
+        indices = dataset.read(numbers[0], window=window)
+        valid = valid_pixels(dataset, rule, indices[None], numbers, (1,), window)
+        colours = np.asarray(source.palette, dtype=np.uint8)
+        return colours[:, [band - 1 for band in bands]][indices].transpose(2, 0, 1), valid & (
+            colours[:, 3][indices] > 0
+        )
+    image = dataset.read([numbers[band - 1] for band in bands], window=window)
+    return image, valid_pixels(dataset, rule, image, numbers, bands, window)
 
 
 def _handle(source: Source) -> rasterio.DatasetReader:
@@ -224,42 +298,7 @@ def _handle(source: Source) -> rasterio.DatasetReader:
     return opened[path]
 
 
-def _resampled(
-    source: Source, bands: tuple[int, ...], grid: GeoBox, target: GeoBox, resampling: str
-) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-    """A source brought onto `target`, a part of `grid`; None where they do not overlap.
-
-    Validity goes with the pixels as an alpha band: a pixel is valid if the source pixel nearest to it is, and its value
-    is interpolated from valid pixels alone.
-    """
-    # left to itself GDAL derives the size of its kernel from the part it is given
-    scale = compute_reproject_roi(source.grid, grid).scale2
-    padding = 4 * ceil(max(scale.x, scale.y, 1.0))
-    info = compute_reproject_roi(source.grid, target, padding=padding)
-    rows, cols = info.roi_src
-    if rows.start >= rows.stop or cols.start >= cols.stop:
-        return None
-    image, valid = read_source(source, bands, rows=slice(rows.start, rows.stop), cols=slice(cols.start, cols.stop))
-    opaque = np.asarray(255, dtype=image.dtype)
-    pixels = np.concatenate([np.where(valid, image, 0), np.where(valid, opaque, 0)[None]]).astype(image.dtype)
-    result = np.zeros((len(pixels), *target.shape), dtype=image.dtype)
-    origin = source.grid[rows, cols]
-    try:
-        reproject(
-            pixels,
-            result,
-            src_transform=origin.affine,
-            src_crs=str(origin.crs),
-            dst_transform=target.affine,
-            dst_crs=str(target.crs),
-            src_alpha=len(pixels),
-            dst_alpha=len(pixels),
-            resampling=Resampling[resampling],
-            init_dest_nodata=False,
-            XSCALE=1 / scale.x,
-            YSCALE=1 / scale.y,
-            tolerance=0,  # an approximated transformation would depend on how the grid is cut
-        )
-    except WarpOperationError as error:
-        raise ShortReadError(f"{source.path} cannot be brought onto the grid: {error}") from error
-    return result[:-1], result[-1] > 0
+def _close(source: Source) -> None:
+    dataset = _handles.__dict__.get("opened", {}).pop(source.path, None)
+    if dataset is not None:
+        dataset.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,25 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage.errors import InputError
+from storage.imagery.band_names import describe_bands
+from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.placement import placement_on
-from storage.imagery.sources import Header, Source, crs_of, date_of
+from storage.imagery.sources import Header, Source, crs_of, date_of, is_remote
+from storage.imagery.validity import nodata_rule
+from storage.imagery.values import require_readable
+from storage.imagery.zarr_chunks import chunks_here, require_all_chunks
 from storage.places.zarr_access import open_address
-from tiling.conventions import DTYPES
 
 
-def open_group(path: str) -> Header:
-    """Describe a Zarr group by its metadata; raises InputError where it cannot be a mosaic of one date."""
+def open_group(path: str, said: Overrides = NOTHING_SAID) -> Header:
+    """Describe a Zarr group by its metadata.
+
+    Args:
+        said: what the user says of it.
+
+    Raises:
+        InputError: it cannot be a mosaic of one date, or chunks of it are gone.
+    """
     try:
         dataset = _opened(path)
     except (OSError, ValueError, KeyError) as error:
@@ -33,8 +45,7 @@ def open_group(path: str) -> Header:
         )
     if image.rio.crs is None:
         raise InputError(f"{path}: `{name}` has no coordinate reference system (CF grid mapping)")
-    if str(image.dtype) not in DTYPES:
-        raise InputError(f"{path} holds {image.dtype}; a mosaic is one of {', '.join(DTYPES)}")
+    require_readable(str(image.dtype), path, what="a mosaic")
     transform = image.rio.transform(recalc=True)
     placement = placement_on(
         transform, crs_of(image.rio.crs), height=image.sizes["y"], width=image.sizes["x"], path=path
@@ -44,6 +55,17 @@ def open_group(path: str) -> Header:
         [str(v) for v in image[image.dims[0]].to_numpy()] if image.ndim == 3 and image.dims[0] in image.coords else []
     )
     has_names = bool(labels) and not all(label.lstrip("-").isdigit() for label in labels)
+    named, doubts = describe_bands(
+        descriptions=labels if has_names else [None] * count,
+        colours=[None] * count,
+        wavelengths=[None] * count,
+        context=path,
+        named_by="coordinate",
+    )
+    bands = tuple(with_values(band, image, said) for band in named)
+    rule, odd = nodata_rule(str(image.dtype), [band.nodata for band in bands], alpha=None, mask=False)
+    if not is_remote(path):
+        require_all_chunks(path, name, rule)
     return Header(
         source=Source(
             path=path,
@@ -52,12 +74,15 @@ def open_group(path: str) -> Header:
             driver="Zarr",
             variable=name,
             image_bands=tuple(range(1, count + 1)),
+            bands=bands,
+            validity=rule,
             flip_y=placement.flip_y,
             flip_x=placement.flip_x,
         ),
-        bands=tuple(labels) if has_names else tuple(f"band{n}" for n in range(1, count + 1)),
         dtype=str(image.dtype),
         date=date_of(path, {}),
+        facts={"format": "Zarr"},
+        doubts=doubts + odd,
     )
 
 
@@ -65,16 +90,29 @@ def read_group(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Bands (from 1) of a range of a group: image (C, h, w) in its own type and valid (h, w)."""
-    dataset = _opened(source.path)
-    variable = dataset[source.variable].isel(y=rows, x=cols)
+    rule = source.validity
+    assert rule is not None
+    variable = _opened(source.path)[source.variable].isel(y=rows, x=cols)
     pixels = variable.to_numpy()
     pixels = pixels[None] if pixels.ndim == 2 else pixels
-    nodata = variable.rio.nodata
-    if nodata is None or np.isnan(nodata):
-        valid = np.ones(pixels.shape[1:], dtype=bool)
-    else:
-        valid = (pixels != nodata).any(axis=0)
-    return np.ascontiguousarray(pixels[[band - 1 for band in bands]]), valid
+    pixels = pixels[[number - 1 for number in source.image_bands]]
+    here = chunks_here(source.path, source.variable, rule, rows=rows, cols=cols)
+    image = np.ascontiguousarray(pixels[[band - 1 for band in bands]])
+    if rule.every_band:
+        return image, here & rule.of_values(pixels, range(1, len(pixels) + 1))
+    return image, here & rule.of_values(image, bands)
+
+
+def with_values(band: Band, variable: xr.DataArray, said: Overrides) -> Band:
+    """A band with the scale, offset and nodata that a variable declares (CF)."""
+    attributes = {**variable.encoding, **variable.attrs}
+    nodata = attributes.get("_FillValue", attributes.get("missing_value")) if said.nodata is None else said.nodata
+    return replace(
+        band,
+        scale=float(np.asarray(attributes.get("scale_factor", 1)).item()),
+        offset=float(np.asarray(attributes.get("add_offset", 0)).item()),
+        nodata=None if nodata is None else float(nodata),
+    )
 
 
 def _opened(path: str) -> xr.Dataset:

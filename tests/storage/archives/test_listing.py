@@ -210,7 +210,7 @@ def test_bands_may_be_assets_of_their_own(tmp_path: Path) -> None:
         read_archive(items, asset="red,swir")
     (files,) = read_archive(items, asset="nir, red,green")
     mosaic = files.open()
-    assert mosaic.bands == ("nir", "red", "green")
+    assert mosaic.band_names == ("nir", "red", "green")
     assert mosaic.grid.shape == (64, 64)
     assert select_bands(mosaic, ["green", "nir"], None) == (3, 1)
     image, valid = GridReader(mosaic=mosaic, grid=mosaic.grid, bands=(3, 1)).read(rows=slice(4, 8), cols=slice(6, 10))

@@ -162,7 +162,7 @@ def test_sizes_that_differ_are_refused_with_both(tmp_path: Path) -> None:
 def test_other_bands_and_types_are_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.tif", image())
     changed = write(tmp_path / "l.tif", label())
-    with pytest.raises(InputError, match=r"has bands 3, .* has 4"):
+    with pytest.raises(InputError, match=r"has 3 bands, .* has 4"):
         open_scene(SceneFiles(name="s", before=first, after=write(tmp_path / "b.tif", image(bands=4)), label=changed))
     with pytest.raises(InputError, match=r"has type uint8, .* has uint16"):
         other = write(tmp_path / "c.tif", image(dtype="uint16"))

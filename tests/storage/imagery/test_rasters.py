@@ -202,7 +202,7 @@ def test_a_zarr_group_is_a_mosaic(tmp_path: Path) -> None:
         named["image"].encoding.clear()
         named.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
     mosaic = open_mosaic(tmp_path / "a.zarr")
-    assert mosaic.bands == ("red", "green", "blue")
+    assert mosaic.band_names == ("red", "green", "blue")
     assert mosaic.grid == reference.grid
     assert np.array_equal(read_all(mosaic, mosaic.grid)[0], pixels)
 

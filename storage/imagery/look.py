@@ -1,0 +1,130 @@
+"""A look at few pixels of a raster, for what its header leaves open: is a band a mask, is its edge black?
+
+Small windows in fixed places, so that a raster of any size costs the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio import DatasetReader
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window
+
+from storage.imagery.validity import Validity
+
+_SIDE = 32
+_OF_TWO_VALUES = 0.9
+"""Share of a mask's pixels that are its lowest or highest value; feathered edges are between."""
+_BLACK = 0.02
+"""Share of an edge that is worth a word."""
+_NEARLY_BLACK = 8
+
+
+def windows(dataset: DatasetReader, *, across: int = 5) -> Iterator[Window]:
+    """Small windows over all of a raster, evenly spaced."""
+    height, width = dataset.height, dataset.width
+    for y in np.linspace(0, max(height - _SIDE, 0), across).astype(int):
+        for x in np.linspace(0, max(width - _SIDE, 0), across).astype(int):
+            yield Window(x, y, min(_SIDE, width - x), min(_SIDE, height - y))
+
+
+def looks_like_a_mask(dataset: DatasetReader, number: int) -> bool:
+    """Whether a band has nearly nothing but the two values of a mask, or is 0 throughout.
+
+    Where no pixel can be read it is taken for what its header says: ingest says which pixels are missing.
+    """
+    try:
+        values = np.concatenate([dataset.read(number, window=window).ravel() for window in windows(dataset)])
+    except Exception:  # GDAL's errors come in many types
+        return True
+    kind = values.dtype
+    present = np.unique(values[np.isfinite(values)] if kind.kind == "f" else values)
+    if len(present) <= 2:
+        return True
+    top = present.max()
+    is_full = top == 1 or (kind.kind != "f" and top == np.iinfo(kind).max) or (kind.kind == "f" and top == 255)
+    return bool(is_full and np.isin(values, (0, top)).mean() >= _OF_TWO_VALUES)
+
+
+def has_a_valid_pixel(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...], *, thorough: bool) -> bool:
+    """Whether any pixel is valid.
+
+    Five by five small windows settle it for any real mosaic; only then is all of it read, if `thorough`. True where
+    pixels cannot be read.
+    """
+    try:
+        if any(_any_valid(dataset, rule, numbers, window) for window in windows(dataset)):
+            return True
+        if not thorough:
+            return False
+        return any(_any_valid(dataset, rule, numbers, window) for _, window in dataset.block_windows(1))
+    except Exception:  # GDAL's errors come in many types; ingest reads every pixel and says which ones are missing
+        return True
+
+
+def valid_pixels(
+    dataset: DatasetReader,
+    rule: Validity,
+    image: NDArray,
+    numbers: tuple[int, ...],
+    bands: tuple[int, ...],
+    window: Window,
+) -> NDArray[np.bool_]:
+    """Validity (h, w) of a window by the rule.
+
+    Args:
+        image: (C, h, w), the `bands` (from 1, without alpha) as read.
+        numbers: rasterio's numbers of all bands without alpha.
+    """
+    if rule.every_band and any(value is not None for value in rule.nodata) and len(bands) != len(numbers):
+        valid = rule.of_values(dataset.read(list(numbers), window=window), range(1, len(numbers) + 1))
+    else:
+        valid = rule.of_values(image, bands)
+    if rule.alpha is not None:
+        alpha = dataset.read(rule.alpha, window=window)
+        valid &= alpha > 0  # NaN is not
+    if rule.mask:
+        valid &= dataset.read_masks(numbers[0], window=window) > 0
+    if image.dtype.kind == "f":
+        valid &= np.isfinite(image).all(axis=0)
+    return valid
+
+
+def has_mask(dataset: DatasetReader) -> bool:
+    """Whether a file has a mask of its own, inside or beside it, that is no alpha band."""
+    flags = dataset.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def black_edge(dataset: DatasetReader, numbers: tuple[int, ...]) -> str:
+    """How much of the edge of a raster that declares no nodata is exactly black, in words; empty where little is."""
+    height, width, side = dataset.height, dataset.width, _SIDE
+    places = [(0, x) for x in np.linspace(0, max(width - side, 0), 16).astype(int)]
+    places += [(height - 1, x) for _, x in places[:16]]
+    sides = np.linspace(0, max(height - side, 0), 16).astype(int)
+    edges = [Window(x, y, min(side, width), 1) for y, x in places]
+    edges += [Window(x, y, 1, min(side, height)) for x in (0, width - 1) for y in sides]
+    try:
+        pixels = np.concatenate(
+            [dataset.read(list(numbers), window=window).reshape(len(numbers), -1) for window in edges], axis=1
+        )
+    except Exception:  # as above
+        return ""
+    if pixels.dtype.kind == "f":
+        pixels = np.nan_to_num(pixels)
+    black = float((pixels == 0).all(axis=0).mean())
+    nearly = float((np.abs(pixels.astype(np.float64)) <= _NEARLY_BLACK).all(axis=0).mean())
+    if max(black, nearly) < _BLACK:
+        return ""
+    words = f"{black:.0%} of its edge is exactly black (0 in all bands)"
+    if nearly > black + _BLACK and dataset.dtypes[0] == "uint8":
+        words += f", {nearly:.0%} nearly so (up to {_NEARLY_BLACK}, as JPEG leaves it)"
+    return f"{words} and no nodata is declared: read as pixels; --nodata 0 reads it as no data"
+
+
+def _any_valid(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...], window: Window) -> bool:
+    image = dataset.read(list(numbers), window=window)
+    return bool(valid_pixels(dataset, rule, image, numbers, tuple(range(1, len(numbers) + 1)), window).any())

@@ -1,0 +1,102 @@
+"""Whether the values of a mosaic are what a model takes: looked at before a run in few pixels, in a run in all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.errors import InputError, ShortReadError
+from storage.imagery.mosaics import Mosaic
+from storage.imagery.rasters import read_source
+from storage.imagery.values import Encoding, ValueRangeError
+
+_ACROSS, _SIDE = 5, 32
+_MEAN_OFF = 8.0
+"""Standard deviations by which the mean of what is converted may differ from what a model has seen, without a word."""
+
+
+def require_values(mosaic: Mosaic, numbers: Sequence[int], encoding: Encoding, *, model: str) -> None:
+    """Refuse a mosaic whose type says other values than those of the model.
+
+    Eight bits are not taken for sixteen, nor whole numbers for reflectances, unless a scale or the user says so. Where
+    the type could hold them, a few pixels of the mosaic decide.
+
+    Args:
+        numbers: bands (from 1) that are read.
+        encoding: how they are read; its type is the model's.
+        model: how messages name it.
+
+    Raises:
+        InputError: naming the mosaic, both types, values, and what can be done.
+    """
+    if mosaic.dtype == encoding.dtype or encoding.stretch is not None:
+        return
+    advice = (
+        f"--stretch LOW,HIGH says which values become the ends of {encoding.dtype}; or rescale the mosaic, or choose a "
+        f"bundle for {mosaic.dtype}"
+    )
+    stored, wanted = np.dtype(mosaic.dtype), np.dtype(encoding.dtype)
+    is_scaled = encoding.bands is not None
+    if not is_scaled and (
+        (wanted.kind == "f" and stored.kind != "f") or (wanted.itemsize > 1 == stored.itemsize and wanted.kind != "f")
+    ):
+        raise InputError(f"{mosaic.label} holds {mosaic.dtype}, but {model} takes {encoding.dtype}: {advice}")
+    values, valid = sample(mosaic, numbers)
+    if not valid.any():
+        return
+    bands = [mosaic.bands[number - 1] for number in numbers]
+    try:
+        encoding.convert(values, valid, bands, path=mosaic.label)
+    except ValueRangeError as error:
+        low, high = np.percentile(values[:, valid], (2, 98))
+        raise InputError(
+            f"{mosaic.label} holds {mosaic.dtype}, but {model} takes {encoding.dtype}: {error}; most values lie "
+            f"between {low:g} and {high:g}"
+        ) from error
+
+
+def unlike(mosaic: Mosaic, numbers: Sequence[int], encoding: Encoding, expected: Sequence[tuple[float, float]]) -> str:
+    """A word where converted values are far from those that a model has seen.
+
+    Args:
+        expected: mean and standard deviation of each band in training.
+    """
+    if mosaic.dtype == encoding.dtype and encoding.stretch is None and encoding.bands is None:
+        return ""
+    values, valid = sample(mosaic, numbers)
+    if not valid.any():
+        return ""
+    bands = [mosaic.bands[number - 1] for number in numbers]
+    try:
+        converted = encoding.convert(values, valid, bands, path=mosaic.label)
+    except ValueRangeError:
+        return ""
+    means = converted[:, valid].mean(axis=1)
+    for band, mean, (usual, spread) in zip(bands, means, expected, strict=True):
+        if abs(mean - usual) > _MEAN_OFF * spread:
+            return (
+                f"{band.name} of {mosaic.label} is about {mean:.4g} as it is read, the model was trained on "
+                f"{usual:.4g} ± {spread:.3g}: are scale, offset or --stretch right?"
+            )
+    return ""
+
+
+def sample(mosaic: Mosaic, numbers: Sequence[int]) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Pixels of small windows spread over a mosaic's first source: (C, n, 32) and valid (n, 32)."""
+    source = mosaic.sources[0]
+    height, width = source.grid.shape
+    side_y, side_x = min(_SIDE, height), min(_SIDE, width)
+    images, masks = [], []
+    for y in np.linspace(0, height - side_y, _ACROSS).astype(int):
+        for x in np.linspace(0, width - side_x, _ACROSS).astype(int):
+            try:
+                image, valid = read_source(source, tuple(numbers), rows=slice(y, y + side_y), cols=slice(x, x + side_x))
+            except ShortReadError:
+                continue  # ingest says which pixels are missing
+            images.append(image)
+            masks.append(valid)
+    if not images:
+        return np.zeros((len(numbers), 0, side_x), dtype=mosaic.dtype), np.zeros((0, side_x), dtype=bool)
+    return np.concatenate(images, axis=1), np.concatenate(masks, axis=0)
