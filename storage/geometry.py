@@ -14,6 +14,7 @@ from odc.geo.geom import Geometry, line, unary_union
 from pyproj import Geod
 
 from storage.errors import InputError
+from storage.reference_systems import is_same_crs
 
 _WHOLE_PIXEL = 1e-3
 """Pixels by which a shift may miss a whole number and still be one."""
@@ -74,7 +75,7 @@ def region_geometry(path: Path) -> Geometry:
 
 def is_whole_shift(source: GeoBox, grid: GeoBox) -> bool:
     """True if the pixels of the two coincide but for a shift by whole pixels."""
-    if source.crs != grid.crs:
+    if source.crs != grid.crs and (source.crs is None or grid.crs is None or not is_same_crs(source.crs, grid.crs)):
         return False
     relative = ~grid.affine * source.affine
     drift = max(abs(relative.a - 1) * source.width, abs(relative.e - 1) * source.height)

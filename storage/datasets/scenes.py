@@ -217,8 +217,8 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
         before, after = _as_picture(before), _as_picture(after)
     if len(before.bands) != len(after.bands):
         raise InputError(
-            f"{before.label} has {len(before.bands)} bands, {after.label} has {len(after.bands)}: the two dates must be "
-            "alike"
+            f"{before.label} has {len(before.bands)} bands, {after.label} has {len(after.bands)}: "
+            "the two dates must be alike"
         )
     if before.grid.crs is None:
         if resolution is not None:

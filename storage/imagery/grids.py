@@ -16,6 +16,7 @@ from odc.geo.overlap import compute_reproject_roi
 from storage.errors import InputError
 from storage.geometry import _WHOLE_PIXEL, is_whole_shift, region_geometry
 from storage.imagery.mosaics import Mosaic
+from storage.reference_systems import horizontal_crs, require_geotiff_can_hold, require_place_on_earth
 
 _LARGEST_RESOLUTION_RATIO = 8.0
 
@@ -38,9 +39,12 @@ def common_grid(
         covered_by: a bbox or region may reach as far as any of these, and not only as far as the first date.
 
     Raises:
-        InputError: unknown CRS, no overlap (with both extents), or resolutions too far apart.
+        InputError: unknown CRS, one without a place on the Earth or that GeoTIFF cannot hold, no overlap (with both
+            extents), or resolutions too far apart.
     """
     first = mosaics[0]
+    for mosaic in mosaics:
+        require_place_on_earth(mosaic.grid, mosaic.label)
     grid = _requested_grid(first.grid, crs, resolution)
     assert grid.crs is not None
     if bbox is not None or region is not None:
@@ -52,6 +56,8 @@ def common_grid(
         assert grid.crs is not None
         outline = region_geometry(region).to_crs(grid.crs)
         grid = _cut(grid, outline.boundingbox, f"region {region}", covering)
+    require_place_on_earth(grid, f"the grid of {first.label}")
+    require_geotiff_can_hold(grid, f"the grid of {first.label}")
     for mosaic in mosaics:
         _require_overlap(mosaic, grid, first)
         require_similar_resolution(mosaic, grid)
@@ -66,10 +72,7 @@ def needs_resampling(mosaic: Mosaic, grid: GeoBox) -> bool:
 def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) -> GeoBox:
     if crs is None and resolution is None:
         return first
-    try:
-        target = CRS(crs) if crs is not None else first.crs
-    except (CRSError, ValueError) as error:
-        raise InputError(f"CRS {crs!r} is not known: {error}") from error
+    target = horizontal_crs(crs) if crs is not None else first.crs
     assert target is not None
     extent = first.extent if target == first.crs else first.footprint(target)
     if target == first.crs and resolution is not None:

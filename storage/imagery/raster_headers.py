@@ -18,8 +18,8 @@ from storage.imagery.band_names import band_in_file_name, common_name_in, descri
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.header_checks import check_header
 from storage.imagery.look import black_edge, has_a_valid_pixel, has_mask, looks_like_a_mask
-from storage.imagery.placement import Placement, placement_on
-from storage.imagery.sources import Header, Source, crs_of, date_of, is_remote, open_with_allowed_driver
+from storage.imagery.placement import Placement, placement_of
+from storage.imagery.sources import Header, Source, date_of, is_remote, open_with_allowed_driver
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable
 from storage.places.bucket import SCHEME, ObjectPath
@@ -49,7 +49,7 @@ def open_raster(path: str, said: Overrides, *, look: bool) -> Header:
     _require_content(path)
     with rasterio.Env(**gdal_settings()), open_with_allowed_driver(path) as dataset:
         check_header(dataset, path)
-        placement = _placement(path, dataset)
+        placement = placement_of(dataset, path)
         header = _described(dataset, path, said, placement, what="a mosaic")
         header = replace(header, date=date_of(path, {**dataset.tags(), **dataset.tags(ns="IMAGERY")}))
         # last, because GDAL's error from a pixel that cannot be read surfaces again in the next call on this dataset
@@ -158,14 +158,6 @@ def _require_content(path: str) -> None:
             raise InputError(f"{path} is empty (0 bytes)")
         if path.lower().endswith(".vrt"):
             raise InputError(f"{path} is a VRT, which may name any other file: give the list of its files instead")
-
-
-def _placement(path: str, dataset: DatasetReader) -> Placement:
-    if dataset.crs is None:
-        raise InputError(f"{path} has no coordinate reference system: assign one (gdal_edit.py -a_srs)")
-    if dataset.transform.is_identity:
-        raise InputError(f"{path} has a CRS but no geotransform, so its pixels are nowhere: georeference it")
-    return placement_on(dataset.transform, crs_of(dataset.crs), height=dataset.height, width=dataset.width, path=path)
 
 
 def _bands(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio import DatasetReader
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
@@ -151,11 +150,6 @@ def open_quietly(path: str, driver: str) -> DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(gdal_name(path), driver=driver)
-
-
-def crs_of(crs: rasterio.crs.CRS) -> CRS:
-    code = crs.to_epsg()
-    return CRS(f"EPSG:{code}" if code else crs.to_wkt())
 
 
 def date_of(path: str, tags: dict[str, str]) -> datetime | None:

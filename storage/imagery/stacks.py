@@ -41,8 +41,8 @@ def stacked(headers: Sequence[Header]) -> list[Header]:
             paths = ", ".join(header.source.path for header in members[:4])
             raise InputError(
                 f"{len(members)} files of one band lie on one grid ({paths}{' …' if len(members) > 4 else ''}), and "
-                "their names do not tell whether they are bands (B02, red, …) or copies: give one of them, or one file with "
-                "all bands"
+                "their names do not tell whether they are bands (B02, red, …) or copies: give one of them, or one "
+                "file with all bands"
             )
         order = order or tuple(sorted(names))
         if set(order) != set(names):

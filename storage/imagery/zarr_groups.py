@@ -14,11 +14,12 @@ from storage.errors import InputError
 from storage.imagery.band_names import describe_bands
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.placement import placement_on
-from storage.imagery.sources import Header, Source, crs_of, date_of, is_remote
+from storage.imagery.sources import Header, Source, date_of, is_remote
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable
 from storage.imagery.zarr_chunks import chunks_here, require_all_chunks
 from storage.places.zarr_access import open_address
+from storage.reference_systems import horizontal_crs
 
 
 def open_group(path: str, said: Overrides = NOTHING_SAID) -> Header:
@@ -48,7 +49,7 @@ def open_group(path: str, said: Overrides = NOTHING_SAID) -> Header:
     require_readable(str(image.dtype), path, what="a mosaic")
     transform = image.rio.transform(recalc=True)
     placement = placement_on(
-        transform, crs_of(image.rio.crs), height=image.sizes["y"], width=image.sizes["x"], path=path
+        transform, horizontal_crs(image.rio.crs.to_wkt()), height=image.sizes["y"], width=image.sizes["x"], path=path
     )
     count = image.sizes.get(str(image.dims[0]), 1) if image.ndim == 3 else 1
     labels = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy
 from rasterio.windows import Window
@@ -22,9 +24,15 @@ from storage.errors import IntegrityError
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import publish, scratch_of
 from storage.products.reader import CheckBlock, ProbabilityReader, strips
+from storage.reference_systems import crs_words, horizontal_crs, is_same_crs
 from tiling.conventions import NODATA, PROBABILITY_SCALE
 
-_GDAL = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_OVR_BLOCKSIZE": "512"}
+_GDAL = {
+    "GDAL_CACHEMAX": 256,
+    "GDAL_TIFF_OVR_BLOCKSIZE": "512",
+    # a side-car would hold what the file itself does not, and would be left behind
+    "GDAL_PAM_ENABLED": "NO",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +137,7 @@ def write_layer(
     with (
         rasterio.Env(**_GDAL),
         TemporaryDirectory(prefix=f".{path.stem}-", dir=scratch_of(path)) as folder,
-        publish(path, verify=_verify) as final,
+        publish(path, verify=partial(_verify, crs=grid.crs)) as final,
     ):
         draft = Path(folder) / "strips.tif"
         with rasterio.open(draft, "w", **profile) as dataset:
@@ -153,7 +161,11 @@ def write_layer(
         )
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path, *, crs: CRS | None) -> None:
     valid, errors, _ = cog_validate(path, strict=True, quiet=True)
     if not valid:
         raise IntegrityError(f"{path} was written but is no valid COG: {'; '.join(errors)}")
+    with rasterio.open(path) as dataset:
+        written = horizontal_crs(dataset.crs.to_wkt()) if dataset.crs is not None else None
+    if crs is not None and (written is None or not is_same_crs(written, crs)):
+        raise IntegrityError(f"{path} was written with {crs_words(crs)} and holds {crs_words(written)}")
