@@ -151,7 +151,14 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     require_a_bundle(request.bundle, flow="reprocess")
     bundle = bundle_model(request.bundle)
     area = outline(request)
-    dates = read_archive(request.archive, asset=request.asset, start=request.start, end=request.end, outline=area)
+    dates = read_archive(
+        request.archive,
+        asset=request.asset,
+        start=request.start,
+        end=request.end,
+        outline=area,
+        date_pattern=request.date_pattern,
+    )
     opened = [(files, files.open(request.said)) for files in dates]
     root = RunDirectory(request.output)
     grid = recorded_grid(root, request) or first_grid(opened, request)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.inference.request import InferenceRequest
+from flows.inference.request import DatePatternText, InferenceRequest
 from flows.run.fields import Address, Cli, LocalDirectory
 from tiling.pairing import require_rule
 
@@ -40,6 +40,7 @@ class ReprocessRequest(InferenceRequest):
     ] = None
     start: Annotated[date | None, Field(description="First day wanted; default: the archive's first.")] = None
     end: Annotated[date | None, Field(description="Last day wanted; default: the archive's last.")] = None
+    date_pattern: DatePatternText = None
     pairing: Annotated[
         str,
         Cli(metavar="RULE"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,10 @@ from flows.run.quantities import volume
 from storage.errors import InputError
 from storage.geometry import grid_facts
 from storage.imagery.bands import require_one_meaning, select_bands
+from storage.imagery.dates import naive_utc
 from storage.imagery.grids import common_grid, needs_resampling
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
-from storage.imagery.sources import naive_utc
 from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
 from storage.stores.date_names import date_name
@@ -138,7 +138,12 @@ def resolve(request: DetectRequest) -> Job:
     planned_layout(request.cluster)
     warnings: list[str] = []
     network = None if is_untrained(request.bundle) else bundle_model(request.bundle)
-    mosaics = (open_mosaic(request.before, request.said), open_mosaic(request.after, request.said))
+    before, after = (
+        # a date that is given needs none in the name
+        open_mosaic(spec, replace(request.said, date_pattern=None if date else request.date_pattern))
+        for spec, date in ((request.before, request.before_date), (request.after, request.after_date))
+    )
+    mosaics = (before, after)
     doubts_of(mosaics, warnings)
     bundle: Model
     if network is None:
@@ -234,6 +239,11 @@ def _times(
     dates = [option or mosaic.date for option, mosaic in zip(options, mosaics, strict=True)]
     placeholders = tuple(datetime(1970, 1, 1 + index) for index in range(len(dates)))
     times = tuple(naive_utc(date) for date in dates if date is not None)
+    warnings += [
+        f"{mosaic.label}: {mosaic.acquired.doubt}; give {name}, or --date-pattern, to settle it"
+        for mosaic, option, name in zip(mosaics, options, ("--before-date", "--after-date"), strict=True)
+        if option is None and mosaic.acquired.doubt
+    ]
     if len(times) < len(dates):
         undated = ", ".join(mosaic.label for mosaic, date in zip(mosaics, dates, strict=True) if date is None)
         warnings.append(

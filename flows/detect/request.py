@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from flows.inference.request import ComputationRequest, InferenceRequest
-from flows.run.fields import POSITIONAL, Cli, MosaicSpec, Output, at_commas
+from flows.inference.request import ComputationRequest, DatePatternText, InferenceRequest
+from flows.run.fields import POSITIONAL, Cli, MosaicSpec, Output, at_commas, option_name
+from storage.imagery.dates import is_future, naive_utc
 
 
 class PairRequest(ComputationRequest):
@@ -36,6 +37,14 @@ class PairRequest(ComputationRequest):
     after_date: Annotated[
         datetime | None, Field(description="Date of the second mosaic (ISO 8601); default: from the file.")
     ] = None
+    date_pattern: DatePatternText = None
+
+    @field_validator("before_date", "after_date")
+    @classmethod
+    def _is_past(cls, date: datetime | None, info: ValidationInfo) -> datetime | None:
+        if date is not None and is_future(naive_utc(date)):
+            raise ValueError(f"{option_name(info.field_name or '')} {date:%Y-%m-%d} lies in the future")
+        return date
 
     @property
     def bands_of_each(self) -> tuple[list[int] | None, list[int] | None]:

@@ -115,10 +115,11 @@ def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None)
         "split": request.split,
         "precision": request.precision,
         "label": None if request.label is None else list(digest_files([str(request.label)]).values()),
-        # how often a block is tried again changes no score
+        # how often a block is tried again changes no score, nor what tells its dates
         "mosaic": None
         if detection is None
-        else detection.model_dump(mode="json", exclude={"cluster", "output"}) | {"retries": 2, "retry_failed": False},
+        else detection.model_dump(mode="json", exclude={"cluster", "output", "date_pattern"})
+        | {"retries": 2, "retry_failed": False},
     }
 
 

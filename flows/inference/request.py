@@ -6,10 +6,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import Cli, Frozen, at_commas
+from storage.imagery.date_patterns import DatePattern
 from storage.imagery.description import Overrides
 from tiling.conventions import Values
 
@@ -53,6 +54,21 @@ Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     _HOW,
     Field(description="Arithmetic of the network; auto: bfloat16 where the device has it natively."),
+]
+
+
+def _usable(text: str | None) -> str | None:
+    return None if text is None else DatePattern(text).text
+
+
+DatePatternText = Annotated[
+    str | None,
+    AfterValidator(_usable),
+    Cli(metavar="PATTERN"),
+    Field(
+        description="Where the date stands in the names of the files, for example `%Y%j` or `*_%d%m%Y_*` (%Y %y %m %d "
+        "%j %b %H %M %S, * and ? for anything); default: it is looked for."
+    ),
 ]
 
 

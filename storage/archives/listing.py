@@ -26,9 +26,10 @@ from odc.geo.geom import Geometry
 
 from storage.archives.stac import SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
+from storage.imagery.dates import date_in_name, is_future, listed_date, naive_utc
 from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.mosaics import Mosaic, objects_named, open_mosaic, open_stacks
-from storage.imagery.sources import RASTER_SUFFIXES, date_in_name, is_remote, naive_utc
+from storage.imagery.sources import RASTER_SUFFIXES, is_remote
 from storage.places.bucket import SCHEME, Location, ObjectPath, location
 
 
@@ -56,7 +57,7 @@ class DatedFiles:
 
     def open(self, said: Overrides = NOTHING_SAID) -> Mosaic:
         """Open the headers of the day's mosaic; raises InputError as :func:`open_stacks`."""
-        return replace(open_stacks([dict(stack) for stack in self.stacks], said), date=self.time)
+        return replace(open_stacks([dict(stack) for stack in self.stacks], said), acquired=listed_date(self.time))
 
 
 def read_archive(
@@ -66,6 +67,7 @@ def read_archive(
     start: date | None = None,
     end: date | None = None,
     outline: Geometry | None = None,
+    date_pattern: str | None = None,
 ) -> tuple[DatedFiles, ...]:
     """The dates of an archive, ascending.
 
@@ -76,6 +78,8 @@ def read_archive(
             that, without the role of a thumbnail or an overview.
         start, end: first and last day wanted, both included.
         outline: in EPSG:4326; STAC items that do not touch it are left out.
+        date_pattern: where the date stands in the names of rasters, as :mod:`storage.imagery.date_patterns` has it;
+            None = it is looked for. Catalogues and tables have dates of their own.
 
     Raises:
         InputError: not an archive, a date or an asset that is missing, or no date left; the message names them.
@@ -87,7 +91,7 @@ def read_archive(
         return (start is None or day >= start) and (end is None or day <= end)
 
     try:
-        entries = list(_entries(source, asset, outline, is_wanted))
+        entries = list(_entries(source, asset, outline, is_wanted, date_pattern))
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
     in_time = [entry for entry in entries if is_wanted(entry.day)]
@@ -105,11 +109,15 @@ def archive_name(source: str | Path | Sequence[str]) -> str:
 
 
 def _entries(
-    source: str | Path | Sequence[str], asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
+    source: str | Path | Sequence[str],
+    asset: str | None,
+    outline: Geometry | None,
+    is_wanted: Callable[[date], bool],
+    date_pattern: str | None,
 ) -> Iterable[DatedFiles]:
     """Files of all dates; of dates that are not wanted what is wrong is nobody's trouble."""
     if not isinstance(source, str | Path):
-        return _from_rasters([str(path) for path in source], "the list", is_wanted)
+        return _from_rasters([str(path) for path in source], "the list", is_wanted, date_pattern)
     text = str(source)
     if text.startswith(SCHEME):
         ObjectPath.parse(text).parent.require_answer()
@@ -118,33 +126,38 @@ def _entries(
     if text.lower().endswith(".csv"):
         return _from_table(location(text))
     if text.startswith(SCHEME):
-        return _from_rasters(objects_named(ObjectPath.parse(text)), text, is_wanted)
+        return _from_rasters(objects_named(ObjectPath.parse(text)), text, is_wanted, date_pattern)
     path = Path(text)
     if path.is_dir():
         rasters = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
-        return _from_rasters(rasters, f"folder {text}", is_wanted)
+        return _from_rasters(rasters, f"folder {text}", is_wanted, date_pattern)
     if glob.has_magic(text):
         rasters = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
-        return _from_rasters(rasters, f"pattern {text}", is_wanted)
+        return _from_rasters(rasters, f"pattern {text}", is_wanted, date_pattern)
     raise InputError(
         f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
         + ("" if path.exists() else ": it does not exist")
     )
 
 
-def _from_rasters(paths: Sequence[str], where: str, is_wanted: Callable[[date], bool]) -> Iterable[DatedFiles]:
+def _from_rasters(
+    paths: Sequence[str], where: str, is_wanted: Callable[[date], bool], date_pattern: str | None
+) -> Iterable[DatedFiles]:
     if not paths:
         raise InputError(f"{where} holds no raster ({', '.join(RASTER_SUFFIXES)})")
     for path in paths:
         try:
-            time = open_mosaic(path).date
+            acquired = open_mosaic(path, Overrides(date_pattern=date_pattern)).acquired
         except InputError:
-            time = date_in_name(path)
-            if time is None or is_wanted(time.date()):
+            acquired = date_in_name(path, date_pattern)
+            if acquired.time is None or is_wanted(acquired.time.date()):
                 raise
-        if time is None:
+        time = acquired.time
+        if time is None or not acquired.is_certain:
+            what = f"no certain date: {acquired.doubt}" if acquired.doubt else "no date, in its header or its name"
             raise InputError(
-                f"{path} tells no date, in its header or its name (…YYYYMMDD…): give a table (.csv) with date and path"
+                f"{path} tells {what}; say with --date-pattern where it stands in the names (now …YYYYMMDD…), or give "
+                "a table (.csv) with date and path"
             )
         yield DatedFiles(day=time.date(), time=time, stacks=((("", path),),))
 
@@ -163,6 +176,8 @@ def _from_table(path: Location) -> Iterable[DatedFiles]:
             time = naive_utc(datetime.fromisoformat(day))
         except ValueError as error:
             raise InputError(f"{path}, line {line}: {day!r} is no date (YYYY-MM-DD)") from error
+        if is_future(time):
+            raise InputError(f"{path}, line {line}: {day} lies in the future")
         if not file_name:
             raise InputError(f"{path}, line {line}: no path")
         place = file_name if is_remote(file_name) else str(path.parent / file_name)

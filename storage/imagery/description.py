@@ -52,14 +52,17 @@ class Overrides:
     Attributes:
         nodata: stored value that stands for no value in every band.
         alpha: number (from 1) of the band that is a mask: not valid where it is 0; 0 = no band is one.
+        date_pattern: where the date stands in the names of the files, as :mod:`storage.imagery.date_patterns` has it.
     """
 
     nodata: float | None = None
     alpha: int | None = None
+    date_pattern: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is not said."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """What decides pixels, as JSON, without what is not said."""
+        pixels = {"nodata": self.nodata, "alpha": self.alpha}
+        return {name: value for name, value in pixels.items() if value is not None}
 
 
 NOTHING_SAID = Overrides()

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.band_names import common_name_in
+from storage.imagery.dates import UNDATED, AcquisitionDate, joint_date
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.sources import RASTER_SUFFIXES, Header, Source, is_remote, is_zarr, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
@@ -36,7 +37,7 @@ class Mosaic:
         grid: covers all sources, on the pixels of the first.
         bands: what they are; names ``band1`` … where the files say nothing.
         dtype: type of the stored values, one of :data:`storage.imagery.values.READABLE`.
-        date: from the header or the name; None if neither tells.
+        acquired: its date, and how that is known.
         facts: how the first source is stored and was processed, for a person.
         doubts: what was guessed, each with the option that settles it.
     """
@@ -46,9 +47,14 @@ class Mosaic:
     grid: GeoBox
     bands: tuple[Band, ...]
     dtype: str
-    date: datetime | None
+    acquired: AcquisitionDate = UNDATED
     facts: Mapping[str, str] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+
+    @property
+    def date(self) -> datetime | None:
+        """Naive UTC; None where nothing tells it."""
+        return self.acquired.time
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -112,7 +118,6 @@ def picture(header: Header) -> Mosaic:
         grid=source.grid,
         bands=bands,
         dtype=header.dtype,
-        date=None,
         facts=header.facts,
         doubts=header.doubts,
     )
@@ -162,7 +167,7 @@ def _mosaic(label: str, headers: Sequence[Header]) -> Mosaic:
         grid=_union([header.source.grid for header in headers]),
         bands=first.bands,
         dtype=first.dtype,
-        date=first.date,
+        acquired=joint_date((header.source.path, header.acquired) for header in headers),
         facts={**first.facts, **({"files": f"{len(headers):,}"} if len(headers) > 1 else {})},
         doubts=tuple(doubts),
     )

@@ -15,11 +15,12 @@ from rasterio.errors import RasterioError
 
 from storage.errors import InputError
 from storage.imagery.band_names import band_in_file_name, common_name_in, describe_bands, micrometres
+from storage.imagery.dates import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.header_checks import check_header
 from storage.imagery.look import black_edge, has_a_valid_pixel, has_mask, looks_like_a_mask
 from storage.imagery.placement import Placement, placement_of
-from storage.imagery.sources import Header, Source, date_of, is_remote, open_with_allowed_driver
+from storage.imagery.sources import Header, Source, is_remote, open_with_allowed_driver
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable
 from storage.places.bucket import SCHEME, ObjectPath
@@ -51,7 +52,8 @@ def open_raster(path: str, said: Overrides, *, look: bool) -> Header:
         check_header(dataset, path)
         placement = placement_of(dataset, path)
         header = _described(dataset, path, said, placement, what="a mosaic")
-        header = replace(header, date=date_of(path, {**dataset.tags(), **dataset.tags(ns="IMAGERY")}))
+        tags = {**dataset.tags(), **dataset.tags(ns="IMAGERY")}
+        header = replace(header, acquired=date_of(path, tags, said.date_pattern))
         # last, because GDAL's error from a pixel that cannot be read surfaces again in the next call on this dataset
         return _looked_at(dataset, header) if look else header
 
@@ -86,7 +88,6 @@ def _described(dataset: DatasetReader, path: str, said: Overrides, placement: Pl
             flip_x=placement.flip_x,
         ),
         dtype=dtype,
-        date=None,
         facts=_facts(dataset),
         doubts=doubts + guesses + odd,
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from rasterio import DatasetReader
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from storage.errors import InputError, ObjectStoreError
+from storage.imagery.dates import UNDATED, AcquisitionDate
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.validity import Validity
 from storage.places.bucket import SCHEME, ObjectPath
@@ -72,14 +71,14 @@ class Header:
 
     Attributes:
         dtype: type of its values, one of :data:`storage.imagery.values.READABLE`.
-        date: naive UTC, from the header or the name; None if neither tells.
+        acquired: its date, and how that is known.
         facts: how it is stored and was processed, for a person.
         doubts: what was guessed, each with the option that settles it.
     """
 
     source: Source
     dtype: str
-    date: datetime | None
+    acquired: AcquisitionDate = UNDATED
     facts: Mapping[str, str] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
 
@@ -150,36 +149,3 @@ def open_quietly(path: str, driver: str) -> DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(gdal_name(path), driver=driver)
-
-
-def date_of(path: str, tags: dict[str, str]) -> datetime | None:
-    """From what GDAL's metadata readers call the acquisition, else from the name.
-
-    TIFF's own DateTime is no help: it says when the file was written.
-    """
-    acquired = tags.get("ACQUISITIONDATETIME")
-    if acquired:
-        try:
-            time = datetime.fromisoformat(acquired)
-        except ValueError:
-            pass
-        else:
-            return naive_utc(time)
-    return date_in_name(path)
-
-
-def naive_utc(time: datetime) -> datetime:
-    """A time in UTC without saying so, as stores keep it; one without a zone is taken for UTC."""
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-
-
-def date_in_name(path: str) -> datetime | None:
-    """The first date in a file's name, YYYYMMDD or with - or _ in between; None = there is none."""
-    name = Path(path.rstrip("/")).name
-    for year, month, day in re.findall(r"(?<!\d)((?:19|20)\d{2})[-_]?(\d{2})[-_]?(\d{2})(?!\d)", name):
-        try:
-            return datetime(int(year), int(month), int(day))
-        except ValueError:
-            continue
-    years = re.findall(r"(?<!\d)((?:19|20)\d{2})(?!\d)", name) or re.findall(r"^((?:19|20)\d{2})(?=[A-Za-z])", name)
-    return datetime(int(years[0]), 1, 1) if years else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError
+from storage.imagery.dates import joint_date
 from storage.imagery.description import band_words
 from storage.imagery.sources import Header, Source
 
@@ -27,7 +28,7 @@ def stacked(headers: Sequence[Header]) -> list[Header]:
     places: dict[tuple[object, ...], list[Header]] = defaultdict(list)
     for header in headers:
         single = len(header.bands) == 1 and not header.source.parts
-        places[(_grid_words(header.source.grid), header.date) if single else (id(header),)].append(header)
+        places[(_grid_words(header.source.grid), header.acquired.time) if single else (id(header),)].append(header)
     if all(len(members) == 1 for members in places.values()):
         return list(headers)
     stacks = []
@@ -84,7 +85,7 @@ def stack_of(headers: Sequence[Header]) -> Header:
             parts=parts,
         ),
         dtype=first.dtype,
-        date=first.date,
+        acquired=joint_date((header.source.path, header.acquired) for header in headers),
         facts={**first.facts, "bands in files": str(len(parts))},
         doubts=tuple(dict.fromkeys(doubt for header in headers for doubt in header.doubts)),
     )

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from storage.errors import InputError
 from storage.imagery.band_names import describe_bands
+from storage.imagery.dates import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.placement import placement_on
-from storage.imagery.sources import Header, Source, date_of, is_remote
+from storage.imagery.sources import Header, Source, is_remote
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable
 from storage.imagery.zarr_chunks import chunks_here, require_all_chunks
@@ -81,7 +82,7 @@ def open_group(path: str, said: Overrides = NOTHING_SAID) -> Header:
             flip_x=placement.flip_x,
         ),
         dtype=str(image.dtype),
-        date=date_of(path, {}),
+        acquired=date_of(path, {}, said.date_pattern),
         facts={"format": "Zarr"},
         doubts=doubts + odd,
     )

@@ -408,6 +408,30 @@ def test_a_raster_without_a_date_is_refused(tmp_path: Path) -> None:
         read_archive(tmp_path / "hollow")
 
 
+def test_a_doubtful_date_is_refused_and_a_pattern_settles_it(tmp_path: Path) -> None:
+    for day in ("01-06-2019", "02-06-2019"):
+        raster(tmp_path / f"x_{day}.tif")
+    with pytest.raises(InputError, match=r"x_01-06-2019\.tif tells no certain date: .*; say with --date-pattern"):
+        read_archive(tmp_path)
+    days = [files.day for files in read_archive(tmp_path, date_pattern="_%m-%d-%Y")]
+    assert days == [date(2019, 1, 6), date(2019, 2, 6)]
+    with pytest.raises(InputError, match=r"x_01-06-2019\.tif: --date-pattern .* does not match its name"):
+        read_archive(tmp_path, date_pattern="%Y%m%d")
+
+
+def test_folders_that_are_days_date_the_files_in_them(tmp_path: Path) -> None:
+    for day in ("2019-06-01", "2020-06-01"):
+        raster(tmp_path / day / "B02.tif")
+    assert [str(files.day) for files in read_archive(f"{tmp_path}/*/B02.tif")] == ["2019-06-01", "2020-06-01"]
+
+
+def test_a_day_to_come_is_refused_in_a_table(tmp_path: Path) -> None:
+    raster(tmp_path / "a.tif")
+    (tmp_path / "a.csv").write_text("date,path\n2099-01-01,a.tif\n")
+    with pytest.raises(InputError, match="line 2: 2099-01-01 lies in the future"):
+        read_archive(tmp_path / "a.csv")
+
+
 def test_an_archive_may_lie_in_a_bucket(
     catalogue: Path, bucket: ObjectPath, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
