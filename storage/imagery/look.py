@@ -116,11 +116,12 @@ def black_edge(dataset: DatasetReader, numbers: tuple[int, ...]) -> str:
     if pixels.dtype.kind == "f":
         pixels = np.nan_to_num(pixels)
     black = float((pixels == 0).all(axis=0).mean())
-    nearly = float((np.abs(pixels.astype(np.float64)) <= _NEARLY_BLACK).all(axis=0).mean())
+    is_lossy = dataset.compression is not None and dataset.compression.name.lower() in ("jpeg", "ycbcr_jpeg", "webp")
+    nearly = float((pixels <= _NEARLY_BLACK).all(axis=0).mean()) if is_lossy else 0.0
     if max(black, nearly) < _BLACK:
         return ""
     words = f"{black:.0%} of its edge is exactly black (0 in all bands)"
-    if nearly > black + _BLACK and dataset.dtypes[0] == "uint8":
+    if nearly > black + _BLACK:
         words += f", {nearly:.0%} nearly so (up to {_NEARLY_BLACK}, as JPEG leaves it)"
     return f"{words} and no nodata is declared: read as pixels; --nodata 0 reads it as no data"
 

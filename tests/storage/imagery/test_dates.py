@@ -215,7 +215,7 @@ def test_a_header_is_believed_and_a_name_that_contradicts_it_is_a_doubt(tmp_path
 
 def test_files_of_several_days_are_the_first_day_in_doubt(tmp_path: Path) -> None:
     for name in ("t1_20190602", "t2_20190601", "t3_20190601"):
-        geotiff(tmp_path / f"{name}.tif", np.full((1, 8, 8), 7, np.uint8))
+        geotiff(tmp_path / f"{name}.tif", np.full((3, 8, 8), 7, np.uint8))
     acquired = open_mosaic(tmp_path).acquired
     assert acquired.time == datetime(2019, 6, 1) and "several dates" in (acquired.doubt or "")
     one_day = [(name, date_in_name(name)) for name in ("a_20190601.tif", "b_20190601.tif")]
