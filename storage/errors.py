@@ -4,8 +4,13 @@
 class InputError(ValueError):
     """A mosaic, a region or an output directory that the job cannot work with.
 
-    The message names the file and the values that clash, and what to do about it.
+    The message names the file and the values that clash, and what to do about it. It can be printed, whatever the
+    names of files are made of.
     """
+
+    def __init__(self, message: str) -> None:
+        """Bytes of a name that are no text stand as escapes."""
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
 class ShortReadError(OSError):

@@ -28,7 +28,8 @@ from storage.archives.stac import SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.dates import date_in_name, is_future, listed_date, naive_utc
 from storage.imagery.description import NOTHING_SAID, Overrides
-from storage.imagery.mosaics import Mosaic, objects_named, open_mosaic, open_stacks
+from storage.imagery.mosaics import Mosaic, open_mosaic, open_stacks
+from storage.imagery.names.spec import matching_paths, objects_named, rasters_in_folder
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote
 from storage.places.bucket import SCHEME, Location, ObjectPath, location
 
@@ -129,11 +130,9 @@ def _entries(
         return _from_rasters(objects_named(ObjectPath.parse(text)), text, is_wanted, date_pattern)
     path = Path(text)
     if path.is_dir():
-        rasters = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
-        return _from_rasters(rasters, f"folder {text}", is_wanted, date_pattern)
+        return _from_rasters(rasters_in_folder(path), f"folder {text}", is_wanted, date_pattern)
     if glob.has_magic(text):
-        rasters = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
-        return _from_rasters(rasters, f"pattern {text}", is_wanted, date_pattern)
+        return _from_rasters(matching_paths(text), f"pattern {text}", is_wanted, date_pattern)
     raise InputError(
         f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
         + ("" if path.exists() else ": it does not exist")

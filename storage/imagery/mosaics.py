@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import ceil, floor
@@ -17,11 +15,9 @@ from storage.errors import InputError, ObjectStoreError
 from storage.imagery.band_names import common_name_in
 from storage.imagery.dates import UNDATED, AcquisitionDate, joint_date
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
-from storage.imagery.sources import RASTER_SUFFIXES, Header, Source, is_remote, is_zarr, open_source
+from storage.imagery.names.spec import Stack, named_rasters
+from storage.imagery.sources import Header, Source, date_of, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
-from storage.places.bucket import SCHEME, ObjectPath
-from storage.places.client import FIRST_CONTACT
-from storage.places.credentials import refuse_credentials
 
 _DOUBTS_SHOWN = 4
 """Different doubts of the further files of a mosaic: more say nothing new."""
@@ -72,18 +68,48 @@ def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHI
     """Open the headers of all that makes one mosaic.
 
     Args:
-        spec: a raster file or GDAL/fsspec URL, a folder of rasters, a glob, a ``.txt`` list of files (one a line,
-            relative to the list), a Zarr group, or a list of files. All of them may lie in a bucket, ``s3://…``.
+        spec: a raster file or GDAL/fsspec URL, a folder of rasters, a glob, a list of files (``.txt``, one a line,
+            relative to the list), a VRT or tile index that is no more than one, a zip or tar file, a Zarr group, or
+            a list of files. Rasters, folders, patterns and lists may lie in a bucket, ``s3://…``.
         said: what the user says of them.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
     try:
-        label, paths = _expand(spec)
-        return _mosaic(label, stacked(_opened(paths, said)))
+        named = named_rasters(spec)
+        headers = [_header(stack, said) for stack in named.stacks]
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
+    if named.bands:
+        headers = [_renamed(header, named.bands) for header in headers]
+    mosaic = _mosaic(named.label, stacked(headers))
+    # a VRT or a zip file may have the date that the tiles in it lack
+    return mosaic if mosaic.date is not None else replace(mosaic, date=date_of(named.label, {}))
+
+
+def _header(stack: Stack, said: Overrides) -> Header:
+    if len(stack) == 1:
+        return open_source(stack[0][1], said)
+    return stack_of([_renamed(open_source(path, said), (name,)) for name, path in stack])
+
+
+def _renamed(header: Header, names: tuple[str, ...]) -> Header:
+    """A header whose bands have the names that a list of its file gives them; '' leaves a band its own."""
+    if len(names) != len(header.bands):
+        return header
+    bands = tuple(
+        replace(
+            band,
+            name=name,
+            named_by="description",
+            common_name=common_name_in(name, header.source.path) or band.common_name,
+        )
+        if name
+        else band
+        for band, name in zip(header.bands, names, strict=True)
+    )
+    return replace(header, source=replace(header.source, bands=bands))
 
 
 def open_stacks(stacks: Sequence[Mapping[str, str]], said: Overrides = NOTHING_SAID) -> Mosaic:
@@ -121,10 +147,6 @@ def picture(header: Header) -> Mosaic:
         facts=header.facts,
         doubts=header.doubts,
     )
-
-
-def _opened(paths: Sequence[str], said: Overrides) -> list[Header]:
-    return [open_source(path, said) for path in paths]
 
 
 def _stack_of_assets(stack: Mapping[str, str], said: Overrides) -> Header:
@@ -173,70 +195,8 @@ def _mosaic(label: str, headers: Sequence[Header]) -> Mosaic:
     )
 
 
-def _expand(spec: str | Path | Sequence[str | Path]) -> tuple[str, list[str]]:
-    if not isinstance(spec, str | Path):
-        if not spec:
-            raise InputError("a mosaic needs at least one file, the list is empty")
-        return _label([str(path) for path in spec]), [str(path) for path in spec]
-    text = refuse_credentials(str(spec))
-    if text.startswith(SCHEME):
-        return text, objects_named(ObjectPath.parse(text))
-    if is_remote(text) or is_zarr(text):
-        return text, [text]
-    path = Path(text)
-    if path.is_dir():
-        paths = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
-        if not paths:
-            raise InputError(f"{text} is a folder without rasters ({', '.join(RASTER_SUFFIXES)})")
-        return text, paths
-    if path.suffix.lower() == ".txt" and path.is_file():
-        paths = list(_listed(path.read_text(), path.parent))
-        if not paths:
-            raise InputError(f"{text} lists no file")
-        return text, paths
-    if not path.exists() and glob.has_magic(text):
-        paths = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
-        if not paths:
-            raise InputError(f"no file matches {text}")
-        return text, paths
-    return text, [text]
-
-
 def _label(paths: Sequence[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
-
-
-def objects_named(path: ObjectPath) -> list[str]:
-    """Addresses of the rasters that a name in a bucket stands for: an object, a list, a pattern, a prefix.
-
-    Raises:
-        InputError: there are none.
-        ObjectStoreError: the store denies it, or does not answer.
-    """
-    if path.suffix.lower() != ".txt" and path.facts(patience=FIRST_CONTACT) is not None:
-        return [str(path)]
-    path.parent.require_answer()
-    if is_zarr(str(path)):
-        return [str(path)]
-    if path.suffix.lower() == ".txt":
-        return list(_listed(path.read_text(), path.parent))
-    if glob.has_magic(path.key):
-        root = path.parent
-        while glob.has_magic(root.key):
-            root = root.parent
-        paths = [str(entry) for entry, _ in root.walk() if fnmatch.fnmatchcase(entry.key, path.key)]
-        if not paths:
-            raise InputError(f"no object matches {path}")
-        return sorted(paths)
-    paths = sorted(str(entry) for entry in path.iterdir() if entry.suffix.lower() in RASTER_SUFFIXES)
-    if not paths:
-        raise InputError(f"{path} does not exist, and there are no rasters below it ({', '.join(RASTER_SUFFIXES)})")
-    return paths
-
-
-def _listed(text: str, folder: Path | ObjectPath) -> Iterable[str]:
-    lines = (line.strip() for line in text.splitlines())
-    return (line if is_remote(line) else str(folder / line) for line in lines if line and line[0] != "#")
 
 
 def _union(grids: Sequence[GeoBox]) -> GeoBox:

@@ -9,6 +9,9 @@ from typing import Any
 from storage.places.bucket import SCHEME
 from storage.places.client import settings
 
+_INSIDE = re.compile(r"/vsi(?:zip|tar)/\{(?P<file>[^{}]+)\}/")
+"""A raster inside a file, as ``storage/imagery/names/packed.py`` names it."""
+
 
 def gdal_name(path: str) -> str:
     """How GDAL opens a path."""
@@ -16,7 +19,9 @@ def gdal_name(path: str) -> str:
 
 
 def plain_name(path: str) -> str:
-    """The opposite of :func:`gdal_name`."""
+    """The opposite of :func:`gdal_name`; of a raster inside a zip or tar file that file, which holds its bytes."""
+    if inside := _INSIDE.match(path):
+        return inside["file"]
     return f"{SCHEME}{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else path
 
 
