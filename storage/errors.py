@@ -13,6 +13,10 @@ class InputError(ValueError):
         super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
+class EmptyRasterError(InputError):
+    """A raster without a valid pixel: of many tiles of a mosaic one may be, of one file it is refused."""
+
+
 class ShortReadError(OSError):
     """A raster delivered fewer pixels than its header promises: truncated, corrupt or unreachable."""
 

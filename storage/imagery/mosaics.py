@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from math import ceil, floor
 from pathlib import Path
 
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
@@ -16,7 +18,8 @@ from storage.imagery.band_names import common_name_in
 from storage.imagery.dates import UNDATED, AcquisitionDate, joint_date
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.names.spec import Stack, named_rasters
-from storage.imagery.sources import Header, Source, date_of, open_source
+from storage.imagery.opening import open_headers, without_empty
+from storage.imagery.sources import Header, Source, date_of, is_remote, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
 
 _DOUBTS_SHOWN = 4
@@ -78,20 +81,25 @@ def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHI
     """
     try:
         named = named_rasters(spec)
-        headers = [_header(stack, said) for stack in named.stacks]
+        headers, empty = open_headers(named.label, [partial(_header, stack, said) for stack in named.stacks])
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
     if named.bands:
         headers = [_renamed(header, named.bands) for header in headers]
-    mosaic = _mosaic(named.label, stacked(headers))
+    headers = stacked(headers)
+    extent = [header.source.grid for header in headers]  # an empty tile belongs to it: dates of one region have one
+    mosaic = _mosaic(named.label, without_empty(headers, empty), extent)
     # a VRT or a zip file may have the date that the tiles in it lack
     return mosaic if mosaic.date is not None else replace(mosaic, date=date_of(named.label, {}))
 
 
-def _header(stack: Stack, said: Overrides) -> Header:
-    if len(stack) == 1:
-        return open_source(stack[0][1], said)
-    return stack_of([_renamed(open_source(path, said), (name,)) for name, path in stack])
+def _header(stack: Stack, said: Overrides, look: bool) -> Header:
+    # side-cars are asked for by their names: to list a folder of 100,000 tiles for each of them takes longer
+    listing = {} if any(is_remote(path) for _, path in stack) else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+    with rasterio.Env(**listing):
+        if len(stack) == 1:
+            return open_source(stack[0][1], said, look=look)
+        return stack_of([_renamed(open_source(path, said, look=look), (name,)) for name, path in stack])
 
 
 def _renamed(header: Header, names: tuple[str, ...]) -> Header:
@@ -126,7 +134,9 @@ def open_stacks(stacks: Sequence[Mapping[str, str]], said: Overrides = NOTHING_S
     paths = [path for stack in stacks for path in stack.values()]
     if len(paths) == len(stacks):
         return open_mosaic(paths[0] if len(paths) == 1 else paths, said)
-    return _mosaic(_label(paths), [_stack_of_assets(stack, said) for stack in stacks])
+    label = _label(paths)
+    headers, empty = open_headers(label, [partial(_stack_of_assets, stack, said) for stack in stacks])
+    return _mosaic(label, without_empty(headers, empty), [header.source.grid for header in headers])
 
 
 def picture(header: Header) -> Mosaic:
@@ -149,8 +159,8 @@ def picture(header: Header) -> Mosaic:
     )
 
 
-def _stack_of_assets(stack: Mapping[str, str], said: Overrides) -> Header:
-    headers = {name: open_source(path, said) for name, path in stack.items()}
+def _stack_of_assets(stack: Mapping[str, str], said: Overrides, look: bool) -> Header:
+    headers = {name: open_source(path, said, look=look) for name, path in stack.items()}
     renamed = [
         replace(
             header.bands[0],
@@ -170,7 +180,7 @@ def _stack_of_assets(stack: Mapping[str, str], said: Overrides) -> Header:
     )
 
 
-def _mosaic(label: str, headers: Sequence[Header]) -> Mosaic:
+def _mosaic(label: str, headers: Sequence[Header], extent: Sequence[GeoBox]) -> Mosaic:
     first = headers[0]
     sources = [first.source]
     doubts = list(first.doubts)
@@ -186,7 +196,7 @@ def _mosaic(label: str, headers: Sequence[Header]) -> Mosaic:
     return Mosaic(
         label=label,
         sources=tuple(sources),
-        grid=_union([header.source.grid for header in headers]),
+        grid=_union(extent),
         bands=first.bands,
         dtype=first.dtype,
         acquired=joint_date((header.source.path, header.acquired) for header in headers),

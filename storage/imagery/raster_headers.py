@@ -13,7 +13,7 @@ from rasterio import DatasetReader
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
-from storage.errors import InputError
+from storage.errors import EmptyRasterError, InputError
 from storage.imagery.band_names import band_in_file_name, common_name_in, describe_bands, micrometres
 from storage.imagery.dates import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
@@ -97,7 +97,7 @@ def _looked_at(dataset: DatasetReader, header: Header) -> Header:
     source = header.source
     assert source.validity is not None
     if not has_a_valid_pixel(dataset, source.validity, source.image_bands, thorough=True):
-        raise InputError(f"{source.path} has no valid pixel: all of it is nodata")
+        raise EmptyRasterError(f"{source.path} has no valid pixel: all of it is nodata")
     is_open = source.validity.says_nothing and not source.palette
     edge = black_edge(dataset, source.image_bands) if is_open else ""
     return replace(header, doubts=(*header.doubts, edge)) if edge else header
