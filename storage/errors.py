@@ -21,6 +21,10 @@ class ShortReadError(OSError):
     """A raster delivered fewer pixels than its header promises: truncated, corrupt or unreachable."""
 
 
+class ReplacedError(ShortReadError):
+    """A raster is not the one any more that was planned with; the message has what tells them apart."""
+
+
 class IntegrityError(RuntimeError):
     """Bytes at rest are not the bytes that were written: a checksum or a digest does not match."""
 

@@ -48,7 +48,7 @@ def open_raster(path: str, said: Overrides, *, look: bool) -> Header:
         InputError: naming the path and what is wrong with it.
     """
     _require_content(path)
-    with rasterio.Env(**gdal_settings()), open_with_allowed_driver(path) as dataset:
+    with rasterio.Env(**gdal_settings(is_planning=True)), open_with_allowed_driver(path) as dataset:
         check_header(dataset, path)
         placement = placement_of(dataset, path)
         header = _described(dataset, path, said, placement, what="a mosaic")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,22 +21,21 @@ from rasterio.features import geometry_mask
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
-from storage.errors import ShortReadError
+from storage.errors import ReplacedError, ShortReadError
 from storage.geometry import is_whole_shift, region_geometry
 from storage.imagery.decoding import hearing_damage
+from storage.imagery.handles import close_handle, handle
 from storage.imagery.look import valid_pixels
 from storage.imagery.mosaics import Mosaic
-from storage.imagery.sources import Source, open_quietly
+from storage.imagery.sources import Source
 from storage.imagery.values import Encoding
+from storage.imagery.versions import conditions, of_versions
 from storage.places.gdal import gdal_settings
 
-_OPEN_PER_THREAD = 16
 _RESAMPLED_TILE = 512
 """Pixels of the grid that are resampled at a time, so that a much finer source does not fill the memory."""
 
 _GDAL = {"GDAL_CACHEMAX": 64, "GDAL_NUM_THREADS": "1", "GDAL_TIFF_INTERNAL_MASK": True}
-
-_handles = threading.local()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +205,7 @@ def read_source(
     """Pixels of a source on its own grid: image (C, h, w) and valid (h, w).
 
     Raises:
+        ReplacedError: a file of it is not the one any more that it was planned with.
         ShortReadError: naming file and window.
     """
     if source.parts:
@@ -216,13 +214,15 @@ def read_source(
         _stored(rows, source.grid.height, source.flip_y),
         _stored(cols, source.grid.width, source.flip_x),
     )
-    try:
-        image, valid = _reading_of(source)(source, bands, stored_rows, stored_cols)
-    except Exception as error:  # GDAL's and the codecs' errors come in many types
-        cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
-        raise ShortReadError(
-            f"{source.path}: rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop} cannot be read: {cause}"
-        ) from error
+    with of_versions(source.versions):
+        try:
+            image, valid = _reading_of(source)(source, bands, stored_rows, stored_cols)
+        except ReplacedError:
+            raise
+        except Exception as error:  # GDAL's and the codecs' errors come in many types
+            cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
+            window = f"rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop}"
+            raise ShortReadError(f"{source.path}: {window} cannot be read: {cause}") from error
     if image.dtype.kind == "f":
         valid = valid & np.isfinite(image).all(axis=0)
     if source.flip_y or source.flip_x:
@@ -259,14 +259,14 @@ def _read_raster(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     window = Window.from_slices(rows, cols)
-    with rasterio.Env(**_GDAL, **gdal_settings()):
-        dataset = _handle(source)
+    with rasterio.Env(**_GDAL, **gdal_settings(), **conditions(source.versions)):
+        dataset = handle(source)
         try:
             with hearing_damage():
                 return _decoded(dataset, source, bands, window)
         except Exception:
             # GDAL keeps the tile as far as it could be decoded: asked again it would give that without a word
-            _close(source)
+            close_handle(source)
             raise
 
 
@@ -279,26 +279,7 @@ def _decoded(
         indices = dataset.read(numbers[0], window=window)
         valid = valid_pixels(dataset, rule, indices[None], numbers, (1,), window)
         colours = np.asarray(source.palette, dtype=np.uint8)
-        return colours[:, [band - 1 for band in bands]][indices].transpose(2, 0, 1), valid & (
-            colours[:, 3][indices] > 0
-        )
+        valid &= colours[:, 3][indices] > 0  # transparent
+        return colours[:, [band - 1 for band in bands]][indices].transpose(2, 0, 1), valid
     image = dataset.read([numbers[band - 1] for band in bands], window=window)
     return image, valid_pixels(dataset, rule, image, numbers, bands, window)
-
-
-def _handle(source: Source) -> rasterio.DatasetReader:
-    """This thread's own handle on a file: GDAL's are not to be shared between threads."""
-    opened: OrderedDict[str, rasterio.DatasetReader] = _handles.__dict__.setdefault("opened", OrderedDict())
-    path = source.path
-    if path not in opened:
-        opened[path] = open_quietly(path, source.driver)
-        while len(opened) > _OPEN_PER_THREAD:
-            opened.popitem(last=False)[1].close()
-    opened.move_to_end(path)
-    return opened[path]
-
-
-def _close(source: Source) -> None:
-    dataset = _handles.__dict__.get("opened", {}).pop(source.path, None)
-    if dataset is not None:
-        dataset.close()

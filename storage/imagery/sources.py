@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from storage.errors import InputError, ObjectStoreError
 from storage.imagery.dates import UNDATED, AcquisitionDate
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.validity import Validity
+from storage.imagery.versions import FileVersion, version_of, versions_of
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.gdal import gdal_name
@@ -45,6 +46,7 @@ class Source:
         parts: the rasters that hold its bands, in their order; empty for one that holds them all.
         flip_y: its first stored row is the southernmost; `grid` is north-up whatever it is.
         flip_x: its first stored column is the easternmost.
+        versions: which content its files had when its header was read; what is read later is compared with them.
     """
 
     path: str
@@ -59,6 +61,7 @@ class Source:
     parts: tuple[Source, ...] = ()
     flip_y: bool = False
     flip_x: bool = False
+    versions: tuple[FileVersion, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same file."""
@@ -98,14 +101,18 @@ def open_source(path: str, said: Overrides = NOTHING_SAID, *, look: bool = True)
         InputError: naming the path and what is wrong with it.
     """
     refuse_credentials(path)
+    before = version_of(path)  # else a file that is replaced while it is looked at would have two
     try:
         if not is_zarr(path):
             from storage.imagery.raster_headers import open_raster
 
-            return open_raster(path, said, look=look)
-        from storage.imagery.zarr_groups import open_group
+            header = open_raster(path, said, look=look)
+        else:
+            from storage.imagery.zarr_groups import open_group
 
-        return open_group(path, said)
+            header = open_group(path, said)
+        versions = versions_of(header.source.files, before=before)
+        return replace(header, source=replace(header.source, versions=versions))
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
 

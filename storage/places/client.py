@@ -14,7 +14,7 @@ from obstore.store import S3Store
 PATIENCE = timedelta(minutes=3)
 """For a store that does not answer or answers 5xx: requests are repeated, ever more slowly, so long."""
 
-FIRST_CONTACT = timedelta(seconds=15)
+FIRST_CONTACT = timedelta(seconds=10)
 """The same before a run begins, when an error is more likely to be a wrong address."""
 
 _REQUEST = timedelta(minutes=2)

@@ -24,7 +24,9 @@ def mosaic(tmp_path: Path) -> Any:
     (tmp_path / "b.zarr" / "zarr.json").write_text("{}")
     (tmp_path / "b.zarr" / "c" / "0").write_bytes(b"chunk")
     files = (str(tmp_path / "a.tif"), str(tmp_path / "b.zarr"))
-    return SimpleNamespace(sources=[SimpleNamespace(files=[file]) for file in files])
+    for file in (*tmp_path.glob("*.tif"), *(tmp_path / "b.zarr").rglob("*")):
+        os.utime(file, (1e9, 1e9))
+    return SimpleNamespace(sources=[SimpleNamespace(files=[file], versions=(), parts=()) for file in files])
 
 
 @pytest.fixture
