@@ -15,11 +15,11 @@ from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.band_names import common_name_in
-from storage.imagery.dates import UNDATED, AcquisitionDate, joint_date
+from storage.imagery.dates import UNDATED, AcquisitionDate, date_of, joint_date
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.names.spec import Stack, named_rasters
 from storage.imagery.opening import open_headers, without_empty
-from storage.imagery.sources import Header, Source, date_of, is_remote, open_source
+from storage.imagery.sources import Header, Source, is_remote, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
 
 _DOUBTS_SHOWN = 4
@@ -90,7 +90,9 @@ def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHI
     extent = [header.source.grid for header in headers]  # an empty tile belongs to it: dates of one region have one
     mosaic = _mosaic(named.label, without_empty(headers, empty), extent)
     # a VRT or a zip file may have the date that the tiles in it lack
-    return mosaic if mosaic.date is not None else replace(mosaic, date=date_of(named.label, {}))
+    if mosaic.date is None and mosaic.acquired.doubt is None:
+        return replace(mosaic, acquired=date_of(named.label, {}, said.date_pattern))
+    return mosaic
 
 
 def _header(stack: Stack, said: Overrides, look: bool) -> Header:

@@ -1,8 +1,8 @@
 """Which content a file had when it was planned with, and that what is read later is of that content.
 
 A file on a disk is known by size, time of modification and inode, one on a server by size and entity tag or
-``Last-Modified``, a member of a ZIP or TAR archive by the archive, a Zarr group by all its files. Inodes are compared on
-the machine that planned alone: the same file has another one on another host, and on FUSE another one each time.
+``Last-Modified``, a member of a ZIP or TAR archive by the archive, a Zarr group by all its files. Inodes are compared
+on the machine that planned alone: the same file has another one on another host, and on FUSE another one each time.
 """
 
 from __future__ import annotations
