@@ -58,6 +58,11 @@ SECTIONS: dict[str, dict[str, Command]] = {
             run="flows.cli.inference:reprocess",
             flags=("dry_run", "ui"),
         ),
+        "info": Command(
+            help="What imagery and archives are, as every command reads them: bands, values, grid, date, doubts.",
+            request="flows.cli.info:InfoRequest",
+            run="flows.cli.info:info",
+        ),
         "status": Command(
             help="Show how far a run, an archive, a dataset, a training or an evaluation has come, without running it.",
             request="flows.cli.direct:StatusRequest",

@@ -1,0 +1,123 @@
+"""`dasnet info`: what rasters, folders, lists, Zarr groups and archives are, as every command reads them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlparse
+
+from pydantic import BeforeValidator, Field
+
+from flows.cli.terminal import EXIT_REFUSED, print_pairs, print_warning, stderr
+from flows.inference.request import DatePatternText
+from flows.run.errors import REFUSALS
+from flows.run.fields import Cli, Frozen, MosaicSpec
+from flows.run.planning import planning
+from storage.errors import InputError
+from storage.imagery.description import Overrides
+
+_ARCHIVES = (".json", ".csv", ".geojson", ".parquet")
+
+
+class InfoRequest(Frozen):
+    """What to describe."""
+
+    paths: Annotated[
+        list[MosaicSpec],
+        BeforeValidator(lambda paths: [paths] if isinstance(paths, str) else paths),
+        Cli(is_positional=True, is_repeatable=True, metavar="PATH"),
+        Field(
+            description="Raster, folder, list, pattern, zip, VRT, Zarr group, or archive: STAC (.json), table (.csv).",
+            min_length=1,
+        ),
+    ]
+    as_json: Annotated[
+        bool, Cli(name="json"), Field(description="One JSON array instead of lines: an object for each path.")
+    ] = False
+    asset: Annotated[
+        str | None, Field(description="Of STAC items: the asset that holds the imagery, or the assets of its bands.")
+    ] = None
+    nodata: Annotated[float | None, Field(description="Stored value that is no data, as of `detect`.")] = None
+    alpha: Annotated[int | None, Field(ge=0, description="Band that is a mask, as of `detect`; 0: none is.")] = None
+    date_pattern: DatePatternText = None
+
+
+def info(request: InfoRequest) -> None:
+    """Describe each path; exit code 2 if any cannot be read."""
+    found: list[dict[str, Any]] = []
+    refused = False
+    for path in request.paths:
+        try:
+            with planning(request.model_copy(update={"paths": [path]})):
+                found += _described(path, request)
+        except REFUSALS as error:
+            refused = True
+            found.append({"label": str(path), "error": str(error)})
+            if not request.as_json:
+                stderr.print("[red]refused[/red]: ", end="")
+                stderr.print(str(error), markup=False, soft_wrap=True)
+    if request.as_json:
+        # names in other encodings stand in it escaped
+        sys.stdout.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    if refused:
+        sys.exit(EXIT_REFUSED)
+
+
+def _described(spec: str | list[str], request: InfoRequest) -> list[dict[str, Any]]:
+    said = Overrides(nodata=request.nodata, alpha=request.alpha, date_pattern=request.date_pattern)
+    if isinstance(spec, str) and _is_archive(spec):
+        return _archive(spec, said, request)
+    from storage.imagery.mosaics import open_mosaic
+    from storage.imagery.summary import imagery_of
+
+    imagery = imagery_of(open_mosaic(spec, said))
+    if not request.as_json:
+        print_pairs(imagery.lines())
+        for doubt in imagery.doubts:
+            print_warning(doubt)
+    return [imagery.to_dict()]
+
+
+def _is_archive(spec: str) -> bool:
+    """Whether a path is a table or a STAC file, and not a tile index that makes one mosaic."""
+    name = urlparse(spec).path.lower()
+    if not name.endswith(_ARCHIVES) or not Path(spec).is_file():
+        return name.endswith((".json", ".csv")) and "://" in spec
+    if name.endswith((".csv", ".json")):
+        return True
+    if name.endswith(".geojson"):
+        try:
+            features = json.loads(Path(spec).read_text()).get("features", [])
+            return bool(features) and "assets" in features[0]
+        except (ValueError, AttributeError, TypeError, IndexError):
+            return False
+    return False
+
+
+def _archive(spec: str, said: Overrides, request: InfoRequest) -> list[dict[str, Any]]:
+    """Every date of an archive; one that cannot be opened is described by what is wrong with it."""
+    from storage.archives.listing import read_archive
+    from storage.imagery.summary import imagery_of
+
+    dates = read_archive(spec, asset=request.asset, date_pattern=request.date_pattern)
+    described: list[dict[str, Any]] = []
+    for files in dates:
+        try:
+            described.append({**imagery_of(files.open(said)).to_dict(), "day": files.day.isoformat()})
+        except InputError as error:
+            described.append({"day": files.day.isoformat(), "error": str(error)})
+    if not request.as_json:
+        print_pairs([("archive", spec), ("dates", f"{len(dates)}, {dates[0].day} to {dates[-1].day}")])
+        print_pairs([(date["day"], date.get("error") or _in_one_line(date)) for date in described])
+        for doubt in dict.fromkeys(doubt for date in described for doubt in date.get("doubts", ())):
+            print_warning(doubt)
+    return [{"kind": "archive", "label": spec, "dates": described}]
+
+
+def _in_one_line(date: dict[str, Any]) -> str:
+    height, width = date["grid"]["shape"]
+    files = f"{date['files']:,} file{'s' * (date['files'] != 1)}"
+    names = ", ".join(band["name"] for band in date["bands"])
+    return f"{files}, {width:,} × {height:,} px in {date['grid']['crs']}, {date['dtype']}, {names}"
