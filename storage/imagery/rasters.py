@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from odc.geo.overlap import compute_reproject_roi
+from odc.geo.types import XY
 from rasterio.enums import Resampling
 from rasterio.errors import WarpOperationError
 from rasterio.features import geometry_mask
@@ -27,6 +28,7 @@ from storage.imagery.decoding import hearing_damage
 from storage.imagery.handles import close_handle, handle
 from storage.imagery.look import valid_pixels
 from storage.imagery.mosaics import Mosaic
+from storage.imagery.source_index import SourceIndex
 from storage.imagery.sources import Source
 from storage.imagery.values import Encoding
 from storage.imagery.versions import conditions, of_versions
@@ -34,6 +36,9 @@ from storage.places.gdal import gdal_settings
 
 _RESAMPLED_TILE = 512
 """Pixels of the grid that are resampled at a time, so that a much finer source does not fill the memory."""
+
+_FEW = 64
+"""Sources of a mosaic up to which whole tiles are resampled from each: what they cost counts only where many meet."""
 
 _GDAL = {"GDAL_CACHEMAX": 64, "GDAL_NUM_THREADS": "1", "GDAL_TIFF_INTERNAL_MASK": True}
 
@@ -61,7 +66,12 @@ class GridReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same region."""
-        return {**self.__dict__, "region": self.region and self.region.absolute()}
+        own = {name: value for name, value in self.__dict__.items() if name != "_index"}  # made anew where it is used
+        return {**own, "region": self.region and self.region.absolute()}
+
+    @cached_property
+    def _index(self) -> SourceIndex:
+        return SourceIndex(self.mosaic.sources, self.grid)
 
     @property
     def dtype(self) -> str:
@@ -89,18 +99,18 @@ class GridReader:
         target = self.grid[rows, cols]
         image = np.zeros((len(self.bands), *target.shape), dtype=self.dtype)
         valid = np.zeros(target.shape, dtype=bool)
-        for source in self.mosaic.sources:
+        for number in self._index.touching(rows, cols):
             if valid.all():
                 break
-            self._add(source, rows, cols, image, valid)
+            self._add(number, rows, cols, image, valid)
         if self._outline is not None:
             valid &= geometry_mask([self._outline.geom], target.shape, target.affine, invert=True)
         image[:, ~valid] = 0
         return image, valid
 
-    def _add(self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Fill what is not valid yet from one source."""
-        target = self.grid[rows, cols]
+    def _add(self, number: int, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Fill what is not valid yet from one source, by its number in the mosaic."""
+        source, target = self.mosaic.sources[number], self.grid[rows, cols]
         if is_whole_shift(source.grid, self.grid):
             shift = ~target.affine * source.grid.affine
             y, x = round(shift.f), round(shift.c)
@@ -115,7 +125,7 @@ class GridReader:
             )
             _fill(image[:, into_rows, into_cols], valid[into_rows, into_cols], *pixels)
             return
-        self._add_resampled(source, rows, cols, image, valid)
+        self._add_resampled(number, rows, cols, image, valid)
 
     def _read_source(self, source: Source, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of a source on its own grid, in the reader's encoding."""
@@ -126,13 +136,23 @@ class GridReader:
         return self.encoding.convert(image, valid, bands, path=source.path), valid
 
     def _add_resampled(
-        self, source: Source, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]
+        self, number: int, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]
     ) -> None:
-        """Resample whole tiles of the grid, always the same ones, so that no rounding depends on how it is cut."""
-        for y in range(rows.start // _RESAMPLED_TILE * _RESAMPLED_TILE, rows.stop, _RESAMPLED_TILE):
-            for x in range(cols.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols.stop, _RESAMPLED_TILE):
+        """Resample whole tiles of the grid, always the same ones, so that no rounding depends on how it is cut.
+
+        Of many small sources only that part of a tile that the source may reach, which is always the same too.
+        """
+        source = self.mosaic.sources[number]
+        rows_near, cols_near = self._index.span(number, rows=rows, cols=cols)
+        are_many = len(self.mosaic.sources) > _FEW
+        for y in range(rows_near.start // _RESAMPLED_TILE * _RESAMPLED_TILE, rows_near.stop, _RESAMPLED_TILE):
+            for x in range(cols_near.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols_near.stop, _RESAMPLED_TILE):
                 tile_rows = slice(y, min(y + _RESAMPLED_TILE, self.grid.height))
                 tile_cols = slice(x, min(x + _RESAMPLED_TILE, self.grid.width))
+                if are_many:
+                    tile_rows, tile_cols = self._index.span(number, rows=tile_rows, cols=tile_cols)
+                    if not (_meet(tile_rows, rows) and _meet(tile_cols, cols)):
+                        continue
                 resampled = self._resampled(source, self.grid[tile_rows, tile_cols])
                 if resampled is None:
                     continue
@@ -151,7 +171,7 @@ class GridReader:
         value is interpolated from valid pixels alone.
         """
         # left to itself GDAL derives the size of its kernel from the part it is given
-        scale = compute_reproject_roi(source.grid, self.grid).scale2
+        scale = _scale(source.grid, self.grid)
         padding = 4 * ceil(max(scale.x, scale.y, 1.0))
         info = compute_reproject_roi(source.grid, target, padding=padding)
         rows, cols = info.roi_src
@@ -181,6 +201,16 @@ class GridReader:
         except WarpOperationError as error:
             raise ShortReadError(f"{source.path} cannot be brought onto the grid: {error}") from error
         return result[:-1], result[-1] > 0
+
+
+@lru_cache(maxsize=4096)
+def _scale(source: GeoBox, grid: GeoBox) -> XY[float]:
+    """Pixels of a source along one pixel of the grid."""
+    return compute_reproject_roi(source, grid).scale2
+
+
+def _meet(one: slice, other: slice) -> bool:
+    return max(one.start, other.start) < min(one.stop, other.stop)
 
 
 def _shared(tile: slice, span: slice) -> tuple[slice, slice]:

@@ -16,6 +16,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from storage.errors import InputError, ShortReadError
+from storage.imagery import rasters
 from storage.imagery.bands import select_bands
 from storage.imagery.grids import common_grid, needs_resampling
 from storage.imagery.mosaics import Mosaic, open_mosaic
@@ -30,6 +31,7 @@ def write(
 ) -> Path:
     """A tiled GeoTIFF whose upper-left corner is at (x, y)."""
     tiles: dict[str, object] = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    path.parent.mkdir(exist_ok=True)
     return geotiff(path, pixels, **{"transform": Affine(res, 0, x, 0, -res, y), **tiles, **profile})
 
 
@@ -295,3 +297,44 @@ def test_real_archives(shared: Path) -> None:
         )
     assert np.array_equal(image[:, valid], expected[:, valid])
     assert valid.mean() > 0.99
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 3.25])
+def test_a_block_of_many_tiles_is_that_of_one_file_and_looks_at_few_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
+) -> None:
+    pixels = noise(height=160, width=160)
+    whole = open_mosaic(write(tmp_path / "whole.tif", pixels))
+    for y in range(0, 160, 16):
+        for x in range(0, 160, 16):
+            part = pixels[:, y : y + 16, x : x + 16]
+            write(tmp_path / "tiles" / f"{y:03d}_{x:03d}.tif", part, x=500_000 + 2 * x, y=5_600_000 - 2 * y)
+    tiles = open_mosaic(tmp_path / "tiles")
+    assert tiles.grid == whole.grid
+    assert len(tiles.sources) == 100
+    grid = GeoBox(whole.grid.shape, whole.grid.affine * Affine.translation(shift, shift), whole.grid.crs)
+    opened: list[str] = []
+    reading = rasters._read_raster
+    monkeypatch.setattr(
+        rasters, "_read_raster", lambda source, *more: (opened.append(source.path), reading(source, *more))[1]
+    )
+    block = {"rows": slice(40, 60), "cols": slice(64, 96)}
+    expected, valid = GridReader(mosaic=whole, grid=grid, bands=(1, 2, 3), resampling="nearest").read(**block)
+    opened.clear()
+    image, image_valid = GridReader(mosaic=tiles, grid=grid, bands=(1, 2, 3), resampling="nearest").read(**block)
+    assert np.array_equal(image, expected)
+    assert np.array_equal(image_valid, valid)
+    assert len(set(opened)) <= (6 if not shift else 20)
+
+
+def test_an_empty_tile_of_many_is_no_source_and_only_all_of_them_are_refused(tmp_path: Path) -> None:
+    for n in range(40):
+        pixels = np.zeros((3, 8, 8), np.uint8)
+        write(tmp_path / f"t{n:02d}.tif", pixels, x=500_000 + 16 * n, nodata=0)
+    with pytest.raises(InputError, match=r"no valid pixel.*each of its 40 files"):
+        open_mosaic(tmp_path)
+    write(tmp_path / "t33.tif", np.ones((3, 8, 8), np.uint8), x=500_000 + 16 * 33, nodata=0)
+    mosaic = open_mosaic(tmp_path)
+    assert mosaic.grid.shape == (8, 320)
+    assert "t33.tif" in " ".join(source.path for source in mosaic.sources)
+    assert len(mosaic.sources) < 40
