@@ -18,7 +18,7 @@ from flows.archive.request import ReprocessRequest
 from flows.archive.work import PAIRS, ArchiveWork, CellWork, cell_work, set_back_pairs, work_of
 from flows.cluster.stage import ConnectCluster, when_needed
 from flows.inference.lost_images import set_back_lost, stored_images
-from flows.inference.planned import read_name
+from flows.inference.planned import failed_by_replacement, read_name
 from flows.inference.predictor import predictor_factory
 from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
 from flows.run.artifacts import Table, plan_page
@@ -28,6 +28,7 @@ from flows.run.observer import Part, current_observer, step
 from flows.run.versions import versions
 from storage.errors import IntegrityError
 from storage.geometry import grid_facts
+from storage.imagery.versions import REPLACED
 from storage.stores.create import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger
@@ -85,6 +86,8 @@ def _ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, stages
     items = {read_name(image.name, job.blocks[index].name): (image.name, index) for image, index in work.to_read}
     if job.request.retry_failed:
         ledger.forget([name for name in items if ledger.state(name) == "failed"], reason="--retry-failed")
+    elif replaced := [name for name in failed_by_replacement(ledger) if name in items]:
+        ledger.forget(replaced, reason=REPLACED)
     # failed blocks of other cells, or of dates that are in no pair any more
     elsewhere = sum(entry.block not in items for entry in ledger.entries("failed"))
     result = stages.ingest(items.items(), total=ledger.count("done") + elsewhere + len(items), ledger=ledger)
@@ -157,9 +160,14 @@ def _settle_arithmetic(
 def _settle(ledger: Ledger, items: Iterable[str], *, take_up_failed: bool) -> None:
     """Set back failed tasks that are taken up again or not part of the work any more; the others count as failed."""
     names = set(items)
-    stale = [entry.block for entry in ledger.entries("failed") if take_up_failed or entry.block not in names]
+    replaced = set(failed_by_replacement(ledger))
+    stale = [
+        entry.block
+        for entry in ledger.entries("failed")
+        if take_up_failed or entry.block not in names or entry.block in replaced
+    ]
     if stale:
-        ledger.forget(stale, reason="--retry-failed" if take_up_failed else "not wanted any more")
+        ledger.forget(stale, reason="--retry-failed" if take_up_failed else "not wanted, or replaced")
 
 
 def _set_back_lost_images(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> None:

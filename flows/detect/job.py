@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -80,19 +80,19 @@ class Job(PlannedSeries):
             **self.bundle.parameters(self.request.precision),
         }
 
-    def identity(self, digests: Mapping[str, str]) -> dict[str, Any]:
-        """Everything that decides the result.
+    def identity(self, digests: Sequence[str]) -> dict[str, Any]:
+        """Everything that decides the result; what people call mosaics and bundle does not.
 
         Args:
-            digests: SHA-256 of each mosaic, by its label.
+            digests: SHA-256 of each mosaic.
         """
         return {
-            "inputs": [{"mosaic": m.label, "sha256": digests[m.label]} for m in self.mosaics],
+            "inputs": [{"sha256": sha256} for sha256 in digests],
             "grid": {
                 **grid_facts(self.grid),
                 "region": None if self.request.grid.region is None else self.request.grid.region.read_text(),
             },
-            "bundle": {"name": self.request.bundle, "sha256": self.bundle.digest},
+            "bundle": {"sha256": self.bundle.digest},
             "parameters": self.parameters,
         }
 

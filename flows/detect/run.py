@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -29,7 +29,8 @@ from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import InputError
-from storage.imagery.digests import DigestCache
+from storage.imagery.digests import DigestCache, former_digest
+from storage.imagery.mosaics import Mosaic
 from storage.places.bucket import Location
 from storage.stores.create import create_store
 from storage.stores.run_store import RunStore, store_exists
@@ -50,16 +51,26 @@ def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
     """Digest the inputs and make the directory this run's; refuse one that holds another run."""
     current_observer().begin("inputs", len(job.mosaics), unit="mosaics")
     cache = DigestCache(directory.digests)
-    digested = {mosaic.label: cache.digest(mosaic) for mosaic in job.mosaics}
+    digests = [cache.digest(mosaic) for mosaic in job.mosaics]
+    identity = job.identity([digest.sha256 for digest in digests])
+    if directory.describe() is not None and not directory.is_of(identity):
+        former = job.identity([former_digest(mosaic, digest=cache.digest_files) for mosaic in job.mosaics])
+        identity = former if directory.is_of(former) else identity
     key = directory.adopt(
-        job.identity({label: digest.sha256 for label, digest in digested.items()}),
-        files={label: dict(digest.files) for label, digest in digested.items()},
+        identity,
+        files=dict(zip(input_names(job.mosaics), (dict(digest.files) for digest in digests), strict=True)),
         request=job.request.model_dump(mode="json"),
         versions=versions(),
     )
     cache.save()
     current_observer().end(f"run {key[:12]}…")
     return key
+
+
+def input_names(mosaics: Sequence[Mosaic]) -> list[str]:
+    """What people call the inputs, each once."""
+    labels = [mosaic.label for mosaic in mosaics]
+    return [label if labels.index(label) == number else f"{label} again" for number, label in enumerate(labels)]
 
 
 def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor] | None = None) -> Summary:

@@ -12,6 +12,7 @@ from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import Effort
 from flows.inference.model import Model
 from flows.inference.request import InferenceRequest
+from storage.imagery.versions import REPLACED
 from tiling.grid import Block, BlockGrid, WindowLattice
 from tiling.ledger import Ledger
 from tiling.plan import Plan
@@ -21,6 +22,11 @@ from tiling.worker import SeriesTask
 def read_name(date: str, block: str) -> str:
     """Name of a date's block in the ledger of ingest."""
     return f"{date}/{block}"
+
+
+def failed_by_replacement(ledger: Ledger) -> list[str]:
+    """Quarantined blocks whose file was another one than that which the run was planned with, or that need such."""
+    return [entry.block for entry in ledger.entries("failed") if REPLACED in str(entry.facts.get("error", ""))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +66,14 @@ class PlannedSeries:
         return Effort(in_flight=self.request.cluster.in_flight, retries=self.request.retries)
 
     def take_up_failed(self, ledger: Ledger) -> None:
-        """Let blocks that an earlier run quarantined count as pending, where the request says so."""
+        """Let blocks that an earlier run quarantined count as pending, where the request says so.
+
+        Those whose file was replaced are taken up in any case: what is planned with now is what lies there now.
+        """
         if self.request.retry_failed:
             ledger.forget_failed("--retry-failed")
+        elif replaced := failed_by_replacement(ledger):
+            ledger.forget(replaced, reason=REPLACED)
 
     def blocks_read(self, block: int) -> Iterable[Block]:
         """The blocks from whose pixels a block is computed: itself, and those that its windows reach."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any, Generic, cast
 
 from storage.errors import InputError
@@ -110,15 +111,24 @@ class RunDirectory(Generic[P]):
         if self._lease is not None:
             self._lease.require()
 
-    def adopt(self, identity: Mapping[str, Any], **facts: Any) -> str:
+    def adopt(
+        self, identity: Mapping[str, Any], *, files: Mapping[str, Mapping[str, str]] | None = None, **facts: Any
+    ) -> str:
         """Make this the directory of the run that `identity` describes, or go on with it; returns the run key.
+
+        Args:
+            identity: content alone; what people call the inputs is no part of it.
+            files: SHA-256 of each file by path, by what people call the input that it is of, in the order of the
+                identity's inputs.
 
         Raises:
             DifferentRunError: it holds a run of another identity.
         """
-        key = sha256_of_facts(identity)
-        self.refuse_another(identity)
-        if not self.description.exists():
+        self.refuse_another(identity, files=files)
+        present = self.describe()
+        key = sha256_of_facts(identity) if present is None else str(present["key"])
+        if present is None:
+            facts = facts if files is None else {"files": files, **facts}
             write_json_atomically(
                 self.description,
                 {
@@ -131,16 +141,32 @@ class RunDirectory(Generic[P]):
             )
         return key
 
-    def refuse_another(self, identity: Mapping[str, Any]) -> None:
-        """Raises DifferentRunError if the directory holds a run of another identity; changes nothing."""
+    def is_of(self, identity: Mapping[str, Any]) -> bool:
+        """Whether the directory holds a run, and one of this identity."""
         present = self.describe()
-        if present is not None and present["key"] != sha256_of_facts(identity):
-            changes = differences(present["identity"], identity)
-            raise DifferentRunError(
-                f"{self.path} holds another run and is left as it is. What changed:\n"
-                + "\n".join(f"  {name}: {old} → {new}" for name, old, new in changes)
-                + "\nChoose another --output, or delete that directory."
-            )
+        return present is not None and _content_of(present["identity"]) == _content_of(identity)
+
+    def refuse_another(
+        self, identity: Mapping[str, Any], *, files: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """Raises DifferentRunError if the directory holds a run of another identity; changes nothing.
+
+        Args:
+            files: as in :meth:`adopt`; the message then names the files that changed.
+        """
+        present = self.describe()
+        if present is None or self.is_of(identity):
+            return
+        changes = differences(_content_of(present["identity"]), _content_of(identity))
+        lines = [
+            *(changed_files(present["files"], files) if files is not None and present.get("files") else ()),
+            *(f"{name}: {old} → {new}" for name, old, new in changes if files is None or name != "inputs"),
+        ]
+        raise DifferentRunError(
+            f"{self.path} holds another run and is left as it is. What changed:\n"
+            + "\n".join(f"  {line}" for line in lines)
+            + "\nChoose another --output, or delete that directory."
+        )
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add to the time that a stage has taken over all the processes that worked on this run."""
@@ -165,6 +191,49 @@ class RunDirectory(Generic[P]):
         else:
             require_alike(self.path, recorded, execution)
         return execution
+
+
+def _content_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without what people call its parts, as earlier versions had it."""
+    content = dict(json.loads(json.dumps(identity)))
+    inputs, bundle = content.get("inputs"), content.get("bundle")
+    if isinstance(inputs, list):
+        content["inputs"] = [_without(entry, "mosaic") for entry in inputs]
+    if isinstance(bundle, dict):
+        content["bundle"] = _without(bundle, "name")
+    return content
+
+
+def _without(entry: Any, label: str) -> Any:
+    return {name: value for name, value in entry.items() if name != label} if isinstance(entry, dict) else entry
+
+
+def changed_files(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A line for each file whose content is another: its name and both digests.
+
+    Args:
+        old, new: SHA-256 of each file by path, by input; inputs are compared in their order.
+    """
+    lines = []
+    for (_, before), (_, now) in zip(old.items(), new.items(), strict=False):
+        names_before, names = (
+            {PurePath(path).name: sha256 for path, sha256 in files.items()} for files in (before, now)
+        )
+        if len(before) == len(now) == 1:  # one file in the place of one, whatever its name
+            ((path_before, digest_before),), ((path, digest),) = before.items(), now.items()
+            if digest != digest_before:
+                was = "" if PurePath(path).name == PurePath(path_before).name else f" in the place of {path_before}"
+                lines.append(f"{path}{was}: its content, SHA-256 {digest_before[:12]}… → {digest[:12]}…")
+            continue
+        for path, digest in now.items():
+            digest_before = names_before.get(PurePath(path).name, "")
+            if digest_before != digest:
+                what = f"its content, SHA-256 {digest_before[:12]}… → {digest[:12]}…" if digest_before else "it is new"
+                lines.append(f"{path}: {what}")
+        lines += [f"{path}: it is gone" for path in before if PurePath(path).name not in names]
+    most = 20
+    rest = [f"… and {len(lines) - most} more files"] if len(lines) > most else []
+    return [*lines[:most], *rest] or ["the order of the inputs' files, or what is read of them"]
 
 
 def require_alike(what: object, recorded: Mapping[str, Any], execution: Mapping[str, Any]) -> None:

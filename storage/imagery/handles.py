@@ -7,9 +7,8 @@ from collections import OrderedDict
 
 from rasterio import DatasetReader
 
-from storage.imagery.sidecars import is_note, is_overview
-from storage.imagery.sources import Source, open_quietly
-from storage.imagery.versions import FileVersion, replaced, version_of
+from storage.imagery.sources import Source, absolute, open_quietly
+from storage.imagery.versions import FileVersion, content_file, replaced, version_of
 from storage.places.gdal import plain_name
 from storage.places.web import is_web
 
@@ -50,10 +49,8 @@ def _open(source: Source) -> DatasetReader:
     if is_web(plain_name(source.path)):
         _last_opened[source.path] = source.versions
     try:
-        for file in {plain_name(file) for file in dataset.files} - {*source.files} if source.versions else ():
-            if not is_overview(file) and (version := version_of(file)) is not None and version.meaning != "":
-                kind = "says something of the pixels" if is_note(file) else "belongs to it"
-                raise replaced(source.path, [f"{file}, which {kind}, was not there"])
+        if source.versions:
+            _require_nothing_new(source, [plain_name(file) for file in dataset.files])
     except Exception:
         dataset.close()
         raise
@@ -65,3 +62,13 @@ def close_handle(source: Source) -> None:
     dataset = _of_thread.__dict__.get("opened", {}).pop((source.path, source.versions), None)
     if dataset is not None:
         dataset.close()
+
+
+def _require_nothing_new(source: Source, files: list[str]) -> None:
+    planned = {version.path for version in source.versions}
+    for file in files:
+        if absolute(content_file(file)) in planned:
+            continue
+        version = version_of(file)
+        if version is not None and version.meaning != "":
+            raise replaced(source.path, [f"{file}, which belongs to it, was not there"])
