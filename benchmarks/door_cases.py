@@ -83,7 +83,7 @@ def alpha_as_fifth_band(desk: Desk, folder: Path) -> Verdict:
 
 @case
 def nodata_in_one_band(desk: Desk, folder: Path) -> Verdict:
-    options = ("--bundle", "cva", "--bands", "1,2,3")
+    options = ("--bundle", desk.bundle("float32"), "--bands", "1,2,3")
     run = desk.detect(folder / BEFORE, folder / AFTER, *options)
     truth = pixels_of(folder / AFTER)
     holds, seen = same(run, truth, valid=(truth != -9999).all(axis=0))
@@ -96,12 +96,7 @@ def nodata_in_one_band(desk: Desk, folder: Path) -> Verdict:
 
 @case
 def scale_and_offset(desk: Desk, folder: Path) -> Verdict:
-    from dasnet.networks.architectures import Architecture
-    from dasnet.prediction.bundle import random_bundle, save_bundle
-
-    bundle = desk.place("uint16").with_suffix(".safetensors")
-    save_bundle(bundle, random_bundle(Architecture(backbone="mobilenet_v3", head_channels=96), dtype="uint16"))
-    options = ("--bundle", bundle, "--bands", "1,2,3", *DATES)
+    options = ("--bundle", desk.bundle("uint16"), "--bands", "1,2,3", *DATES)
     before, after = folder / BEFORE, folder / "after_20230601.tif"
     twin = Path(shutil.copy(before, folder / "twin.tif"))
     run = desk.detect(before, after, *options)

@@ -19,7 +19,8 @@ _LINES = 8
 """Lines that a refusal may have, warnings before it included."""
 
 DATES = ("--before-date", "2019-06-01", "--after-date", "2021-06-01")
-_SMALL = ("--block", "256")
+_SMALL = ("--block", "256", "--overlap", "0")
+"""Windows that share nothing are fewest: what is looked at is what is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +134,25 @@ class Desk:
         """A path that is not there yet."""
         return self.folder / f"{name}-{next(self._numbers)}"
 
+    def bundle(self, dtype: str) -> Path:
+        """A bundle of random weights for three bands of a type."""
+        from dasnet.networks.architectures import Architecture
+        from dasnet.prediction.bundle import random_bundle, save_bundle
+
+        path = self.folder / f"{dtype}.safetensors"
+        if not path.exists():
+            save_bundle(path, random_bundle(Architecture(backbone="mobilenet_v3", head_channels=96), dtype=dtype))
+        return path
+
     def plan(self, before: Path, after: Path, *options: object) -> Ended:
-        """`detect --dry-run`; with a method without training, so that no network is loaded to time it."""
-        return dasnet("detect", before, after, "--output", self.place(), "--dry-run", *options)
+        """`detect --dry-run`; of a running scheduler, so that no network is loaded to time it."""
+        where = ("--output", self.place(), "--cluster", self.cluster)
+        return dasnet("detect", before, after, "--dry-run", *where, *options)
 
     def detect(self, before: Path | str, after: Path | str, *options: object, **more: Any) -> Run:
         """`detect` in small blocks; `output`, `folder` may be given."""
         output = more.pop("output", None) or self.place()
-        # windows that share nothing are fewest; what is looked at is what is read
-        small = _SMALL if "cva" in options else (*_SMALL, "--overlap", "0")
-        arguments = ("detect", before, after, "--output", output, "--cluster", self.cluster, *small, *options)
+        arguments = ("detect", before, after, "--output", output, "--cluster", self.cluster, *_SMALL, *options)
         return Run(directory=output, ended=dasnet(*arguments, limit_s=240, **more))
 
     def reprocess(self, *arguments: object, output: Path | None = None) -> tuple[Ended, Path]:

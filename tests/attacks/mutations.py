@@ -245,7 +245,8 @@ def _dated(folder: Path) -> list[Path]:
 
 
 def _planned_archive(path: Path) -> Command:
-    return ("reprocess", str(path), "--dry-run", "--bundle", "cva", "--output", "OUT")
+    # on a running scheduler nothing is timed, so no network is loaded
+    return ("reprocess", str(path), "--dry-run", "--cluster", "CLUSTER", "--output", "OUT")
 
 
 @maker
