@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from dasnet.baselines.methods import untrained_named
 from dasnet.baselines.statistics import Names
 from flows.detect.request import DetectRequest
@@ -34,6 +36,11 @@ def choose_untrained(
         raise InputError(f"{request.bundle} has no network, so {', '.join(options)} means nothing to it: leave it out")
     method = untrained_named(request.bundle, threshold=request.threshold)
     before, after = mosaics
+    if not (_alike(before, after) or request.stretch or request.values == "stored"):
+        raise InputError(
+            f"{before.label} holds {before.dtype}, but {after.label} holds {after.dtype}: rescale one of them, or say "
+            "--values stored where the same number means the same in both"
+        )
     numbers = common_bands(before, after, request.bands_of_each)
     left_out = [
         f"{band} of {mosaic.label}"
@@ -55,3 +62,16 @@ def choose_untrained(
         dtype=working_type([mosaic.dtype for mosaic in mosaics]) if request.stretch is None else "uint8",
     )
     return model, list(numbers)
+
+
+def _alike(before: Mosaic, after: Mosaic) -> bool:
+    """Whether numbers of the two can be compared: one type, two of the same width, or scales that both declare."""
+    one, other = np.dtype(before.dtype), np.dtype(after.dtype)
+    declared = [all(band.scale != 1 or band.offset for band in mosaic.bands) for mosaic in (before, after)]
+    is_integer = [kind.kind != "f" for kind in (one, other)]
+    return (
+        one == other
+        or all(declared)
+        or is_integer == [False, False]
+        or (all(is_integer) and one.itemsize == other.itemsize)
+    )

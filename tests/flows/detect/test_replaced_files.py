@@ -144,7 +144,7 @@ def test_a_file_that_was_only_touched_is_gone_on_with_by_the_same_command(
 
     with monkeypatch.context() as fault:
         fault.setattr(DigestCache, "digest", touching)
-        with pytest.raises(FailedBlocksError, match="modified .* → 2001-09-09T01:46:40.000"):
+        with pytest.raises(FailedBlocksError, match=r"modified .* → 2001-09-09T01:46:40\.000"):
             run_detection(request_of())
     run_detection(request_of())
     assert np.array_equal(image(tmp_path / "run", 1), pixels(2))
