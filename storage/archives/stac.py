@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pystac
 from odc.geo.geom import Geometry
@@ -22,10 +21,9 @@ from storage.errors import InputError
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
+from storage.places.web import open_address, reason
 
 _RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
-
-_PATIENCE_S = 60.0
 
 Stack = tuple[tuple[str, str], ...]
 """(name, path) of the rasters of one place."""
@@ -117,14 +115,13 @@ def _read(href: str) -> Mapping[str, Any]:
         if href.startswith(SCHEME):
             text = ObjectPath.parse(href).read_text()
         elif href.startswith(("http://", "https://")):
-            request = Request(href, headers={"User-Agent": f"pystac/{pystac.__version__}"})
-            with urlopen(request, timeout=_PATIENCE_S) as answer:
+            with open_address(href) as answer:
                 text = answer.read().decode()
         else:
             text = Path(href).read_text(encoding="utf-8")
         content = json.loads(text)
     except OSError as error:
-        raise InputError(f"{href} cannot be read as STAC: {error}") from error
+        raise InputError(f"{href} cannot be read as STAC: {reason(error)}") from error
     except ValueError as error:
         raise InputError(f"{href} cannot be read as STAC: it is no JSON: {error}") from error
     if not isinstance(content, Mapping):

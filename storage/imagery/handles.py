@@ -1,4 +1,4 @@
-"""This thread's open rasters: a handle is good for as long as its files are of the versions that it was opened with."""
+"""This thread's open rasters: a handle is good for the versions of files that it was opened with, and no others."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from storage.imagery.sidecars import is_note, is_overview, meaning_of
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.client import FIRST_CONTACT
 from storage.places.gdal import plain_name
-from storage.places.web import is_web, open_address, web_facts
+from storage.places.web import is_web, open_address, quoted_once, web_facts
 
 REPLACED = "was replaced since the run was planned"
 """Words that the error of a block has whose file is another one now; the same command takes it up again."""
@@ -141,7 +141,7 @@ def content_file(path: str) -> str:
             inner = inner[1:].partition("}")[0]
         elif not inner.startswith("/vsi") or inner.startswith(("/vsicurl/", "/vsis3/")):
             inner = _archive_name(inner)
-    return plain_name(inner)
+    return quoted_once(plain_name(inner))
 
 
 def _archive_name(path: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 
 from storage.errors import InputError
@@ -18,6 +20,7 @@ from storage.imagery.placement import placement_on
 from storage.imagery.sources import Header, Source, is_remote
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable
+from storage.imagery.versions import require_part
 from storage.imagery.zarr_chunks import chunks_here, require_all_chunks
 from storage.places.zarr_access import open_address
 from storage.reference_systems import horizontal_crs
@@ -96,6 +99,9 @@ def read_group(
     assert rule is not None
     variable = _opened(source.path)[source.variable].isel(y=rows, x=cols)
     pixels = variable.to_numpy()
+    for version in source.versions:
+        if version.is_local:
+            require_part(version, chunk_files(source, rows=rows, cols=cols))
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     pixels = pixels[[number - 1 for number in source.image_bands]]
     here = chunks_here(source.path, source.variable, rule, rows=rows, cols=cols)
@@ -115,6 +121,17 @@ def with_values(band: Band, variable: xr.DataArray, said: Overrides) -> Band:
         offset=float(np.asarray(attributes.get("add_offset", 0)).item()),
         nodata=None if nodata is None else float(nodata),
     )
+
+
+def chunk_files(source: Source, *, rows: slice, cols: slice) -> list[str]:
+    """Names, below a group, of its variable's metadata and of the files that hold a range of it."""
+    array = zarr.open_array(open_address(source.path), path=source.variable, mode="r")
+    sides = array.shards or array.chunks
+    metadata = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+    wanted = [*(slice(0, length) for length in array.shape[:-2]), rows, cols]
+    spans = [range(part.start // side, -(-part.stop // side)) for part, side in zip(wanted, sides, strict=True)]
+    names = [array.metadata.encode_chunk_key(index) for index in product(*spans)]
+    return [f"{source.variable}/{name}" for name in (metadata, *names)]
 
 
 def _opened(path: str) -> xr.Dataset:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -66,7 +67,9 @@ def quoted_once(address: str) -> str:
     )
 
 
-def open_address(address: str, *, patience_s: float = FIRST_CONTACT_S, method: str = "GET", **headers: str) -> HttpBody:
+def open_address(
+    address: str, *, patience_s: float = FIRST_CONTACT_S, method: str = "GET", **headers: str
+) -> http.client.HTTPResponse:
     """The answer to a request, to be read and closed; a server that is busy is asked again while there is time.
 
     Raises:
@@ -78,10 +81,7 @@ def open_address(address: str, *, patience_s: float = FIRST_CONTACT_S, method: s
     while True:
         try:
             # a server may answer a byte every few seconds, and a name may not be found for minutes
-            return within(
-                deadline - time.monotonic(),
-                lambda: urllib.request.urlopen(request, timeout=min(_AT_ONCE_S, patience_s)),
-            )
+            return within(deadline - time.monotonic(), partial(urllib.request.urlopen, request, timeout=_AT_ONCE_S))
         except HTTPError as error:
             if error.code not in _BUSY or time.monotonic() + pause > deadline:
                 raise
@@ -89,9 +89,6 @@ def open_address(address: str, *, patience_s: float = FIRST_CONTACT_S, method: s
             raise OSError(f"no answer of a web server: {error!r}") from error
         time.sleep(pause)
         pause *= 2
-
-
-HttpBody = http.client.HTTPResponse
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
