@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 from odc.geo.geobox import GeoBox
 
 from flows.archive.grid import first_grid, grid_options, not_covered, outline, recorded_grid
@@ -20,6 +19,7 @@ from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, doubts_of, encoding_of, how_values_are_read, plan_of
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.directory import RunDirectory, sha256_of_facts
+from flows.run.limits import limits
 from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
 from storage.imagery.bands import require_one_meaning, select_bands
@@ -229,7 +229,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         cache=cache,
     )
     # the disk is looked at when the ledgers are read: what is computed already needs no more room
-    plan.require(free_disk=None, memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None)
+    plan.require(free_disk=None, memory=limits().free_memory if request.cluster.kind == "local" else None)
     root.refuse_another(job.identity)
     return job
 

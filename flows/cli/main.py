@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.commands import COMMANDS, SECTIONS
+from flows.run.proxies import pass_by_proxies
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -60,6 +61,7 @@ def main() -> None:
     # a name of a file may hold what no terminal shows; the plan is printed all the same
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    pass_by_proxies()
     try:
         dasnet.main(prog_name="dasnet")
     except Exception as error:

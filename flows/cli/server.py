@@ -14,9 +14,11 @@ from flows.service.standing import ServerOptions
 
 def server(request: ServerOptions) -> None:
     """Serve until Ctrl-C."""
+    from flows.service.login import login_place, require_home
+
+    require_home()  # before Prefect is imported, which warns of it in words of its own
     from flows.service.api import announced, is_loopback, speaking_to
     from flows.service.deployments import default_file, is_registered, register
-    from flows.service.login import login_place
     from flows.service.revive import asked_for_signs_of_life
     from flows.service.standing import Worker, running_server, serve_until_stopped
 

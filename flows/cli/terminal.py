@@ -78,12 +78,15 @@ def prefect_api(*, ui: bool) -> Iterator[bool]:
     """
     from flows.run.errors import PrefectServerError
     from flows.service.api import announced_api_url, configured_api_url, require_api, speaking_to
+    from flows.service.login import require_home
 
     configured = configured_api_url()
     announced = None if configured else announced_api_url()
     if not (configured or announced or ui):
         yield False
         return
+    if not (configured or announced):
+        require_home()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's client would send usage data, and say so in our output
     try:

@@ -20,6 +20,7 @@ from flows.cluster.lending import WORKERS_PATIENCE_S, lent_worker
 from flows.cluster.settings import SETTINGS, WORKER_ENVIRONMENT
 from flows.run.artifacts import Link
 from flows.run.errors import CertificateError, ClusterError
+from flows.run.limits import limits
 from flows.run.observer import current_observer
 from tiling.execute import workers_of
 
@@ -139,7 +140,8 @@ def _local(config: ClusterConfig) -> Iterator[tuple[Client, ClusterLayout]]:
             n_workers=layout.workers,
             threads_per_worker=layout.lanes + 1,  # one more, to read and write while the lanes compute
             processes=True,
-            memory_limit=config.memory_limit or "auto",
+            # Dask's own share grows with the threads, and all of them together may be twice what a container has
+            memory_limit=config.memory_limit or limits().memory // layout.workers,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
         )

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from flows.cluster.layout import planned_layout
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import choose_untrained
@@ -19,6 +17,7 @@ from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, doubts_of, encoding_of, how_values_are_read, plan_of
 from flows.inference.untrained_model import UntrainedModel, is_untrained
 from flows.run.directory import RunDirectory
+from flows.run.limits import limits
 from flows.run.quantities import volume
 from storage.errors import InputError
 from storage.geometry import grid_facts
@@ -179,7 +178,7 @@ def resolve(request: DetectRequest) -> Job:
         require_free_space(scratch_of(request.output), 2 * plan.bytes_out)
     plan.require(
         free_disk=None if isinstance(request.output, ObjectPath) else _disk_for(request.output, plan),
-        memory=psutil.virtual_memory().available if request.cluster.kind == "local" else None,
+        memory=limits().free_memory if request.cluster.kind == "local" else None,
     )
     return Job(
         request=request,

@@ -28,6 +28,10 @@ class PrefectServerError(RuntimeError):
     """The embedded server did not start, or the configured one does not answer."""
 
 
+class PrefectHomeError(PrefectServerError):
+    """Prefect's folder of this user cannot be had or written."""
+
+
 class SecretError(ValueError):
     """A secret is missing, badly formed, or lies where others can read it."""
 

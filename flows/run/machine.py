@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
+from flows.run.limits import limits
+
 
 def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use, in a container too."""
+    return limits().cores
 
 
 def machine() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from flows.service.login import login, one_at_a_time, require_home
 from flows.service.processes import await_health, end_process, free_port, start_prefect
 
 # A server for one command need not schedule, watch over other runs or clean up; it must record task runs and events.
@@ -54,9 +55,8 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
         PrefectServerError: it ended or did not answer in time.
         SecretError: the login cannot be used.
     """
+    require_home()
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
-    from flows.service.login import login
 
     address = f"http://127.0.0.1:{(port := free_port())}"
     secret = login(None)
@@ -72,9 +72,14 @@ def embedded_server(log: Path, *, patience_s: float = 300.0, log_level: str = "W
         "DO_NOT_TRACK": "1",
     }
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", log_level]
-    process = start_prefect(command, environment=environment, log=log)
+    with one_at_a_time():
+        process = start_prefect(command, environment=environment, log=log)
+        try:
+            await_health(process, f"{address}/api/health", log, patience_s)
+        except BaseException:
+            end_process(process, patience_s=10.0)
+            raise
     try:
-        await_health(process, f"{address}/api/health", log, patience_s)
         with temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: secret}):
             yield address
     finally:

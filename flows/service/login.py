@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from flows.run.errors import SecretError
+from flows.run.errors import PrefectHomeError, SecretError
 
 
 def read_secret(path: Path) -> str:
@@ -66,13 +68,61 @@ def make_login(path: Path) -> str:
     return login_from(path)
 
 
+_NO_HOME = Path("/nonexistent/.prefect")
+
+_ROOM_BYTES = 4 << 20
+"""What a new database of Prefect takes, with its log."""
+
 LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 """Variable of the environment that may hold the login."""
 
 
 def home() -> Path:
-    """Prefect's folder of this user: database, logs, login; as Prefect finds it, which need not be imported."""
-    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    """Prefect's folder of this user: database, logs, login; as Prefect finds it, which need not be imported.
+
+    Where a user has no home it is a folder that does not exist: :func:`require_home` says so to who needs one.
+    """
+    folder = Path(os.environ.get("PREFECT_HOME") or "~/.prefect")
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # neither HOME nor an entry of this user in the system's list
+        return _NO_HOME
+
+
+def require_home() -> Path:
+    """Prefect's folder, made where it is missing, with room for a database.
+
+    Raises:
+        PrefectHomeError: it cannot be had, in a line that says what to do.
+    """
+    folder = home()
+    advice = "set PREFECT_HOME to a folder that can be written"
+    if folder == _NO_HOME:
+        raise PrefectHomeError(f"this user has no home folder, where Prefect keeps its database and login: {advice}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_ROOM_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        what = "is a file" if folder.is_file() else error.strerror or str(error)
+        raise PrefectHomeError(
+            f"{folder}, where Prefect keeps its database and login, cannot be written ({what}): {advice}"
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Servers of one home start one after the other: the first of them makes the database, and two would clash.
+
+    Raises:
+        PrefectHomeError: as :func:`require_home`.
+    """
+    with (require_home() / "dasnet-start.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # it goes with the process, however that ends
+        yield
 
 
 def login_file() -> Path:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from flows.run.errors import PrefectServerError
 from flows.run.fields import Cli, Frozen
 from flows.run.heartbeats import HEARTBEAT_S
-from flows.service.login import LOGIN, home, login
+from flows.service.login import LOGIN, home, login, one_at_a_time, require_home
 from flows.service.processes import await_health, end_process, start_prefect
 
 POOL = "dasnet"
@@ -144,15 +144,21 @@ def running_server(options: ServerOptions) -> Iterator[Running]:
         PrefectServerError: the port is taken, the database cannot be reached, or it did not answer in time.
     """
     _require_free_port(options)
+    require_home()
     secret = login(options.auth_file)
     log = home() / "dasnet-server.log"
-    process = start_prefect(
-        ["server", "start", "--host", options.host, "--port", str(options.port), "--log-level", "WARNING"],
-        environment=server_environment(options, secret),
-        log=log,
-    )
+    with one_at_a_time():
+        process = start_prefect(
+            ["server", "start", "--host", options.host, "--port", str(options.port), "--log-level", "WARNING"],
+            environment=server_environment(options, secret),
+            log=log,
+        )
+        try:
+            await_health(process, f"{options.address}/api/health", log)
+        except BaseException:
+            end_process(process, patience_s=15.0)
+            raise
     try:
-        await_health(process, f"{options.address}/api/health", log)
         yield Running(address=options.address, server=process, server_log=log, secret=secret)
     finally:
         end_process(process, patience_s=15.0)

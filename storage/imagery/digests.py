@@ -15,7 +15,7 @@ from storage.errors import InputError, ReplacedError
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sidecars import is_note, is_overview
 from storage.imagery.sources import Source
-from storage.imagery.versions import FileVersion, content_file, files_below, require_versions, version_of
+from storage.imagery.versions import FileVersion, content_file, files_below, is_in_archive, require_versions, version_of
 from storage.places.bucket import SCHEME, Location
 from storage.places.publish import write_json_atomically
 from storage.places.web import is_web, quoted_once, web_sha256
@@ -176,6 +176,8 @@ def _digest(path: str) -> str:
     version = version_of(path)
     if version is None:
         raise InputError(f"{path} does not exist")
+    if is_in_archive(path):
+        return hashlib.sha256(f"{_digest_of(version)} {path}".encode()).hexdigest()
     return _digest_of(version)
 
 

@@ -144,6 +144,11 @@ def content_file(path: str) -> str:
     return quoted_once(plain_name(inner))
 
 
+def is_in_archive(path: str) -> bool:
+    """Whether a path is that of a member of an archive."""
+    return _ARCHIVE.fullmatch(path) is not None
+
+
 def _archive_name(path: str) -> str:
     """The part of a path that is the archive: the first that is a file, or, elsewhere, that is named like one."""
     parts = path.split("/")
