@@ -87,7 +87,9 @@ def cut(
 ) -> None:
     """Read and write every shard of samples."""
     store, ledger = directory.partial, directory.ledger("cut")
-    if not store.exists():
+    if store.exists():
+        _require_same_rule(DatasetStore(store), survey)
+    else:
         create_dataset(
             store,
             sources=[scenes[cutout.scene].name for cutout in cutouts],
@@ -97,7 +99,10 @@ def cut(
             bands=request.band_names or survey.bands,
             dtype=survey.dtype,
             shard=request.shard,
-            attrs=_georeferencing(request, scenes, survey),
+            attrs={
+                **_georeferencing(request, scenes, survey),
+                **({} if survey.rule is None else {"label_rule": survey.rule.to_dict()}),
+            },
         )
     shards = [(first, tuple(cutouts[first : first + request.shard])) for first in range(0, len(cutouts), request.shard)]
     if request.retry_failed:
@@ -107,7 +112,7 @@ def cut(
             name="cut",
             tool=Tool(
                 make=lambda layout: partial(
-                    make_cut_tool, DatasetStore(store), scenes, opening_of(request), survey.coding, request.max_nodata
+                    make_cut_tool, DatasetStore(store), scenes, opening_of(request), survey.rule, request.max_nodata
                 )
             ),
             items=((f"{first:08d}", (first, part)) for first, part in shards),
@@ -121,6 +126,14 @@ def cut(
     rate = f", {result.computed * request.shard / result.seconds:.0f} samples/s" if result.computed else ""
     current_observer().end(f"{len(cutouts):,} windows of {request.window} px{rate}")
     result.require_all(directory.path)
+
+
+def _require_same_rule(begun: DatasetStore, survey: Survey) -> None:
+    """Refuse to go on with a store of the version before, which read labels by half of their range alone."""
+    rule = survey.rule
+    if rule is None or "label_rule" in begun.attrs or not (rule.ignored or rule.nodata or rule.reads_transparent):
+        return
+    raise InputError(f"{begun.path} was begun with another reading of labels than {rule}: prepare into a new directory")
 
 
 def _georeferencing(request: PrepareRequest, scenes: list[SceneFiles], survey: Survey) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_one
 from flows.dataset.directory import DatasetDirectory
+from flows.dataset.survey import Survey
 from storage.datasets.cut import SampleFacts, near_duplicates
 from storage.datasets.store import DatasetStore
 from storage.pages.contact_sheet import Panel, contact_sheet
@@ -30,6 +31,8 @@ class DatasetSummary:
         counts: samples and labelled pixels of each split.
         left_out: samples with too much nodata.
         suspicious: (what, samples it was seen in, an example) for each suspicion.
+        labels: how the values of labels are read.
+        warnings: what a person should look at in how labels are read.
         window: side of a sample, pixels.
     """
 
@@ -39,6 +42,8 @@ class DatasetSummary:
     counts: Mapping[str, tuple[int, ClassFrequency]]
     left_out: int
     suspicious: Sequence[tuple[str, int, str]]
+    labels: str
+    warnings: Sequence[str]
     window: int
 
     def lines(self) -> list[tuple[str, str]]:
@@ -48,6 +53,7 @@ class DatasetSummary:
             for name, (samples, frequency) in self.counts.items()
         ]
         lines.append(("left out", f"{self.left_out:,} windows with too much nodata"))
+        lines.append(("labels", self.labels))
         lines += [
             ("suspicious", f"{count:,} {what}, for example {example}") for what, count, example in self.suspicious
         ]
@@ -59,6 +65,7 @@ def write_dataset_report(
     store: DatasetStore,
     facts: Sequence[SampleFacts],
     *,
+    survey: Survey,
     counts: Mapping[str, tuple[int, ClassFrequency]],
     names: Sequence[str],
 ) -> DatasetSummary:
@@ -66,6 +73,7 @@ def write_dataset_report(
 
     Args:
         facts: what is known of every sample of the store.
+        survey: how labels are read.
         counts: samples and pixels of each split.
         names: what the scenes are called.
     """
@@ -82,6 +90,8 @@ def write_dataset_report(
         counts=counts,
         left_out=left_out,
         suspicious=[(what, len(samples), samples[0]) for what, samples in suspicious.items() if samples],
+        labels="polygons, changed inside" if survey.rule is None else str(survey.rule),
+        warnings=[*(() if survey.rule is None else survey.rule.warnings), *survey.notes],
         window=store.window,
     )
     sections = [
@@ -101,14 +111,18 @@ def write_dataset_report(
         summary.report,
         Page(
             title=directory.path.resolve().name,
-            subtitle=f"{len(names):,} scenes; bands {', '.join(store.bands)}, {store.dtype}; SHA-256 {store.digest}",
+            subtitle=f"{len(names):,} scenes; bands {', '.join(store.bands)}, {store.dtype}; labels: {summary.labels}; "
+            f"SHA-256 {store.digest}",
             cards=[
                 ("samples", f"{len(facts) - left_out:,}", f"of {store.window} × {store.window} px"),
                 ("changed", f"{total.share_changed:.2%}", "of the labelled pixels"),
                 ("left out", f"{left_out:,}", "windows with too much nodata"),
                 ("suspicious", f"{sum(len(samples) for samples in suspicious.values()):,}", "see below"),
             ],
-            warnings=[f"{len(samples):,} {what}" for what, samples in suspicious.items() if samples],
+            warnings=[
+                *summary.warnings[:_LISTED],
+                *[f"{len(samples):,} {what}" for what, samples in suspicious.items() if samples],
+            ],
             sections=sections,
         ),
     )

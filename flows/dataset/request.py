@@ -9,9 +9,11 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from flows.cluster.config import AnyCluster, ClusterConfig
-from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, MosaicSpec, at_commas
+from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, MosaicSpec, Values, at_commas
+from storage.datasets.label_options import LabelOptions
 
 _MOSAICS = Cli(section="One pair of mosaics")
+_LABELS = Cli(section="What labels mean", metavar="V,V,…")
 _SAMPLES = Cli(section="Samples and splits")
 _RUN = Cli(section="How it is computed")
 
@@ -34,6 +36,11 @@ class PrepareRequest(Frozen):
     label_after: Annotated[
         Path | None, _MOSAICS, Field(description="… and one of the second: changed is what differs.")
     ] = None
+    changed: Annotated[
+        Values, _LABELS, Field(description="Values of label rasters that mean changed; default: told from the values.")
+    ] = None
+    unchanged: Annotated[Values, _LABELS, Field(description="Values that mean unchanged.")] = None
+    ignored: Annotated[Values, _LABELS, Field(description="Values that mean: not known.")] = None
     output: Annotated[
         LocalDirectory, Field(description="Dataset directory: new, or of the same dataset, which then goes on.")
     ]
@@ -116,6 +123,16 @@ class PrepareRequest(Frozen):
         if self.stride is not None and self.stride > self.window:
             raise ValueError(f"stride {self.stride} px leaves gaps between windows of {self.window} px")
         return self
+
+    @model_validator(mode="after")
+    def _values_apart(self) -> PrepareRequest:
+        self.label_options  # noqa: B018  values that two options name are refused
+        return self
+
+    @property
+    def label_options(self) -> LabelOptions:
+        """What the user says about the values of labels."""
+        return LabelOptions.of(changed=self.changed, unchanged=self.unchanged, ignored=self.ignored)
 
     @property
     def columns(self) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ from flows.dataset.cut import cut, lay_out
 from flows.dataset.directory import DatasetDirectory, opening_of
 from flows.dataset.report import DatasetSummary, write_dataset_report
 from flows.dataset.request import PrepareRequest
-from flows.dataset.survey import survey
+from flows.dataset.survey import Survey, survey
 from flows.run.artifacts import Picture, Table
 from flows.run.observer import current_observer, step
 from flows.run.planning import planning
@@ -89,6 +89,8 @@ def _identity(
         "inputs": hashlib.sha256(written(sorted(digests.items())).encode()).hexdigest(),
         "scenes": hashlib.sha256(written(scenes).encode()).hexdigest(),
         "parameters": request.model_dump(mode="json", include=included),
+        # a directory of the version before has no word of it
+        **({"labels": named} if (named := request.label_options.to_dict()) else {}),
     }
 
 
@@ -98,7 +100,11 @@ def _as_json(value: Any) -> str:
 
 @step("finish")
 def finish(
-    request: PrepareRequest, scenes: list[SceneFiles], cutouts: list[Cutout], directory: DatasetDirectory
+    request: PrepareRequest,
+    scenes: list[SceneFiles],
+    scene_survey: Survey,
+    cutouts: list[Cutout],
+    directory: DatasetDirectory,
 ) -> DatasetSummary:
     """Record splits and counts, look for leaks, write the report; then the store takes its name."""
     current_observer().begin("report", 1, unit="page")
@@ -126,6 +132,11 @@ def finish(
             f"not one changed pixel in the {counts['train'][0]:,} training samples (val {counts['val'][1].changed:,}, "
             f"test {counts['test'][1].changed:,} changed pixels): another --seed or --split may deal better"
         )
+    if not counts["train"][1].unchanged:
+        raise InputError(
+            f"all that is labelled in the {counts['train'][0]:,} training samples is changed: nothing is unchanged by "
+            f"the rule {scene_survey.rule or 'of its polygons'}"
+        )
     partial_store = DatasetStore(directory.partial if directory.partial.exists() else directory.store)
     partial_store.finish(
         splits,
@@ -150,7 +161,12 @@ def finish(
     if directory.partial.exists():
         directory.partial.rename(directory.store)
     summary = write_dataset_report(
-        directory, DatasetStore(directory.store), facts, counts=counts, names=[s.name for s in scenes]
+        directory,
+        DatasetStore(directory.store),
+        facts,
+        survey=scene_survey,
+        counts=counts,
+        names=[s.name for s in scenes],
     )
     directory.update(state="finished")
     current_observer().show(
@@ -188,7 +204,7 @@ def run_preparation(request: PrepareRequest) -> DatasetSummary:
         if not directory.store.exists():
             cut(request, scenes, scene_survey, cutouts, directory, cluster)
         until_cut.close()
-        return finish(request, scenes, cutouts, directory)
+        return finish(request, scenes, scene_survey, cutouts, directory)
 
 
 def _spec(mosaic: Any) -> str | tuple[str, ...]:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flows.cluster.stage import Effort, Stage, Tool, run_stage
 from flows.dataset.directory import PICTURE_PX, DatasetDirectory, opening_of
 from flows.dataset.request import PrepareRequest
 from flows.dataset.tools import Strip, make_survey_tool
 from flows.run.observer import current_observer
-from storage.datasets.label_values import coding_of, common_coding
+from storage.datasets.label_rules import LabelError, LabelRule, rule_of
+from storage.datasets.label_values import LabelCounts
 from storage.datasets.scenes import SceneFiles, open_scene
 from storage.errors import InputError
 from tiling.ledger import Ledger
@@ -22,16 +23,23 @@ _SURVEYED_PX = 8 * 2**20
 """Pixels of labels in one item of the survey: small scenes together, a large one in strips. Counting their values takes
 some twenty bytes of memory a pixel."""
 _LISTED = 50
+_WARNED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What the survey found: shape of each scene in their order, what all share, the coding of their labels."""
+    """What the survey found: shape of each scene in their order, what all share, how their labels are read.
+
+    Attributes:
+        rule: of label rasters; None where polygons say what changed.
+        notes: what is remarkable about the labels' grids and palettes.
+    """
 
     shapes: list[tuple[int, int]]
     bands: tuple[str, ...]
     dtype: str
-    coding: Literal["0/1", "0/255"]
+    rule: LabelRule | None
+    notes: tuple[str, ...] = ()
 
 
 def survey(request: PrepareRequest, scenes: list[SceneFiles], directory: DatasetDirectory, cluster: Any) -> Survey:
@@ -56,14 +64,20 @@ def survey(request: PrepareRequest, scenes: list[SceneFiles], directory: Dataset
     result.require_all(directory.path)
     summary = _judge(request, scenes, ledger)
     current_observer().end(
-        f"{len(scenes):,} scenes of {', '.join(summary.bands)} ({summary.dtype}), labels coded {summary.coding}"
+        f"{len(scenes):,} scenes of {', '.join(summary.bands)} ({summary.dtype}), labels: "
+        f"{summary.rule or 'polygons, changed inside'}"
     )
+    warnings = [*(() if summary.rule is None else summary.rule.warnings), *summary.notes]
+    for text in warnings[:_WARNED]:
+        current_observer().warn(text)
+    if len(warnings) > _WARNED:
+        current_observer().warn(f"{len(warnings) - _WARNED:,} more like these, in the report")
     return summary
 
 
 def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) -> Survey:
     facts: dict[int, dict[str, Any]] = {}
-    counts: dict[str, dict[float, int]] = {}
+    counts: dict[str, LabelCounts] = {}
     errors: dict[int, str] = {}
     for entry in ledger.entries("done"):
         for key, scene in entry.facts["scenes"].items():
@@ -73,21 +87,21 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
                 continue
             facts[index] = scene
             for path, histogram in scene["histograms"].items():
-                total = counts.setdefault(path, {})
-                for value, count in histogram.items():
-                    total[float(value)] = total.get(float(value), 0) + count
+                counts[path] = counts.get(path, LabelCounts()) + LabelCounts.from_json(histogram)
     problems = [errors[index] for index in sorted(errors)]
     reference = facts[min(facts)] if facts else {}
     for index in sorted(facts):
         own, first = ((f"{len(f['bands'])} bands of {f['dtype']}") for f in (facts[index], reference))
         if own != first:
             problems.append(f"{scenes[index].name} has {own}, {scenes[min(facts)].name} has {first}")
-    codings = {}
-    for path, histogram in counts.items():
-        try:
-            codings[path] = coding_of(path, histogram)
-        except InputError as error:
-            problems.append(str(error))
+    rule = None
+    try:
+        if counts:
+            are_masks = any(scene.label is None for scene in scenes)
+            rule = rule_of(dict(sorted(counts.items())), request.label_options, are_masks=are_masks)
+    except LabelError as error:
+        if not (error.is_of_all and problems):  # it may be wrong because some are missing
+            problems += error.problems
     if problems:
         more = f"\n  … and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise InputError(
@@ -100,13 +114,12 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
             f"--band-names gives {len(request.band_names)} names ({', '.join(request.band_names)}) to "
             f"{len(reference['bands'])} bands"
         )
-    drawn = [scene for scene in scenes if scene.label is not None and scene.label not in counts]
-    coding = "0/1" if drawn and not codings else common_coding(codings)
     return Survey(
         shapes=[(facts[i]["shape"][0], facts[i]["shape"][1]) for i in range(len(scenes))],
         bands=tuple(reference["bands"]),
         dtype=reference["dtype"],
-        coding=coding,
+        rule=rule,
+        notes=tuple(dict.fromkeys(note for i in sorted(facts) for note in facts[i].get("notes", ()))),
     )
 
 

@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from storage.datasets.cut import Cutout, cut_samples
+from storage.datasets.label_rules import LabelRule
 from storage.datasets.scenes import Scene, SceneFiles, open_scene, quiet_pictures
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
@@ -34,8 +35,11 @@ class SurveyTool:
             try:
                 scene = self.shelf[index]
                 rows = slice(*item.rows) if item.rows else slice(0, scene.height)
-                histograms = scene.label_histograms(rows=rows, cols=slice(0, scene.width))
-                facts[str(index)] = {"histograms": histograms, **describe_scene(scene)}
+                counts = scene.label_counts(rows=rows, cols=slice(0, scene.width))
+                facts[str(index)] = {
+                    "histograms": {path: each.to_json() for path, each in counts.items()},
+                    **describe_scene(scene),
+                }
             except InputError as error:
                 facts[str(index)] = {"error": str(error)}
         return {"scenes": facts}
@@ -43,7 +47,12 @@ class SurveyTool:
 
 def describe_scene(scene: Scene) -> dict[str, Any]:
     """What scenes of one dataset must agree in, and the shape; JSON values."""
-    return {"shape": [scene.height, scene.width], "bands": list(scene.bands), "dtype": scene.dtype}
+    return {
+        "shape": [scene.height, scene.width],
+        "bands": list(scene.bands),
+        "dtype": scene.dtype,
+        "notes": list(scene.notes),
+    }
 
 
 def make_survey_tool(files: list[SceneFiles], opening: Mapping[str, Any]) -> SurveyTool:
@@ -56,14 +65,14 @@ class CutTool:
 
     store: DatasetStore
     shelf: SceneShelf
-    coding: Literal["0/1", "0/255"]
+    rule: LabelRule | None
     max_nodata: float
 
     def __call__(self, item: tuple[int, tuple[Cutout, ...]]) -> Mapping[str, Any]:
         first, cutouts = item
         scenes = {index: self.shelf[index] for index in {cutout.scene for cutout in cutouts}}
         digest, facts = cut_samples(
-            self.store, scenes, cutouts, first=first, coding=self.coding, max_nodata=self.max_nodata
+            self.store, scenes, cutouts, first=first, rule=self.rule, max_nodata=self.max_nodata
         )
         return {"digest": digest, "samples": [fact.to_json() for fact in facts]}
 
@@ -72,10 +81,10 @@ def make_cut_tool(
     store: DatasetStore,
     files: list[SceneFiles],
     opening: Mapping[str, Any],
-    coding: Literal["0/1", "0/255"],
+    rule: LabelRule | None,
     max_nodata: float,
 ) -> CutTool:
-    return CutTool(store=store, shelf=SceneShelf(files, opening), coding=coding, max_nodata=max_nodata)
+    return CutTool(store=store, shelf=SceneShelf(files, opening), rule=rule, max_nodata=max_nodata)
 
 
 _KEPT_OPEN = 64

@@ -12,9 +12,9 @@ from flows.evaluation.samples import Scoring
 from flows.evaluation.tools import make_mosaic_scoring_tool
 from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer
-from storage.datasets.label_values import coding_of, common_coding, histogram
-from storage.datasets.scenes import label_on_grid
-from storage.imagery.rasters import GridReader
+from storage.datasets.label_options import LabelOptions
+from storage.datasets.label_rules import LabelRule, rule_of
+from storage.datasets.scenes import georeferenced_label, is_drawn, label_on_grid, read_polygons
 from storage.stores.run_store import RunStore
 from tiling.grid import BlockGrid
 
@@ -27,29 +27,50 @@ class MosaicScore:
         mosaic: overlapping windows, blended: what `detect` delivers.
         tiles: each window by itself, side by side: how networks are usually scored.
         unlabelled: share of the mosaic's pixels that are not scored: no label, or nodata.
+        rule: by which the label was read; None = polygons.
     """
 
     mosaic: Confusion
     tiles: Confusion
     unlabelled: float
+    rule: LabelRule | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
-        return {"mosaic": self.mosaic.scores(), "tiles": self.tiles.scores(), "unlabelled": self.unlabelled}
+        return {
+            "mosaic": self.mosaic.scores(),
+            "tiles": self.tiles.scores(),
+            "unlabelled": self.unlabelled,
+            "label": None if self.rule is None else self.rule.to_dict(),
+        }
 
 
-def score_mosaic(scoring: Scoring, run: Path, label: Path) -> MosaicScore:
-    """Score a finished run of detect.
+def rule_of_label(label: Path, options: LabelOptions) -> LabelRule | None:
+    """How a mosaic's label is read, by all of its values; None for polygons.
 
     Raises:
-        InputError: a label that is none, or does not overlap the run.
+        InputError: it is unreadable, lies nowhere, or its values cannot be told.
+    """
+    path = str(label)
+    if is_drawn(path):
+        read_polygons(path)
+        return None
+    counts, _ = georeferenced_label(path).counts()
+    return rule_of({path: counts}, options)
+
+
+def score_mosaic(scoring: Scoring, run: Path, label: Path, rule: LabelRule | None) -> MosaicScore:
+    """Score a finished run of detect.
+
+    Args:
+        rule: of the label, by :func:`rule_of_label`.
+
+    Raises:
+        InputError: a label that does not overlap the run.
         FailedBlocksError: blocks that could not be read.
     """
     store = RunStore(RunDirectory(run).store)
-    on_grid = label_on_grid(str(label), store.grid)
-    if on_grid.raster is not None:
-        coding = common_coding({str(label): coding_of(str(label), _values(on_grid.raster, store))})
-        on_grid = on_grid.coded(coding)
+    on_grid = label_on_grid(str(label), store.grid, rule)
     blocks = BlockGrid(height=store.height, width=store.width, size=store.block)
     make_tool = partial(make_mosaic_scoring_tool, store, blocks, on_grid)
     ledger = scoring.run("score mosaic", make_tool, [(block.name, block.index) for block in blocks])
@@ -61,16 +82,7 @@ def score_mosaic(scoring: Scoring, run: Path, label: Path) -> MosaicScore:
         mosaic=totals["mosaic"],
         tiles=totals["tiles"],
         unlabelled=1 - totals["mosaic"].total / (store.height * store.width),
+        rule=rule,
     )
     current_observer().end(f"F1 {score.mosaic.f1:.3f} as a mosaic, {score.tiles.f1:.3f} tile by tile")
     return score
-
-
-def _values(reader: GridReader, store: RunStore) -> dict[float, int]:
-    total: dict[float, int] = {}
-    for y in range(0, store.height, store.block):
-        rows = slice(y, min(y + store.block, store.height))
-        image, valid = reader.read(rows=rows, cols=slice(0, store.width))
-        for value, count in histogram(image[0][valid]).items():
-            total[value] = total.get(value, 0) + count
-    return total

@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.detect.request import DetectRequest, PairRequest
 from flows.inference.request import Precision
-from flows.run.fields import DIRECTORY, POSITIONAL, Cli, Frozen, LocalDirectory
+from flows.run.fields import DIRECTORY, POSITIONAL, Cli, Frozen, LocalDirectory, Values
+from storage.datasets.label_options import LabelOptions
 from tiling.conventions import Split
 
 _MOSAIC = Cli(section="A whole mosaic")
@@ -32,6 +33,11 @@ class EvaluateRequest(Frozen):
         _MOSAIC,
         Field(description="A whole mosaic to detect changes in, with this bundle, precision and cluster."),
     ] = None
+    changed: Annotated[
+        Values, _MOSAIC, Field(description="Values of the label that mean changed; default: told from the values.")
+    ] = None
+    unchanged: Annotated[Values, _MOSAIC, Field(description="Values that mean unchanged.")] = None
+    ignored: Annotated[Values, _MOSAIC, Field(description="Values that mean: not known.")] = None
     precision: Precision = "float32"
     cluster: AnyCluster = ClusterConfig()
 
@@ -50,7 +56,13 @@ class EvaluateRequest(Frozen):
             raise ValueError("give a dataset, a mosaic with its label, or both")
         if (self.mosaic is None) != (self.label is None):
             raise ValueError("a mosaic needs a label, and a label its mosaic")
+        self.label_options  # noqa: B018  values that two options name are refused
         return self
+
+    @property
+    def label_options(self) -> LabelOptions:
+        """What the user says about the values of the label."""
+        return LabelOptions.of(changed=self.changed, unchanged=self.unchanged, ignored=self.ignored)
 
     def detection(self, output: Path) -> DetectRequest | None:
         """What `detect` is asked about the mosaic, with its run in `output`; None without a mosaic.

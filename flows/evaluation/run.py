@@ -13,7 +13,7 @@ from flows.cluster.stage import when_needed
 from flows.dataset.fitting import fitted
 from flows.detect.run import run_detection
 from flows.evaluation.directory import EvaluationDirectory
-from flows.evaluation.mosaic import MosaicScore, score_mosaic
+from flows.evaluation.mosaic import MosaicScore, rule_of_label, score_mosaic
 from flows.evaluation.report import write_evaluation
 from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.samples import PEER_HEADER, Score, Scoring, peer_rows, score
@@ -38,6 +38,8 @@ class EvaluationSummary:
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a person."""
         lines = []
+        if self.mosaic is not None and self.mosaic.rule is not None:
+            lines.append(("labels", str(self.mosaic.rule)))
         if self.samples is not None:
             for name, interval in self.samples.intervals.items():
                 lines.append((name, f"{interval.value:.4f} ({interval.low:.4f} – {interval.high:.4f})"))
@@ -55,6 +57,10 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
     """
     planned_layout(request.cluster)
     require_a_bundle(request.bundle, flow="evaluate")
+    # a label that cannot be read is refused before anything is computed
+    rule = None if request.label is None else rule_of_label(request.label, request.label_options)
+    for text in () if rule is None else rule.warnings:
+        current_observer().warn(text)
     bundle = load_bundle(request.bundle)
     store = None if request.dataset is None else open_dataset(request.dataset)
     if store is not None:
@@ -79,7 +85,7 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
         if store is not None:
             samples = score(scoring, store, request.split)
         if request.label is not None:
-            mosaic = score_mosaic(scoring, directory.run, request.label)
+            mosaic = score_mosaic(scoring, directory.run, request.label, rule)
         until_end.close()
         extra = [] if mosaic is None else [_mosaic_section(mosaic)]
         if store is not None and samples is not None:
@@ -115,6 +121,7 @@ def _identity(request: EvaluateRequest, bundle: str, store: DatasetStore | None)
         "split": request.split,
         "precision": request.precision,
         "label": None if request.label is None else list(digest_files([str(request.label)]).values()),
+        **({"labels": named} if (named := request.label_options.to_dict()) else {}),
         # how often a block is tried again changes no score, nor what tells its dates
         "mosaic": None
         if detection is None
@@ -127,7 +134,8 @@ def _mosaic_section(score: MosaicScore) -> Section:
     return Section(
         heading="The whole mosaic",
         text="The same pixels twice: with overlapping windows blended, as detect delivers them, and window by window, "
-        f"as networks are usually scored. {score.unlabelled:.1%} of the pixels have no label or no data.",
+        f"as networks are usually scored. {score.unlabelled:.1%} of the pixels have no label or no data. "
+        f"Labels: {score.rule or 'polygons, changed inside'}.",
         header=("", "F1", "precision", "recall", "accuracy"),
         rows=[
             [what, f"{c.f1:.4f}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.accuracy:.4f}"]

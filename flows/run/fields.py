@@ -102,6 +102,10 @@ def at_commas(kind: Callable[[str], Any] = str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
+Values = Annotated[list[float] | None, Cli(metavar="V,V,…"), at_commas(float)]
+"""Values of pixels."""
+
+
 def by_name(option: str, form: str = "name=value", *, parse: Callable[[str], Any] = str) -> BeforeValidator:
     """Lets a mapping also be a list of texts ``name=value``, as on the command line; a dot in a name goes deeper.
 

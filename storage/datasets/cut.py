@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.datasets.label_rules import LabelRule
 from storage.datasets.scenes import Scene
 from storage.datasets.store import LEFT_OUT, DatasetStore, Samples
 from tiling.conventions import CHANGED, IGNORED, SPLITS, UNCHANGED
@@ -82,7 +83,7 @@ def cut_samples(
     cutouts: Sequence[Cutout],
     *,
     first: int,
-    coding: Literal["0/1", "0/255"],
+    rule: LabelRule | None,
     max_nodata: float,
 ) -> tuple[str, list[SampleFacts]]:
     """Read the samples of one shard and write it; returns its digest and what was seen of each sample.
@@ -90,15 +91,14 @@ def cut_samples(
     Args:
         scenes: those that `cutouts` name, by index.
         first: index of the first sample in the store.
+        rule: by which label rasters are read; None where polygons say what changed.
         max_nodata: share of ignored pixels above which a sample is left out.
 
     Raises:
         ShortReadError: a file delivered fewer pixels than it promised; nothing is written then.
     """
     read = [
-        sample
-        for group in _neighbours(cutouts)
-        for sample in _read(store.window, scenes[group[0].scene], group, coding)
+        sample for group in _neighbours(cutouts) for sample in _read(store.window, scenes[group[0].scene], group, rule)
     ]
     samples = Samples(
         before=np.stack([s.before for s in read]),
@@ -200,11 +200,11 @@ def _extent(group: Sequence[Cutout]) -> tuple[slice, slice]:
     )
 
 
-def _read(window: int, scene: Scene, group: Sequence[Cutout], coding: Literal["0/1", "0/255"]) -> Iterator[Samples]:
+def _read(window: int, scene: Scene, group: Sequence[Cutout], rule: LabelRule | None) -> Iterator[Samples]:
     rows, cols = _extent(group)
     rows, cols = slice(rows.start, min(rows.stop, scene.height)), slice(cols.start, min(cols.stop, scene.width))
     dates = [reader.read(rows=rows, cols=cols) for reader in (scene.before, scene.after)]
-    labelled = scene.read_label(coding, rows=rows, cols=cols)
+    labelled = scene.read_label(rule, rows=rows, cols=cols)
     for cutout in group:
         y, x = cutout.row - rows.start, cutout.col - cols.start
         height, width = min(cutout.height, rows.stop - cutout.row), min(cutout.width, cols.stop - cutout.col)

@@ -1,4 +1,5 @@
-"""Which pixels a label raster calls changed: {0, 1}, {0, 255}, the same as JPEG or as RGB, and nothing else.
+"""Values of label rasters, counted, and the coding of change that they are: {0, 1}, {0, 255}, the same as JPEG or RGB,
+or {0, 1} with 255 where nothing is known.
 
 Labels found in the wild come in all of these, and scripts that guess wrong train on nothing: the DASNet authors' own
 `> 1` turns every label of {0, 1} into "unchanged".
@@ -7,6 +8,7 @@ Labels found in the wild come in all of these, and scripts that guess wrong trai
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +16,88 @@ from numpy.typing import NDArray
 
 from storage.errors import InputError
 
-Coding = Literal["unchanged", "0/1", "0/255"]
-"""How a label raster codes change; "unchanged" = all 0, which every coding has."""
+Coding = Literal["unchanged", "0/1", "0/255", "0/1/255"]
+"""How a label raster codes change; "unchanged" = all 0, which every coding has; the 255 of "0/1/255" is ignored."""
+
+PLAIN, DECLARED, TRANSPARENT, OUTSIDE = range(4)
+"""What a label raster says of a pixel beside its value: nothing; that it is nodata, or no number; that it is
+transparent or masked; there is no raster."""
 
 _SHOWN = 8
 _SOFT = 0.25
 _STRAY = 0.002
 _NEAR = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCounts:
+    """Pixels of a label raster by value, those apart that it says to be none.
+
+    Attributes:
+        plain: of which nothing is said.
+        declared: that have the raster's nodata value.
+        transparent: that its alpha band, mask or palette makes transparent.
+        undefined: NaN and infinities.
+    """
+
+    plain: Mapping[float, int] = field(default_factory=dict)
+    declared: Mapping[float, int] = field(default_factory=dict)
+    transparent: Mapping[float, int] = field(default_factory=dict)
+    undefined: int = 0
+
+    @property
+    def total(self) -> int:
+        """Pixels of the raster."""
+        groups = (self.plain, self.declared, self.transparent)
+        return self.undefined + sum(count for group in groups for count in group.values())
+
+    def merged(self, *, declared: bool = True, transparent: bool = True) -> dict[float, int]:
+        """Pixels by value, those that are declared nodata or transparent too if asked for."""
+        parts = [self.plain, *([self.declared] if declared else []), *([self.transparent] if transparent else [])]
+        return _sum(*parts)
+
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(
+            plain=_sum(self.plain, other.plain),
+            declared=_sum(self.declared, other.declared),
+            transparent=_sum(self.transparent, other.transparent),
+            undefined=self.undefined + other.undefined,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, of which :meth:`from_json` makes the same again."""
+        return {
+            "plain": dict(self.plain),
+            **{name: dict(group) for name in ("declared", "transparent") if (group := getattr(self, name))},
+            **({"undefined": self.undefined} if self.undefined else {}),
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> LabelCounts:
+        """Also of what the version before wrote: plain pixels alone, by value."""
+        if "plain" not in facts:
+            facts = {"plain": facts}
+        groups = {
+            name: {float(value): int(count) for value, count in facts.get(name, {}).items()}
+            for name in ("plain", "declared", "transparent")
+        }
+        return cls(**groups, undefined=int(facts.get("undefined", 0)))
+
+
+def count_label(values: NDArray[Any], state: NDArray[np.uint8]) -> LabelCounts:
+    """Count the pixels of a range.
+
+    Args:
+        values: any shape.
+        state: of the same shape, :data:`PLAIN` and the others; what is outside is not counted.
+    """
+    finite = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
+    return LabelCounts(
+        plain=histogram(values[(state == PLAIN) & finite]),
+        declared=histogram(values[(state == DECLARED) & finite]),
+        transparent=histogram(values[(state == TRANSPARENT) & finite]),
+        undefined=int(((state != OUTSIDE) & ~finite).sum()),
+    )
 
 
 def histogram(values: NDArray[Any]) -> dict[float, int]:
@@ -32,8 +109,8 @@ def histogram(values: NDArray[Any]) -> dict[float, int]:
 def coding_of(path: str, counts: Mapping[float, int]) -> Coding:
     """How a raster with these pixels by value codes change.
 
-    JPEG softens a label: around its two values others appear, few and near. So {0, 1} may have some 2, and {0, 255} a
-    slope between, as long as nearly all pixels are near one of the two.
+    JPEG softens a label: around its two values others appear, few and near, on both sides of an edge. So {0, 1} may
+    have some 2, and {0, 255} a slope between, as long as nearly all pixels are near one of the two.
 
     Args:
         path: for the message.
@@ -45,57 +122,68 @@ def coding_of(path: str, counts: Mapping[float, int]) -> Coding:
     if not present or set(present) == {0.0}:
         return "unchanged"
     total, highest = sum(present.values()), max(present)
-    odd = [value for value in present if value != int(value) or not 0 <= value <= 255]
-    if not odd and highest == 1:
+    whole = all(value == int(value) and 0 <= value <= 255 for value in present)
+    if whole and highest == 1:
         return "0/1"
-    if not odd and highest <= 3 and sum(n for value, n in present.items() if value > 1) <= 0.01 * present.get(1.0, 0):
+    if whole and 1 in present and set(present) <= {0, 1, 255}:
+        return "0/1/255"
+    if whole and highest <= 3 and sum(n for value, n in present.items() if value > 1) <= 0.01 * present.get(1.0, 0):
         return "0/1"
-    if not odd and highest >= 255 - _NEAR:
-        low = sum(count for value, count in present.items() if value <= _NEAR)
-        high = sum(count for value, count in present.items() if value >= 255 - _NEAR)
-        between = total - low - high
-        smaller = min(low, high) if low and high else max(low, high)
-        if between <= max(_SOFT * smaller, _STRAY * total):
-            return "0/255"
-    listed = ", ".join(
-        f"{value:g} ({100 * present[value] / total:.3g} %)"
-        for value in sorted(present, key=present.__getitem__)[::-1][:_SHOWN]
-    )
-    more = f" and {len(present) - _SHOWN} more values" if len(present) > _SHOWN else ""
+    if whole and highest >= 255 - _NEAR and _is_soft(present, total):
+        return "0/255"
     raise InputError(
         f"{path} is no label of change: a label has two values, 0 and 1 or 0 and 255 (softened by JPEG at most), this "
-        f"one has {listed}{more}"
+        f"one has {listed(present)}; say with --changed, --unchanged and --ignored which are which"
     )
 
 
-def common_coding(codings: Mapping[str, Coding]) -> Literal["0/1", "0/255"]:
-    """The one coding of all label rasters of a dataset, by path.
+def _is_soft(present: Mapping[float, int], total: int) -> bool:
+    """Whether all that is beside 0 and 255 may come from JPEG."""
+    low = sum(count for value, count in present.items() if value <= _NEAR)
+    high = sum(count for value, count in present.items() if value >= 255 - _NEAR)
+    between = total - low - high
+    smaller = min(low, high) if low and high else max(low, high)
+    beside = low - present.get(0.0, 0), high - present.get(255.0, 0)
+    one_sided = (beside[0] == 0) != (beside[1] == 0) and between == 0
+    return between <= max(_SOFT * smaller, _STRAY * total) and not (one_sided and sum(beside) > _STRAY * total)
+
+
+def common_coding(counts: Mapping[str, Mapping[float, int]], codings: Mapping[str, Coding]) -> Coding:
+    """The one coding of all label rasters of a dataset.
+
+    Args:
+        counts: pixels by value, by path.
+        codings: of each of them, by :func:`coding_of`.
 
     Raises:
-        InputError: two codings in one dataset, or not one changed pixel in all of it.
+        InputError: two codings in one dataset; or 255 beside 1, and it cannot be told which of them is change.
     """
     path_by_coding: dict[Coding, str] = {}
     for path, coding in codings.items():
         if coding != "unchanged":
             path_by_coding.setdefault(coding, path)
-    if len(path_by_coding) > 1:
-        raise InputError(
-            "labels of one dataset are coded alike, but "
-            + " and ".join(f"{p} has {c}" for c, p in sorted(path_by_coding.items()))
-        )
-    if not path_by_coding:
-        raise InputError(
-            f"not one changed pixel in {len(codings)} label files ({next(iter(codings), 'none')} …): "
-            "there is nothing to learn and no weight for the class"
-        )
-    only = next(iter(path_by_coding))
-    assert only != "unchanged"
-    return only
-
-
-def binarise(values: NDArray[Any], coding: Literal["0/1", "0/255"]) -> NDArray[np.uint8]:
-    """1 where at or above half of the coding's range, else 0; any shape."""
-    return (values >= (1 if coding == "0/1" else 128)).astype(np.uint8)
+    kinds = set(path_by_coding)
+    if len(kinds) <= 1 and "0/1/255" not in kinds:
+        return next(iter(kinds), "unchanged")
+    pool = _sum(*counts.values())
+    if "0/1/255" in kinds and set(pool) <= {0, 1, 255}:
+        if pool.get(1, 0) < 0.01 * pool[255]:
+            raise InputError(
+                f"{path_by_coding['0/1/255']} has 255 beside 1, and in {len(counts)} label files 1 is rare "
+                f"({listed(pool)}): is 255 changed, or not known? say with --changed, --unchanged and --ignored"
+            )
+        return "0/1/255"
+    if kinds == {"0/1/255", "0/255"} and all(
+        counts[path].get(1, 0) <= _SOFT * min(counts[path].get(0, 0), counts[path].get(255, 0))
+        for path, coding in codings.items()
+        if coding == "0/1/255"
+    ):
+        return "0/255"  # the others are softened, so this one's 1 is too
+    raise InputError(
+        "labels of one dataset are coded alike, but "
+        + " and ".join(f"{path} has {coding}" for coding, path in sorted(path_by_coding.items()))
+        + "; if they can be read as one, say so with --changed, --unchanged and --ignored"
+    )
 
 
 def one_band(path: str, image: NDArray[Any]) -> NDArray[Any]:
@@ -113,3 +201,21 @@ def one_band(path: str, image: NDArray[Any]) -> NDArray[Any]:
                 "band, or copies of one"
             )
     return image[0]
+
+
+def listed(counts: Mapping[float, int]) -> str:
+    """Values with their shares, the most frequent first."""
+    total = sum(counts.values())
+    text = ", ".join(
+        f"{value:g} ({100 * counts[value] / total:.3g} %)"
+        for value in sorted(counts, key=counts.__getitem__)[::-1][:_SHOWN]
+    )
+    return text + (f" and {len(counts) - _SHOWN} more values" if len(counts) > _SHOWN else "")
+
+
+def _sum(*groups: Mapping[float, int]) -> dict[float, int]:
+    total: dict[float, int] = {}
+    for group in groups:
+        for value, count in group.items():
+            total[value] = total.get(value, 0) + count
+    return total

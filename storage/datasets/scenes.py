@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-from storage.datasets.label_values import binarise, histogram, one_band
+from storage.datasets.label_rasters import LabelRaster, open_label
+from storage.datasets.label_readers import LabelReader, label_reader
+from storage.datasets.label_rules import LabelRule
+from storage.datasets.label_values import LabelCounts, count_label
 from storage.errors import InputError
 from storage.imagery.bands import same_bands
 from storage.imagery.grids import common_grid
@@ -86,16 +89,18 @@ class Scene:
         grid: the one grid of all; without a CRS for pictures.
         bands: names.
         dtype: data type of the images.
+        notes: what is remarkable about how its label is read.
     """
 
     files: SceneFiles
     before: GridReader
     after: GridReader
-    labels: tuple[GridReader, ...]
+    labels: tuple[LabelReader, ...]
     polygons: DrawnPolygons | None
     grid: GeoBox
     bands: tuple[str, ...]
     dtype: str
+    notes: tuple[str, ...] = ()
 
     @property
     def height(self) -> int:
@@ -105,31 +110,20 @@ class Scene:
     def width(self) -> int:
         return int(self.grid.width)
 
-    @property
-    def mosaics(self) -> tuple[Mosaic, ...]:
-        """All rasters that the scene reads."""
-        return tuple(reader.mosaic for reader in (self.before, self.after, *self.labels))
+    def label_counts(self, *, rows: slice, cols: slice) -> dict[str, LabelCounts]:
+        """Pixels by value of each label raster, by its path; nothing for polygons."""
+        return {reader.path: count_label(*reader.read(rows=rows, cols=cols)) for reader in self.labels}
 
-    def label_histograms(self, *, rows: slice, cols: slice) -> dict[str, dict[float, int]]:
-        """Known pixels by value of each label raster, by its path; nothing for polygons."""
-        histograms = {}
-        for reader in self.labels:
-            values, labelled = _raw(reader, rows, cols)
-            histograms[reader.mosaic.label] = histogram(values[labelled])
-        return histograms
-
-    def read_label(self, coding: Literal["0/1", "0/255"], *, rows: slice, cols: slice) -> NDArray[np.uint8]:
+    def read_label(self, rule: LabelRule | None, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
         if self.polygons is not None:
             return self.polygons.read(rows=rows, cols=cols)
-        masks = []
-        labelled = np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=bool)
-        for reader in self.labels:
-            values, labelled_here = _raw(reader, rows, cols)
-            masks.append(binarise(values, coding))
-            labelled &= labelled_here
-        label = masks[0] if len(masks) == 1 else masks[0] ^ masks[1]
-        return np.where(labelled, label, np.uint8(IGNORED))
+        assert rule is not None
+        masks = [rule.apply(reader.path, *reader.read(rows=rows, cols=cols)) for reader in self.labels]
+        if len(masks) == 1:
+            return masks[0]
+        before, after = masks
+        return np.where((before == IGNORED) | (after == IGNORED), np.uint8(IGNORED), before ^ after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,41 +155,47 @@ class DrawnPolygons:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOnGrid:
-    """What changed, on the grid of a run: a raster, whose coding has to be given, or polygons."""
+    """What changed, on the grid of a run: a raster with the rule by which it is read, or polygons."""
 
-    raster: GridReader | None
+    raster: LabelReader | None
     polygons: DrawnPolygons | None
-    coding: Literal["0/1", "0/255"] = "0/1"
-
-    def coded(self, coding: Literal["0/1", "0/255"]) -> LabelOnGrid:
-        return replace(self, coding=coding)
+    rule: LabelRule | None = None
 
     def read(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8 of a range inside the grid: 1 = changed, 0 = unchanged, 255 = not known."""
         if self.polygons is not None:
             return self.polygons.read(rows=rows, cols=cols)
-        assert self.raster is not None
-        values, labelled = _raw(self.raster, rows, cols)
-        return np.where(labelled, binarise(values, self.coding), np.uint8(IGNORED))
+        assert self.raster is not None and self.rule is not None
+        return self.rule.apply(self.raster.path, *self.raster.read(rows=rows, cols=cols))
 
 
-def label_on_grid(path: str, grid: GeoBox) -> LabelOnGrid:
-    """Open a label by its header, for a grid that has a CRS; a raster is resampled to the nearest pixel.
+def label_on_grid(path: str, grid: GeoBox, rule: LabelRule | None) -> LabelOnGrid:
+    """Open a label by its header, for a grid that has a CRS; of a raster the nearest pixel is taken.
+
+    Args:
+        rule: by which a raster is read; None for polygons.
 
     Raises:
-        InputError: unreadable, or without georeferencing.
+        InputError: unreadable, without georeferencing, or elsewhere.
     """
-    if path.lower().endswith(POLYGONS):
+    if is_drawn(path):
         read_polygons(path)
         return LabelOnGrid(raster=None, polygons=DrawnPolygons(path=path, grid=grid))
-    mosaic = open_mosaic(path).without_palette()
-    bands = tuple(range(1, len(mosaic.bands) + 1))
-    return LabelOnGrid(raster=GridReader(mosaic=mosaic, grid=grid, bands=bands, resampling="nearest"), polygons=None)
+    reader, _ = label_reader(georeferenced_label(path), grid, images=grid, images_path="the mosaic")
+    return LabelOnGrid(raster=reader, polygons=None, rule=rule)
 
 
-def _raw(reader: GridReader, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    image, labelled = reader.read(rows=rows, cols=cols)
-    return one_band(reader.mosaic.label, image), labelled
+def is_drawn(path: str) -> bool:
+    """Whether a label is polygons, by its name."""
+    return path.lower().endswith(POLYGONS)
+
+
+def georeferenced_label(path: str) -> LabelRaster:
+    """Open a label raster that must have its place on Earth; raises InputError."""
+    raster = open_label(path)
+    if raster.grid.crs is None:
+        raise InputError(f"{path} has no georeferencing: a mosaic's label needs a CRS and a place (gdal_edit.py)")
+    return raster
 
 
 def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolution: float | None = None) -> Scene:
@@ -237,11 +237,12 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     others = chosen if by_number else same_bands(before, after, chosen)
     encoding = _encoding(before, chosen, after, others)
     label_paths = [files.label] if files.label is not None else [files.label_before, files.label_after]
-    labels: list[GridReader] = []
+    labels: list[LabelReader] = []
+    notes: list[str] = []
     polygons = None
     for path in label_paths:
         assert path is not None
-        if path.lower().endswith(POLYGONS):
+        if is_drawn(path):
             if files.label is None:
                 raise InputError(f"scene {files.name}: the masks of two dates are rasters, not polygons ({path})")
             if grid.crs is None:
@@ -249,7 +250,10 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
             read_polygons(path)
             polygons = DrawnPolygons(path=path, grid=grid)
             continue
-        labels.append(_label_reader(open_image(path).without_palette(), grid, before))
+        raster = open_label(path)
+        reader, note = label_reader(raster, grid, images=before.grid, images_path=before.label)
+        labels.append(reader)
+        notes += [*raster.notes, *([note] if note else [])]
     return Scene(
         files=files,
         before=GridReader(mosaic=before, grid=grid, bands=chosen, encoding=encoding),
@@ -259,6 +263,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
         grid=grid,
         bands=tuple(before.bands[number - 1].name for number in chosen),
         dtype=encoding.dtype,
+        notes=tuple(notes),
     )
 
 
@@ -322,13 +327,9 @@ def _as_picture(mosaic: Mosaic) -> Mosaic:
         raise InputError(
             f"{mosaic.label} is made of several files and its partner has no georeferencing to match it by"
         )
-    return _placed(mosaic, GeoBox(mosaic.grid.shape, Affine.identity(), None))
-
-
-def _placed(mosaic: Mosaic, grid: GeoBox) -> Mosaic:
-    """The same pixels said to lie on another grid of the same shape."""
-    source = mosaic.sources[0]
-    return replace(mosaic, sources=(replace(source, grid=grid),), grid=grid)
+    # the same pixels said to lie on a grid of pixels
+    grid = GeoBox(mosaic.grid.shape, Affine.identity(), None)
+    return replace(mosaic, sources=(replace(mosaic.sources[0], grid=grid),), grid=grid)
 
 
 def _require_size(mosaic: Mosaic, reference: Mosaic) -> None:
@@ -337,15 +338,6 @@ def _require_size(mosaic: Mosaic, reference: Mosaic) -> None:
         raise InputError(
             f"{mosaic.label} has {width} × {height} px, {reference.label} has {w} × {h} px: sizes must agree"
         )
-
-
-def _label_reader(label: Mosaic, grid: GeoBox, before: Mosaic) -> GridReader:
-    if label.grid.crs is None or grid.crs is None:
-        _require_size(label, before)
-        label = _placed(_as_picture(label), before.grid)
-    else:
-        common_grid([before, label])  # says so if they do not overlap
-    return GridReader(mosaic=label, grid=grid, bands=tuple(range(1, len(label.bands) + 1)), resampling="nearest")
 
 
 def quiet_pictures() -> None:

@@ -59,13 +59,6 @@ class Mosaic:
     def band_names(self) -> tuple[str, ...]:
         return tuple(band.name for band in self.bands)
 
-    def without_palette(self) -> Mosaic:
-        """The same with the numbers of a palette's colours instead of the colours, as a label has them."""
-        if not any(source.palette for source in self.sources):
-            return self
-        sources = tuple(replace(source, palette=(), bands=source.bands[:1]) for source in self.sources)
-        return replace(self, sources=sources, bands=sources[0].bands)
-
 
 def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHING_SAID) -> Mosaic:
     """Open the headers of all that makes one mosaic.

@@ -310,7 +310,7 @@ def test_the_command_prints_what_came_of_it(dasnet: Dasnet, tmp_path: Path) -> N
     published(tmp_path / "in")
     ended = dasnet("prepare", tmp_path / "in", "--output", tmp_path / "out", "--window", 32)
     assert ended.code == 0, ended.err
-    assert "labels coded 0/255" in ended.err and "Traceback" not in ended.err
+    assert "labels: 255 changed, 0 unchanged (labels of 0 and 255)" in ended.err and "Traceback" not in ended.err
     assert str(tmp_path / "out/report.html") in ended.out
     assert json.loads((tmp_path / "out/run.json").read_text())["state"] == "finished"
     refused = dasnet("prepare", tmp_path / "nowhere", "--output", tmp_path / "other")

@@ -12,10 +12,14 @@ from PIL import Image
 from rasterio.features import rasterize
 from shapely.geometry import Point, box
 
+from storage.datasets.label_rules import LabelRule
+from storage.datasets.label_values import LabelCounts
 from storage.datasets.scenes import SceneFiles, label_on_grid, open_image, open_scene
 from storage.errors import InputError
 
 RANDOM = np.random.default_rng(0)
+NARROW = LabelRule(changed=((1, 1),), unchanged=((0, 0),), why="a test's")
+WIDE = LabelRule(changed=((128, 255),), unchanged=((0, 127),), why="a test's")
 ALL = {"rows": slice(0, 60), "cols": slice(0, 80)}
 
 
@@ -58,8 +62,8 @@ def test_pictures_are_read_as_they_are(tmp_path: Path, suffix: str) -> None:
         found, valid = reader.read(rows=slice(5, 25), cols=slice(7, 80))
         np.testing.assert_array_equal(found, pixels[:, 5:25, 7:80])
         assert valid.all()
-    np.testing.assert_array_equal(scene.read_label("0/255", **ALL), label()[0])
-    assert scene.label_histograms(**ALL) == {str(tmp_path / "l.png"): {0.0: 4200.0, 255.0: 600.0}}
+    np.testing.assert_array_equal(scene.read_label(WIDE, **ALL), label()[0])
+    assert scene.label_counts(**ALL) == {str(tmp_path / "l.png"): LabelCounts(plain={0.0: 4200, 255.0: 600})}
 
 
 def test_jpeg_pictures_are_those_that_pillow_reads(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_the_second_date_and_the_label_come_onto_the_first_grid(tmp_path: Path) 
     changed = write(tmp_path / "l.tif", where, left=500_000.0)
     scene = open_scene(SceneFiles(name="s", before=before, after=after, label=changed))
     np.testing.assert_array_equal(scene.before.read(**ALL)[0], scene.after.read(**ALL)[0])
-    assert np.flatnonzero(scene.read_label("0/1", **ALL).any(axis=0)).tolist() == [20]
+    assert np.flatnonzero(scene.read_label(NARROW, **ALL).any(axis=0)).tolist() == [20]
 
 
 def test_masks_of_two_dates_differ_where_changed_and_nodata_is_unknown(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_masks_of_two_dates_differ_where_changed_and_nodata_is_unknown(tmp_path:
         label_before=write(tmp_path / "ma.tif", first, nodata=255),
         label_after=write(tmp_path / "mb.tif", second),
     )
-    found = open_scene(files).read_label("0/1", **ALL)
+    found = open_scene(files).read_label(NARROW, **ALL)
     expected = first[0] ^ second[0]
     expected[:, 0] = 255
     np.testing.assert_array_equal(found, expected)
@@ -118,13 +122,13 @@ def test_polygons_are_drawn_as_rasterio_draws_them_whatever_the_window(tmp_path:
         name="s", before=write(tmp_path / "a.tif", image()), after=write(tmp_path / "b.tif", image()), label=str(path)
     )
     scene = open_scene(files)
-    drawn = scene.read_label("0/1", **ALL)
+    drawn = scene.read_label(NARROW, **ALL)
     back = frame.to_crs("EPSG:32631").geometry
     expected = rasterize(back, out_shape=(60, 80), transform=Affine(2, 0, 500_000, 0, -2, 5_000_000), dtype="uint8")
     assert drawn.any() and (drawn != expected).sum() <= 2  # there and back through degrees
-    part = scene.read_label("0/1", rows=slice(20, 50), cols=slice(10, 60))
+    part = scene.read_label(NARROW, rows=slice(20, 50), cols=slice(10, 60))
     np.testing.assert_array_equal(part, drawn[20:50, 10:60])
-    np.testing.assert_array_equal(label_on_grid(str(path), scene.grid).read(**ALL), drawn)
+    np.testing.assert_array_equal(label_on_grid(str(path), scene.grid, None).read(**ALL), drawn)
 
 
 def test_a_finer_grid_is_laid_over_the_same_ground(tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_a_finer_grid_is_laid_over_the_same_ground(tmp_path: Path) -> None:
     )
     scene = open_scene(files, resolution=1.0)
     assert (scene.height, scene.width) == (120, 160)
-    found = scene.read_label("0/1", rows=slice(0, 120), cols=slice(0, 160))
+    found = scene.read_label(NARROW, rows=slice(0, 120), cols=slice(0, 160))
     np.testing.assert_array_equal(found, np.kron(label()[0], np.ones((2, 2), dtype=np.uint8)))
 
 
