@@ -280,7 +280,7 @@ def _read_parts(
 def _reading_of(source: Source) -> Callable[..., tuple[NDArray[Any], NDArray[np.bool_]]]:
     if source.driver != "Zarr":
         return _read_raster
-    from storage.imagery.zarr_groups import read_group
+    from storage.imagery.groups.group import read_group
 
     return read_group
 

@@ -25,6 +25,9 @@ from storage.places.gdal import gdal_name
 DRIVERS = ("GTiff", "ENVI", "HFA", "JP2OpenJPEG")
 """Formats that hold pixels. A VRT is none of them: it names other files, any file, also under the name of a TIFF."""
 
+_ZARR_FILES = ("zarr.json", ".zgroup")
+"""What lies in a group of Zarr 3, and of Zarr 2."""
+
 RASTER_SUFFIXES = (".tif", ".tiff", ".img", ".jp2")
 
 
@@ -108,7 +111,7 @@ def open_source(path: str, said: Overrides = NOTHING_SAID, *, look: bool = True)
 
             header = open_raster(path, said, look=look)
         else:
-            from storage.imagery.zarr_groups import open_group
+            from storage.imagery.groups.group import open_group
 
             header = open_group(path, said)
         versions = versions_of(header.source.files, before=before)
@@ -132,8 +135,9 @@ def is_zarr(path: str) -> bool:
     if path.rstrip("/").endswith(".zarr"):
         return True
     if path.startswith(SCHEME):
-        return not path.lower().endswith(RASTER_SUFFIXES) and (ObjectPath.parse(path) / "zarr.json").exists()
-    return (Path(path) / "zarr.json").exists()
+        is_raster = path.lower().endswith(RASTER_SUFFIXES)
+        return not is_raster and any((ObjectPath.parse(path) / name).exists() for name in _ZARR_FILES)
+    return any((Path(path) / name).exists() for name in _ZARR_FILES)
 
 
 def open_with_allowed_driver(path: str, drivers: Sequence[str] = DRIVERS) -> DatasetReader:

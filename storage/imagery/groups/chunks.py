@@ -22,33 +22,50 @@ class MissingChunkError(InputError):
     """A chunk is not in the store, and nothing says what its pixels are."""
 
 
-def require_all_chunks(path: str, variable: str, rule: Validity) -> None:
+def require_all_chunks(path: str, variable: str, rule: Validity, *, row_axis: int, col_axis: int) -> None:
     """Look for the chunks of a store on a disk.
+
+    Args:
+        row_axis, col_axis: which axes of the array are rows and columns.
 
     Raises:
         MissingChunkError: one is gone, and no fill value is declared that would make it nodata.
     """
     array = _array(path, variable)
     if not _is_declared(rule):
-        for key, _ in islice(_chunks(array, slice(0, array.shape[-2]), slice(0, array.shape[-1])), _LOOKED_AT):
+        rows, cols = slice(0, array.shape[row_axis]), slice(0, array.shape[col_axis])
+        for key, _ in islice(_chunks(array, rows, cols, row_axis, col_axis), _LOOKED_AT):
             if not _exists(array, key):
                 raise _missing(path, key, array)
 
 
-def chunks_here(path: str, variable: str, rule: Validity, *, rows: slice, cols: slice) -> NDArray[np.bool_]:
+def chunks_here(
+    path: str, variable: str, rule: Validity, *, rows: slice, cols: slice, row_axis: int, col_axis: int
+) -> NDArray[np.bool_]:
     """Where a range of an array has chunks: (h, w), False where one is gone and a fill value is declared.
+
+    Args:
+        row_axis, col_axis: which axes of the array are rows and columns.
 
     Raises:
         MissingChunkError: one is gone, and no fill value is declared.
     """
     array = _array(path, variable)
     here = np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=bool)
-    for key, (y, x) in _chunks(array, rows, cols):
+    for key, (y, x) in _chunks(array, rows, cols, row_axis, col_axis):
         if not _exists(array, key):
             if not _is_declared(rule):
                 raise _missing(path, key, array)
             here[y, x] = False
     return here
+
+
+def chunk_files(path: str, variable: str, *, rows: slice, cols: slice, row_axis: int, col_axis: int) -> list[str]:
+    """Names, below a group, of an array's metadata and of the chunks (or shards) that hold a range of it."""
+    array = _array(path, variable)
+    metadata = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+    keys = [key for key, _ in _chunks(array, rows, cols, row_axis, col_axis)]
+    return [f"{variable}/{name}" for name in (metadata, *keys)]
 
 
 def _array(path: str, variable: str) -> zarr.Array:
@@ -57,19 +74,20 @@ def _array(path: str, variable: str) -> zarr.Array:
     return array
 
 
-def _chunks(array: zarr.Array, rows: slice, cols: slice) -> Iterator[tuple[str, tuple[slice, slice]]]:
+def _chunks(
+    array: zarr.Array, rows: slice, cols: slice, row_axis: int, col_axis: int
+) -> Iterator[tuple[str, tuple[slice, slice]]]:
     """Key of each chunk (or shard) of a range, and where it lies in the range."""
     sides = array.shards or array.chunks
-    leading = [range(-(-size // side)) for size, side in zip(array.shape[:-2], sides[:-2], strict=True)]
-    height, width = sides[-2:]
-    for *first, i, j in product(
-        *leading,
-        range(rows.start // height, -(-rows.stop // height)),
-        range(cols.start // width, -(-cols.stop // width)),
-    ):
+    ranges = [range(-(-size // side)) for size, side in zip(array.shape, sides, strict=True)]
+    height, width = sides[row_axis], sides[col_axis]
+    ranges[row_axis] = range(rows.start // height, -(-rows.stop // height))
+    ranges[col_axis] = range(cols.start // width, -(-cols.stop // width))
+    for place in product(*ranges):
+        i, j = place[row_axis], place[col_axis]
         y = slice(max(i * height - rows.start, 0), (i + 1) * height - rows.start)
         x = slice(max(j * width - cols.start, 0), (j + 1) * width - cols.start)
-        yield array.metadata.encode_chunk_key((*first, i, j)), (y, x)
+        yield array.metadata.encode_chunk_key(place), (y, x)
 
 
 def _exists(array: zarr.Array, key: str) -> bool:
