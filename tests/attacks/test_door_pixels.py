@@ -1,0 +1,219 @@
+"""Which pixels count, and what a value is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from storage.errors import InputError
+from tests.attacks.door import SIDE, centres, cube, image, pixels, planned, read, refused
+from tests.attacks.door import holds as assert_holds
+
+
+def warned(job: Any, *words: str) -> None:
+    text = " ".join(job.warnings).lower()
+    for word in words:
+        assert word.lower() in text, job.warnings
+
+
+def test_nodata_of_one_band_in_a_side_car_file(tmp_path: Path) -> None:
+    values = pixels(dtype="uint16")
+    values[1, 10:20] = 9
+    path = image(tmp_path / "a.tif", values)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="2"><NoDataValue>9</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    with rasterio.open(path) as file:
+        assert file.nodatavals == (None, 9.0, None)
+    assert_holds(planned(path, bundle="cva"), values, valid=values[1] != 9)
+
+
+def test_other_nodata_in_each_band(tmp_path: Path) -> None:
+    values = pixels(dtype="float32")
+    values[0, :5], values[2, :, :7] = -1, -3
+    path = image(tmp_path / "a.tif", values)
+    bands = "".join(f'<PAMRasterBand band="{n}"><NoDataValue>{-n}</NoDataValue></PAMRasterBand>' for n in (1, 2, 3))
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    truth = (values[0] != -1) & (values[2] != -3)
+    assert_holds(planned(path, bundle="cva"), values, valid=truth)
+
+
+def test_a_dark_pixel_of_bytes_is_not_missing(tmp_path: Path) -> None:
+    values = pixels()
+    values[:, :10] = 0
+    values[2, 50:] = 0
+    assert_holds(planned(image(tmp_path / "a.tif", values, nodata=0)), values, valid=(values != 0).any(axis=0))
+
+
+def test_nodata_that_no_pixel_can_have_takes_none_away(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.tif", pixels())
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>-9999</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    assert_holds(planned(path), pixels())
+
+
+def test_nan_in_one_band(tmp_path: Path) -> None:
+    values = pixels(dtype="float32")
+    values[1, 3:9, 3:9] = np.nan
+    assert_holds(planned(image(tmp_path / "a.tif", values), bundle="cva"), values, valid=~np.isnan(values[1]))
+
+
+def test_a_mask_beside_the_file_and_one_inside(tmp_path: Path) -> None:
+    mask = np.add.outer(np.arange(SIDE), np.arange(SIDE)) > 50
+    for name, inside in (("inside", True), ("beside", False)):
+        path = image(tmp_path / f"{name}.tif", pixels())
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+        assert (tmp_path / f"{name}.tif.msk").exists() is not inside
+        assert_holds(planned(path), pixels(), valid=mask)
+
+
+def test_black_wedges_without_a_tag_are_said_and_settled(tmp_path: Path) -> None:
+    wedge = np.add.outer(np.arange(SIDE), np.arange(SIDE)) < 70
+    values = pixels()
+    values[:, wedge] = 0
+    path = image(tmp_path / "a.tif", values)
+    warned(planned(path), "black", "--nodata 0")
+    assert_holds(planned(path, nodata=0), values, valid=~wedge)
+
+
+def test_the_collar_of_a_jpeg(tmp_path: Path) -> None:
+    values = pixels(side=256) // 4 + 100
+    values[:, :64] = 0
+    path = image(tmp_path / "a.tif", values, compress="jpeg", photometric="ycbcr", interleave="pixel")
+    warned(planned(path), "black", "--nodata 0")
+
+
+def test_imagery_whose_edge_is_dark_but_not_black_is_left_in_peace(tmp_path: Path) -> None:
+    values = pixels()
+    values[:, :5] = 1
+    job = planned(image(tmp_path / "a.tif", values))
+    assert not [warning for warning in job.warnings if "black" in warning]
+
+
+def test_a_lost_chunk_where_a_fill_value_is_declared(tmp_path: Path) -> None:
+    encoding = {"chunks": (3, 32, 32), "_FillValue": np.uint8(0)}
+    path = cube(tmp_path / "a.zarr", pixels(), *centres(), encoding=encoding)
+    (path / "image" / "c" / "0" / "1" / "1").unlink()
+    valid = np.ones((SIDE, SIDE), bool)
+    valid[32:64, 32:64] = False
+    assert_holds(planned(path), pixels(), valid=valid)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_lost_chunk_without_one(tmp_path: Path, zarr_format: int) -> None:
+    path = cube(tmp_path / "a.zarr", pixels(), *centres(), encoding={"chunks": (3, 32, 32)}, zarr_format=zarr_format)
+    chunk = path / "image" / ("c/0/2/1" if zarr_format == 3 else "0.2.1")
+    chunk.unlink()
+    refused("a.zarr", "chunk", "2", mosaic=path)
+
+
+def test_eight_bits_in_sixteen(tmp_path: Path) -> None:
+    assert_holds(planned(image(tmp_path / "a.tif", pixels(dtype="uint16"))), pixels())
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "int32", "float32", "float64"])
+def test_whole_numbers_of_any_type(tmp_path: Path, dtype: str) -> None:
+    values = np.clip(pixels(), 0, 120).astype(dtype)
+    assert_holds(planned(image(tmp_path / "a.tif", values)), values)
+
+
+def test_half_floats_of_zarr(tmp_path: Path) -> None:
+    values = pixels(dtype="float16") / np.float16(256)
+    assert_holds(planned(cube(tmp_path / "a.zarr", values, *centres()), bundle="cva"), values)
+
+
+def test_one_bit_a_pixel(tmp_path: Path) -> None:
+    values = pixels(1) % 2
+    path = image(tmp_path / "a.tif", values, nbits=1)
+    # GDAL gives one bit a palette of black and white
+    assert_holds(planned(path, bundle="cva"), np.repeat(values * 255, 3, axis=0))
+
+
+def test_twelve_bits_are_refused_until_they_are_stretched(tmp_path: Path) -> None:
+    values = pixels(dtype="uint16") * 20
+    path = image(tmp_path / "a.tif", values)
+    refused("a.tif", "uint16", "--stretch", mosaic=path)
+    job = planned(path, stretch=[200, 3200])
+    truth = np.clip((values.astype(float) - 200) * 255 / 3000, 0, 255)
+    shown, valid = read(job)
+    assert valid.all() and np.abs(shown - truth).max() <= 0.5 + 1e-9
+
+
+def test_a_negative_value_for_a_bundle_of_bytes(tmp_path: Path) -> None:
+    values = pixels(dtype="int16")
+    values[0, 70, 70] = -5
+    path = image(tmp_path / "a.tif", values)
+    try:
+        job = planned(path)
+    except InputError as error:
+        assert "a.tif" in str(error) and "-5" in str(error)
+        return
+    with pytest.raises(InputError, match=r"a\.tif.*-5"):
+        read(job)
+
+
+def test_scale_and_offset_of_two_dates_of_zarr(tmp_path: Path) -> None:
+    physical = pixels(dtype="float64") / 1000
+    paths = []
+    for name, offset in (("before", 0.0), ("after", -0.1)):
+        stored = np.rint((physical - offset) * 10_000).astype("uint16")
+        attributes = {"scale_factor": 1e-4, "add_offset": offset}
+        path = tmp_path / f"{name}.zarr"
+        paths.append(cube(path, stored, *centres(), attrs=attributes))
+    job = planned(paths[0], paths[1], before_date="2019-06-01", after_date="2021-06-01", bundle="cva")
+    before, after = (read(job, date)[0].astype(float) for date in (0, 1))
+    np.testing.assert_allclose(after, before, atol=1e-3 * before.max())
+
+
+def test_one_date_declares_a_scale_and_the_other_none(tmp_path: Path) -> None:
+    paths = [image(tmp_path / f"{name}.tif", pixels(dtype="uint16")) for name in ("a_20190601", "b_20210601")]
+    with rasterio.open(paths[1], "r+") as file:
+        file.scales = (1e-4,) * 3
+    refused("0.0001", "--values", mosaic=paths[0], after=paths[1], bundle="cva")
+    assert_holds(planned(paths[0], paths[1], bundle="cva", values="stored"), pixels(dtype="uint16"))
+
+
+def test_a_damaged_tile_is_an_error_or_nodata(tmp_path: Path) -> None:
+    """Deflate is left out: libtiff stops before its checksum, and damage may read as other values."""
+    import tifffile
+
+    smooth = (np.add.outer(np.arange(256), np.arange(256)) // 3).astype("uint8")
+    for compress in ("zstd", "lzw", "jpeg"):
+        path = image(
+            tmp_path / f"{compress}.tif",
+            np.stack([smooth] * 3),
+            compress=compress,
+            tiled=True,
+            blockxsize=128,
+            blockysize=128,
+            interleave="pixel",
+        )
+        with tifffile.TiffFile(path) as file:
+            offset, count = file.pages[0].dataoffsets[3], file.pages[0].databytecounts[3]
+        data = bytearray(path.read_bytes())
+        data[offset + count // 2 : offset + count] = bytes(count - count // 2)
+        path.write_bytes(data)
+        try:
+            _, valid = read(planned(path))
+        except (InputError, OSError) as error:
+            assert path.name in str(error)
+            continue
+        assert not valid[128:, 128:].any(), compress
+
+
+def test_a_file_without_any_valid_pixel_among_others(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    image(folder / "a.tif", pixels(), nodata=0)
+    east = rasterio.Affine(10, 0, 500_960, 0, -10, 5_600_000)
+    image(folder / "b.tif", np.zeros((3, SIDE, SIDE), "uint8"), nodata=0, transform=east)
+    job = planned(folder)
+    values, valid = read(job)
+    assert valid[:, :SIDE].all() and not valid[:, SIDE:].any()
+    np.testing.assert_array_equal(values[:, :, :SIDE], pixels())
