@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -151,8 +152,8 @@ def _edge(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
     across, down = np.linspace(0, grid.width, _EDGE_POINTS), np.linspace(0, grid.height, _EDGE_POINTS)
     cols = np.concatenate([across, across, np.zeros_like(down), np.full_like(down, grid.width)])
     rows = np.concatenate([np.zeros_like(across), np.full_like(across, grid.height), down, down])
-    x, y = grid.affine * (cols, rows)
-    return np.asarray(x), np.asarray(y)
+    affine = grid.affine
+    return affine.a * cols + affine.b * rows + affine.c, affine.d * cols + affine.e * rows + affine.f
 
 
 @lru_cache(maxsize=256)
@@ -216,9 +217,8 @@ def transformation_note(mosaic: CRS, grid: CRS, area: Sequence[float]) -> str | 
     if is_same_crs(mosaic, grid) or _datum(mosaic) == _datum(grid):
         return None
     west, south, east, north = area
-    group = TransformerGroup(
-        mosaic.proj, grid.proj, always_xy=True, area_of_interest=AreaOfInterest(west, south, east, north)
-    )
+    around: Any = AreaOfInterest(west, south, east, north)  # pyproj types two classes of one name
+    group = TransformerGroup(mosaic.proj, grid.proj, always_xy=True, area_of_interest=around)
     words = f"{crs_words(mosaic)} is brought to {crs_words(grid)}"
     if not group.transformers:
         return f"{words}: PROJ knows no operation between their datums"

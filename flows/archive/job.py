@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -86,6 +86,7 @@ class ArchiveJob(PlannedSeries):
         images: one a date, ascending, each in a pair.
         pairs: pairs of dates to compare, ascending by the date that each reports.
         left_out: days without a pixel on the grid or without a partner, each with the reason.
+        broken: days whose files cannot be read, each with the reason; the next run tries them again.
         resampled: names of the images that do not lie on the grid's pixels.
         cache: digests of the inputs, to be saved when the directory is this archive's.
     """
@@ -95,6 +96,7 @@ class ArchiveJob(PlannedSeries):
     images: tuple[DatedImage, ...]
     pairs: tuple[Pair, ...]
     left_out: Mapping[date, str]
+    broken: Mapping[date, str]
     resampled: frozenset[str]
     cache: DigestCache
 
@@ -159,7 +161,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         outline=area,
         date_pattern=request.date_pattern,
     )
-    opened = [(files, files.open(request.said)) for files in dates]
+    opened, broken = _opened(dates, request)
     root = RunDirectory(request.output)
     grid = recorded_grid(root, request) or first_grid(opened, request)
     inside = [(files, mosaic) for files, mosaic in opened if overlaps(mosaic, grid)]
@@ -201,6 +203,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
             days = ", ".join(map(str, left_out))
             advice = "choose another with --bbox or --region, or begin with another date by --start"
             hints.append(f"left out: {days} (no pixel on the grid: {advice})")
+        hints += [f"{day} cannot be read: {why}" for day, why in broken.items()]
         if area is not None:
             hints.append("items that do not touch the region do not count")
         raise InputError("; ".join([f"archive {archive_name(request.archive)}: {error}", *hints])) from error
@@ -211,6 +214,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     images = tuple(image for image in images if image.name in compared)
     doubts_of((mosaic for _, mosaic in inside), warnings)
     warnings += [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
+    warnings += [f"{day}: cannot be read, {why}" for day, why in sorted(broken.items())]
     warnings += not_covered(grid, request)
     compare_resolution(grid, bundle, warnings)
     # pairs of the same season share no date with their neighbours
@@ -223,6 +227,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         images=images,
         pairs=pairs,
         left_out=left_out,
+        broken=broken,
         resampled=frozenset(image.name for image in images if needs_resampling(image.reader.mosaic, grid)),
         plan=plan,
         warnings=tuple(warnings),
@@ -232,6 +237,28 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     plan.require(free_disk=None, memory=limits().free_memory if request.cluster.kind == "local" else None)
     root.refuse_another(job.identity)
     return job
+
+
+def _opened(
+    dates: Sequence[DatedFiles], request: ReprocessRequest
+) -> tuple[list[tuple[DatedFiles, Mosaic]], dict[date, str]]:
+    """The mosaics of all dates that can be read, and why others cannot.
+
+    Raises:
+        InputError: none can be read.
+    """
+    opened: list[tuple[DatedFiles, Mosaic]] = []
+    broken: dict[date, str] = {}
+    for files in dates:
+        try:
+            opened.append((files, files.open(request.said)))
+        except InputError as error:
+            broken[files.day] = str(error)
+    if not opened:
+        day, why = next(iter(broken.items()))
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise InputError(f"archive {archive_name(request.archive)}: no date can be read: {day}{more}: {why}")
+    return opened, broken
 
 
 def _image(

@@ -23,7 +23,7 @@ from flows.inference.predictor import predictor_factory
 from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
 from flows.run.artifacts import Table, plan_page
 from flows.run.context import planned
-from flows.run.errors import FailedBlocksError, FailedCellsError
+from flows.run.errors import BrokenDatesError, FailedBlocksError, FailedCellsError
 from flows.run.observer import Part, current_observer, step
 from flows.run.versions import versions
 from storage.errors import IntegrityError
@@ -212,6 +212,7 @@ def run_reprocessing(
 
     Raises:
         FailedCellsError: what ended some cells; the others are finished.
+        BrokenDatesError: dates whose files cannot be read; all others are finished, and so are the products.
     """
     job = plan_archive(request)
     observer = current_observer()
@@ -248,7 +249,10 @@ def run_reprocessing(
             if finished:
                 write_archive_collection(job, directory, finished)
             raise FailedCellsError(failed, total=len(job.cells), directory=request.output)
-        return make_archive_products(job, directory, finished)
+        summary = make_archive_products(job, directory, finished)
+        if job.broken:
+            raise BrokenDatesError(job.broken, dates=len(job.images), directory=request.output)
+        return summary
 
 
 def _show_cells(job: ArchiveJob, failed: dict[str, Exception]) -> None:

@@ -221,6 +221,7 @@ class ArchiveWork:
         return [
             ("archive", f"{len(job.images)} dates, {job.images[0].day} to {job.images[-1].day}"),
             *(("left out", f"{day}: {why}") for day, why in job.left_out.items()),
+            *(("not read", f"{day}: {why}; tried again the next time") for day, why in job.broken.items()),
             *(("no more", f"{day}: read before, not among the dates now; it is kept") for day in self._gone()),
             ("pairs", f"{len(job.pairs)} by the rule {job.request.pairing}"),
             job.grid_line,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
@@ -66,6 +67,17 @@ class FailedCellsError(FailedPartsError):
     def __init__(self, failed: Mapping[str, Exception], *, total: int, directory: Location) -> None:
         heading = f"{len(failed)} of {total} cells failed; the others are finished and kept in {directory}"
         super().__init__(heading, failed)
+
+
+class BrokenDatesError(FailedPartsError):
+    """Dates of an archive cannot be read; pairs of all others are finished."""
+
+    def __init__(self, broken: Mapping[date, str], *, dates: int, directory: Location) -> None:
+        super().__init__(
+            f"{len(broken)} dates cannot be read; the {dates} others are finished and kept in {directory}",
+            {str(day): why for day, why in broken.items()},
+            advice="Mend the files and run the same command again: it tries these dates anew.",
+        )
 
 
 class FailedBlocksError(FailedPartsError):

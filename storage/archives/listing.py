@@ -148,8 +148,9 @@ def _from_rasters(
         try:
             acquired = open_mosaic(path, Overrides(date_pattern=date_pattern)).acquired
         except InputError:
+            # a date that is known by its name is opened again later, and is then one that cannot be read
             acquired = date_in_name(path, date_pattern)
-            if acquired.time is None or is_wanted(acquired.time.date()):
+            if acquired.time is None or not acquired.is_certain:
                 raise
         time = acquired.time
         if time is None or not acquired.is_certain:

@@ -87,6 +87,7 @@ def _items(href: str, *, hrefs: set[str]) -> Iterator[StacImage]:
         features = content.get("features")
         for number, feature in enumerate(features if isinstance(features, list) else [features], start=1):
             yield _parsed(feature, href, number=number)
+        yield from _following_page(content, href, hrefs)
     elif kind == "Feature":
         yield _parsed(content, href)
     elif kind in ("Catalog", "Collection"):
@@ -106,6 +107,40 @@ def _items(href: str, *, hrefs: set[str]) -> Iterator[StacImage]:
         raise InputError(
             f"{href} cannot be read as STAC: its type is {kind!r}, not that of an item, an item collection, a "
             "collection or a catalogue"
+        )
+
+
+def _following_page(content: Mapping[str, Any], href: str, hrefs: set[str]) -> Iterator[StacImage]:
+    """The items of the pages after one of a longer list.
+
+    Raises:
+        InputError: the list says that there are more, and not where; or where cannot be asked for by its address.
+    """
+    links = content.get("links")
+    following = [
+        link
+        for link in (links if isinstance(links, list) else ())
+        if isinstance(link, Mapping) and link.get("rel") == "next"
+    ]
+    if following:
+        link = following[0]
+        if not isinstance(link.get("href"), str) or str(link.get("method", "GET")).upper() != "GET":
+            raise InputError(
+                f"{href} is a page of a longer list, whose next page has no address of its own: fetch all pages into "
+                "one file (pystac-client: search.item_collection().save_object(…))"
+            )
+        below = make_absolute_href(link["href"], href)
+        if below in hrefs:
+            raise InputError(f"{href} names itself or an earlier page as its next page, {below}")
+        hrefs.add(below)
+        yield from _items(below, hrefs=hrefs)
+        return
+    matched = content.get("numberMatched", (content.get("context") or {}).get("matched"))
+    features = content.get("features")
+    held = len(features) if isinstance(features, list) else 0
+    if isinstance(matched, int) and matched > held and len(hrefs) == 1:
+        raise InputError(
+            f"{href} is a part of a longer list: {matched} items match, it holds {held} and names no next page"
         )
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -101,9 +102,15 @@ def date_in_name(path: str, pattern: str | None = None) -> AcquisitionDate:
         candidate = DatePattern(pattern).read(name, path=path)
         return AcquisitionDate(time=candidate.time, origin="pattern", precision=candidate.precision)
     named = _judged(read_dates(name), "name")
-    if named.time is not None or named.doubt is not None or not folders:
+    if named.time is not None or named.doubt is not None:
         return named
-    return _date_in_folder(folders)
+    if Path(path).is_symlink():
+        # one file is one date, by whatever name it is called
+        folders, name = _names(str(Path(path).resolve()))
+        named = _judged(read_dates(name), "name")
+        if named.time is not None:
+            return named
+    return _date_in_folder(folders) if folders else named
 
 
 def naive_utc(time: datetime) -> datetime:

@@ -31,7 +31,7 @@ class SourceIndex:
     def __init__(self, sources: Sequence[Source], grid: GeoBox) -> None:
         """Sources of the grid's CRS are exact; the boxes of others are somewhat too large."""
         self._boxes = _boxes(sources, grid)
-        self._tree = STRtree(shapely.box(*self._boxes.T))
+        self._tree = STRtree(np.asarray(shapely.box(*self._boxes.T)))
 
     def touching(self, rows: slice, cols: slice) -> list[int]:
         """Numbers of the sources that may have pixels in a range of the grid, ascending."""

@@ -115,7 +115,8 @@ def open_source(path: str, said: Overrides = NOTHING_SAID, *, look: bool = True)
 
             header = open_group(path, said)
         versions = versions_of(header.source.files, before=before)
-        return replace(header, source=replace(header.source, versions=versions))
+        parts = tuple(replace(part, versions=versions) for part in header.source.parts)  # arrays of one group
+        return replace(header, source=replace(header.source, versions=versions, parts=parts))
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
 
