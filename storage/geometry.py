@@ -1,19 +1,16 @@
-"""What a grid is in words and numbers: affine, CRS, metres a pixel, the polygons of a region."""
+"""What a grid is in words and numbers: affine, CRS, metres a pixel."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry, line, unary_union
+from odc.geo.geom import line
 from pyproj import Geod
 
-from storage.errors import InputError
 from storage.reference_systems import is_same_crs
 
 _WHOLE_PIXEL = 1e-3
@@ -43,34 +40,6 @@ def metres_a_pixel(grid: GeoBox) -> float:
     ends = line([(x - across / 2, y), (x + across / 2, y)], crs=grid.crs).to_crs("EPSG:4326")
     longitudes, latitudes = zip(*ends.coords, strict=True)
     return float(Geod(ellps="WGS84").line_length(longitudes, latitudes))
-
-
-def region_geometry(path: Path) -> Geometry:
-    """The union of the polygons of a GeoJSON file, in EPSG:4326.
-
-    Raises:
-        InputError: not GeoJSON, or no polygon in it.
-    """
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"region {path} cannot be read as GeoJSON: {error}") from error
-    if content.get("type") == "FeatureCollection":
-        shapes = [feature.get("geometry") for feature in content.get("features", [])]
-    else:
-        shapes = [content.get("geometry", content)]
-    polygons = [shape for shape in shapes if shape and shape.get("type") in ("Polygon", "MultiPolygon")]
-    if not polygons:
-        raise InputError(f"region {path} holds no polygon")
-    try:
-        outline = unary_union(Geometry(shape, "EPSG:4326") for shape in polygons)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"region {path} holds a polygon that is none: {error}") from error
-    assert outline is not None
-    box = outline.boundingbox
-    if not (box.left >= -180 and box.right <= 180 and box.bottom >= -90 and box.top <= 90):
-        raise InputError(f"region {path} must be in degrees (EPSG:4326); its extent is {tuple(box)}")
-    return outline
 
 
 def is_whole_shift(source: GeoBox, grid: GeoBox) -> bool:

@@ -12,9 +12,11 @@ from flows.archive.request import ReprocessRequest
 from flows.run.directory import RunDirectory
 from storage.archives.listing import DatedFiles
 from storage.errors import InputError
-from storage.geometry import grid_of, region_geometry
+from storage.geometry import grid_of
 from storage.imagery.grids import common_grid
 from storage.imagery.mosaics import Mosaic
+from storage.longitudes import box_in_frame, outline_on
+from storage.regions import region_geometry, region_text
 
 _ALL = 0.999
 """Share of an area that counts as all of it: rounding may cost a pixel."""
@@ -33,7 +35,7 @@ def outline(request: ReprocessRequest) -> Geometry | None:
 def grid_options(request: ReprocessRequest) -> dict[str, Any]:
     """The user's options of the grid, the region by its content."""
     region = request.grid.region
-    return {**request.grid.model_dump(mode="json"), "region": None if region is None else region.read_text()}
+    return {**request.grid.model_dump(mode="json"), "region": None if region is None else region_text(region)}
 
 
 def recorded_grid(root: RunDirectory, request: ReprocessRequest) -> GeoBox | None:
@@ -50,9 +52,9 @@ def not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
     """A warning where the requested region reaches beyond the grid."""
     assert grid.crs is not None
     if request.grid.region is not None:
-        region = region_geometry(request.grid.region).to_crs(grid.crs).boundingbox
+        region = outline_on(region_geometry(request.grid.region), grid).boundingbox
     elif request.grid.bbox is not None:
-        region = BoundingBox(*request.grid.bbox, crs=grid.crs)
+        region = box_in_frame(BoundingBox(*request.grid.bbox, crs=grid.crs), grid)
     else:
         return []
     extent = grid.extent.boundingbox

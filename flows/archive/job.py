@@ -24,7 +24,7 @@ from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
 from storage.imagery.bands import require_one_meaning, select_bands
 from storage.imagery.digests import DigestCache, MosaicDigest
-from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution
+from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution, transformation_notes
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
 from storage.imagery.values import Encoding
@@ -216,6 +216,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     warnings += [f"{day}: left out, {why}" for day, why in sorted(left_out.items())]
     warnings += [f"{day}: cannot be read, {why}" for day, why in sorted(broken.items())]
     warnings += not_covered(grid, request)
+    warnings += transformation_notes([image.reader.mosaic for image in images], grid)
     compare_resolution(grid, bundle, warnings)
     # pairs of the same season share no date with their neighbours
     together = 2 * PAIRS_AT_ONCE if request.pairing == "same-season" else PAIRS_AT_ONCE + 1

@@ -23,11 +23,12 @@ from storage.errors import InputError
 from storage.geometry import grid_facts
 from storage.imagery.bands import require_one_meaning, select_bands
 from storage.imagery.dates import naive_utc
-from storage.imagery.grids import common_grid, needs_resampling
+from storage.imagery.grids import common_grid, needs_resampling, transformation_notes
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
+from storage.regions import region_text
 from storage.stores.date_names import date_name
 from tiling.plan import Plan
 from tiling.worker import SeriesTask
@@ -89,7 +90,7 @@ class Job(PlannedSeries):
             "inputs": [{"sha256": sha256} for sha256 in digests],
             "grid": {
                 **grid_facts(self.grid),
-                "region": None if self.request.grid.region is None else self.request.grid.region.read_text(),
+                "region": None if self.request.grid.region is None else region_text(self.request.grid.region),
             },
             "bundle": {"sha256": self.bundle.digest},
             "parameters": self.parameters,
@@ -159,6 +160,7 @@ def resolve(request: DetectRequest) -> Job:
     )
     extent = request.grid
     grid = common_grid(mosaics, crs=extent.crs, resolution=extent.resolution, bbox=extent.bbox, region=extent.region)
+    warnings += transformation_notes(mosaics, grid)
     readers = tuple(
         GridReader(
             mosaic=mosaic,

@@ -39,7 +39,11 @@ class GridRequest(Frozen):
     @field_validator("bbox")
     @classmethod
     def _ordered(cls, bbox: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
-        if bbox is not None and (bbox[0] >= bbox[2] or bbox[1] >= bbox[3]):
+        if bbox is None:
+            return bbox
+        if 180 < bbox[0] - bbox[2] <= 360 and max(map(abs, bbox)) <= 180:  # across 180°, as RFC 7946 writes it
+            bbox = (bbox[0], bbox[1], bbox[2] + 360, bbox[3])
+        if bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
             raise ValueError(f"bbox {bbox} must be left, bottom, right, top with left < right and bottom < top")
         return bbox
 

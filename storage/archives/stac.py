@@ -19,6 +19,7 @@ from pystac.utils import make_absolute_href
 
 from storage.errors import InputError
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
+from storage.longitudes import footprint_touches
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.web import open_address, reason
@@ -200,10 +201,8 @@ def _time(properties: object, words: str) -> datetime:
 
 
 def _touches(image: StacImage, outline: Geometry) -> bool:
-    if image.content.geometry is None:
-        return True
     try:
-        return bool(Geometry(image.content.geometry, "EPSG:4326").intersects(outline))
+        return footprint_touches(image.content.geometry, image.content.bbox, outline.geom)
     except Exception as error:  # odc-geo's and shapely's come in many types, a RecursionError among them
         raise InputError(f"{image.words} has a geometry that is none: {type(error).__name__}") from error
 

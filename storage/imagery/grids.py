@@ -14,9 +14,16 @@ from odc.geo.geom import BoundingBox
 from odc.geo.overlap import compute_reproject_roi
 
 from storage.errors import InputError
-from storage.geometry import _WHOLE_PIXEL, is_whole_shift, region_geometry
+from storage.geometry import _WHOLE_PIXEL, is_whole_shift
 from storage.imagery.mosaics import Mosaic
-from storage.reference_systems import horizontal_crs, require_geotiff_can_hold, require_place_on_earth
+from storage.longitudes import box_in_frame, footprint_of, in_frame_of, outline_on
+from storage.reference_systems import (
+    horizontal_crs,
+    require_geotiff_can_hold,
+    require_place_on_earth,
+    transformation_note,
+)
+from storage.regions import region_geometry
 
 _LARGEST_RESOLUTION_RATIO = 8.0
 
@@ -51,10 +58,10 @@ def common_grid(
         grid = _grown(grid, covered_by)
     covering = "all dates" if covered_by else first.label
     if bbox is not None:
-        grid = _cut(grid, BoundingBox(*bbox, crs=grid.crs), f"bounding box {bbox}", covering)
+        grid = _cut(grid, box_in_frame(BoundingBox(*bbox, crs=grid.crs), grid), f"bounding box {bbox}", covering)
     if region is not None:
         assert grid.crs is not None
-        outline = region_geometry(region).to_crs(grid.crs)
+        outline = outline_on(region_geometry(region), grid)
         grid = _cut(grid, outline.boundingbox, f"region {region}", covering)
     require_place_on_earth(grid, f"the grid of {first.label}")
     require_geotiff_can_hold(grid, f"the grid of {first.label}")
@@ -66,7 +73,24 @@ def common_grid(
 
 def needs_resampling(mosaic: Mosaic, grid: GeoBox) -> bool:
     """False where every source lies on the grid's pixels, shifted by whole pixels at most."""
-    return any(not is_whole_shift(source.grid, grid) for source in mosaic.sources)
+    return any(not is_whole_shift(in_frame_of(source.grid, grid), grid) for source in mosaic.sources)
+
+
+def transformation_notes(mosaics: Sequence[Mosaic], grid: GeoBox) -> list[str]:
+    """By which operations dates are brought to another datum, and how well; nothing for those that have the grid's."""
+    assert grid.crs is not None
+    notes: dict[str, None] = {}
+    for mosaic in mosaics:
+        for own in {str(source.grid.crs): source.grid for source in mosaic.sources}.values():
+            if own.crs is not None and (note := transformation_note(own.crs, grid.crs, _degrees(own))):
+                notes[note] = None
+    return list(notes)
+
+
+def _degrees(grid: GeoBox) -> tuple[float, float, float, float]:
+    """West, south, east, north of a grid."""
+    _, (west, south, east, north) = footprint_of(grid)
+    return west, south, east, north
 
 
 def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) -> GeoBox:
@@ -107,7 +131,7 @@ def _grown(grid: GeoBox, mosaics: Sequence[Mosaic]) -> GeoBox:
     assert grid.crs is not None
     x0, y0, x1, y1 = 0, 0, grid.width, grid.height
     for mosaic in mosaics:
-        extent = _extent_in(mosaic.grid, grid.crs)
+        extent = _extent_in(in_frame_of(mosaic.grid, grid), grid.crs)
         left, top = ~grid.affine * (extent.left, extent.top)
         right, bottom = ~grid.affine * (extent.right, extent.bottom)
         if not all(map(isfinite, (left, top, right, bottom))):
@@ -124,7 +148,8 @@ def overlaps(mosaic: Mosaic, grid: GeoBox) -> bool:
         InputError: the mosaic's CRS cannot be brought to the grid's.
     """
     try:
-        info = compute_reproject_roi(mosaic.grid, grid)
+        own = in_frame_of(mosaic.grid, grid)
+        info = compute_reproject_roi(own, in_frame_of(grid, own))
     except (CRSError, ValueError) as error:
         raise InputError(f"{mosaic.label} ({mosaic.grid.crs}) cannot be brought to {grid.crs}: {error}") from error
     return not any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi)
@@ -133,7 +158,7 @@ def overlaps(mosaic: Mosaic, grid: GeoBox) -> bool:
 def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
     if not overlaps(mosaic, grid):
         assert grid.crs is not None
-        theirs = mosaic.grid.footprint(grid.crs).boundingbox
+        theirs = in_frame_of(mosaic.grid, grid).footprint(grid.crs).boundingbox
         raise InputError(
             f"{mosaic.label} does not overlap the grid of {first.label}: extents {_extent(theirs)} and "
             f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
@@ -142,7 +167,8 @@ def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
 
 def require_similar_resolution(mosaic: Mosaic, grid: GeoBox) -> None:
     """Refuse a mosaic whose pixels are more than eight times as large or as small as the grid's; raises InputError."""
-    scale = compute_reproject_roi(mosaic.grid, grid).scale
+    own = in_frame_of(mosaic.grid, grid)
+    scale = compute_reproject_roi(own, in_frame_of(grid, own)).scale
     if not 1 / _LARGEST_RESOLUTION_RATIO <= scale <= _LARGEST_RESOLUTION_RATIO:
         raise InputError(
             f"{mosaic.label} has pixels of {abs(mosaic.grid.resolution.x):g} ({mosaic.grid.crs}), the grid of "

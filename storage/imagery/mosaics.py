@@ -9,8 +9,10 @@ from functools import partial
 from math import ceil, floor
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from affine import Affine
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, ObjectStoreError
@@ -21,6 +23,8 @@ from storage.imagery.names.spec import Stack, named_rasters
 from storage.imagery.opening import open_headers, without_empty
 from storage.imagery.sources import Header, Source, is_remote, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
+from storage.longitudes import in_one_frame
+from storage.reference_systems import require_place_on_earth
 
 _DOUBTS_SHOWN = 4
 """Different doubts of the further files of a mosaic: more say nothing new."""
@@ -79,7 +83,7 @@ def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHI
         raise InputError(str(error)) from error
     if named.bands:
         headers = [_renamed(header, named.bands) for header in headers]
-    headers = stacked(headers)
+    headers = _in_one_frame(stacked(headers))
     extent = [header.source.grid for header in headers]  # an empty tile belongs to it: dates of one region have one
     mosaic = _mosaic(named.label, without_empty(headers, empty), extent)
     # a VRT or a zip file may have the date that the tiles in it lack
@@ -131,6 +135,7 @@ def open_stacks(stacks: Sequence[Mapping[str, str]], said: Overrides = NOTHING_S
         return open_mosaic(paths[0] if len(paths) == 1 else paths, said)
     label = _label(paths)
     headers, empty = open_headers(label, [partial(_stack_of_assets, stack, said) for stack in stacks])
+    headers = _in_one_frame(headers)
     return _mosaic(label, without_empty(headers, empty), [header.source.grid for header in headers])
 
 
@@ -204,15 +209,35 @@ def _label(paths: Sequence[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
+def _in_one_frame(headers: Sequence[Header]) -> list[Header]:
+    """Headers of tiles on both sides of 180° as neighbours."""
+    grids = in_one_frame([header.source.grid for header in headers])
+    return [
+        header if header.source.grid is grid else replace(header, source=replace(header.source, grid=grid))
+        for header, grid in zip(headers, grids, strict=True)
+    ]
+
+
 def _union(grids: Sequence[GeoBox]) -> GeoBox:
     """The smallest grid on the first one's pixels that covers all of them."""
     first = grids[0]
     if len(grids) == 1:
         return first
     assert first.crs is not None
-    to_pixels = ~first.affine
-    boxes = [(g.extent if g.crs == first.crs else g.footprint(first.crs)).boundingbox for g in grids]
-    corners = [to_pixels * (x, y) for box in boxes for x, y in ((box.left, box.top), (box.right, box.bottom))]
-    x0, y0 = floor(min(x for x, _ in corners) + 1e-3), floor(min(y for _, y in corners) + 1e-3)
-    x1, y1 = ceil(max(x for x, _ in corners) - 1e-3), ceil(max(y for _, y in corners) - 1e-3)
+    for grid in grids:
+        if grid.crs != first.crs:
+            require_place_on_earth(grid, "one of its files")
+    boxes = np.array([_box_in(grid, first.crs) for grid in grids])
+    x, y = ~first.affine * (boxes[:, [0, 2]].T, boxes[:, [1, 3]].T)
+    x0, y0 = floor(np.min(x) + 1e-3), floor(np.min(y) + 1e-3)
+    x1, y1 = ceil(np.max(x) - 1e-3), ceil(np.max(y) - 1e-3)
     return GeoBox((y1 - y0, x1 - x0), first.affine * Affine.translation(x0, y0), first.crs)
+
+
+def _box_in(grid: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
+    """Left, bottom, right, top of a north-up grid in a CRS."""
+    if grid.crs != crs:
+        box = grid.footprint(crs).boundingbox
+        return box.left, box.bottom, box.right, box.top
+    left, top = grid.affine.c, grid.affine.f
+    return left, top + grid.affine.e * grid.height, left + grid.affine.a * grid.width, top

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,7 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from storage.errors import ReplacedError, ShortReadError
-from storage.geometry import is_whole_shift, region_geometry
+from storage.geometry import is_whole_shift
 from storage.imagery.decoding import hearing_damage
 from storage.imagery.handles import close_handle, handle
 from storage.imagery.look import valid_pixels
@@ -32,7 +32,9 @@ from storage.imagery.source_index import SourceIndex
 from storage.imagery.sources import Source
 from storage.imagery.values import Encoding
 from storage.imagery.versions import conditions, of_versions
+from storage.longitudes import in_frame_of, outline_on
 from storage.places.gdal import gdal_settings
+from storage.regions import region_geometry
 
 _RESAMPLED_TILE = 512
 """Pixels of the grid that are resampled at a time, so that a much finer source does not fill the memory."""
@@ -66,12 +68,22 @@ class GridReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, which may run in another folder: the same region."""
-        own = {name: value for name, value in self.__dict__.items() if name != "_index"}  # made anew where it is used
+        made_anew = ("_index", "_sources")
+        own = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return {**own, "region": self.region and self.region.absolute()}
 
     @cached_property
     def _index(self) -> SourceIndex:
-        return SourceIndex(self.mosaic.sources, self.grid)
+        return SourceIndex(self._sources, self.grid)
+
+    @cached_property
+    def _sources(self) -> tuple[Source, ...]:
+        """The mosaic's, where the grid counts longitudes."""
+        return tuple(
+            source if placed is source.grid else replace(source, grid=placed)
+            for source in self.mosaic.sources
+            for placed in (in_frame_of(source.grid, self.grid),)
+        )
 
     @property
     def dtype(self) -> str:
@@ -83,7 +95,7 @@ class GridReader:
         if self.region is None:
             return None
         assert self.grid.crs is not None
-        return region_geometry(self.region).to_crs(self.grid.crs)
+        return outline_on(region_geometry(self.region), self.grid)
 
     def read(self, *, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of a range inside the grid.
@@ -110,7 +122,7 @@ class GridReader:
 
     def _add(self, number: int, rows: slice, cols: slice, image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Fill what is not valid yet from one source, by its number in the mosaic."""
-        source, target = self.mosaic.sources[number], self.grid[rows, cols]
+        source, target = self._sources[number], self.grid[rows, cols]
         if is_whole_shift(source.grid, self.grid):
             shift = ~target.affine * source.grid.affine
             y, x = round(shift.f), round(shift.c)
@@ -142,9 +154,9 @@ class GridReader:
 
         Of many small sources only that part of a tile that the source may reach, which is always the same too.
         """
-        source = self.mosaic.sources[number]
+        source = self._sources[number]
         rows_near, cols_near = self._index.span(number, rows=rows, cols=cols)
-        are_many = len(self.mosaic.sources) > _FEW
+        are_many = len(self._sources) > _FEW
         for y in range(rows_near.start // _RESAMPLED_TILE * _RESAMPLED_TILE, rows_near.stop, _RESAMPLED_TILE):
             for x in range(cols_near.start // _RESAMPLED_TILE * _RESAMPLED_TILE, cols_near.stop, _RESAMPLED_TILE):
                 tile_rows = slice(y, min(y + _RESAMPLED_TILE, self.grid.height))
@@ -171,7 +183,8 @@ class GridReader:
         value is interpolated from valid pixels alone.
         """
         # left to itself GDAL derives the size of its kernel from the part it is given
-        scale = _scale(source.grid, self.grid)
+        scale = _scale(source.grid, in_frame_of(self.grid, source.grid))
+        target = in_frame_of(target, source.grid)  # of a source in metres, whose system counts longitudes its own way
         padding = 4 * ceil(max(scale.x, scale.y, 1.0))
         info = compute_reproject_roi(source.grid, target, padding=padding)
         rows, cols = info.roi_src

@@ -13,6 +13,7 @@ from pyproj import Transformer
 from shapely import STRtree
 
 from storage.imagery.sources import Source
+from storage.longitudes import turn_of
 from storage.reference_systems import is_same_crs
 
 _EDGE_POINTS = 9
@@ -73,6 +74,9 @@ def _boxes(sources: Sequence[Source], grid: GeoBox) -> NDArray[np.float64]:
             shape = x.shape
             x, y = Transformer.from_crs(crs.proj, grid.crs.proj, always_xy=True).transform(x.ravel(), y.ravel())
             x, y = np.asarray(x).reshape(shape), np.asarray(y).reshape(shape)
+            if turn := turn_of(grid.crs):
+                middle = (grid.affine * (grid.width / 2, grid.height / 2))[0]
+                x = x + turn * np.round((middle - x) / turn)
         col, row = ~grid.affine * (x, y)
         box = np.stack([col.min(axis=1), row.min(axis=1), col.max(axis=1), row.max(axis=1)], axis=1)
         reach = np.stack([box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]], axis=1)

@@ -11,6 +11,7 @@ from typing import Any
 import pystac
 from odc.geo.geobox import GeoBox
 
+from storage.longitudes import footprint_of
 from storage.places.bucket import Location
 from storage.places.publish import publish
 from tiling.conventions import NODATA, PROBABILITY_SCALE
@@ -62,11 +63,11 @@ def write_item(
         collection: id of the collection it belongs to, and that one's address relative to the item.
         derived_from: addresses of the items that the imagery came from.
     """
-    footprint = grid.geographic_extent
+    geometry, bounds = footprint_of(grid)
     item = pystac.Item(
         id=item_id,
-        geometry=json.loads(json.dumps(footprint.json)),
-        bbox=list(footprint.boundingbox),
+        geometry=json.loads(json.dumps(geometry)),
+        bbox=bounds,
         datetime=None,
         start_datetime=start.replace(tzinfo=UTC),
         end_datetime=end.replace(tzinfo=UTC),
@@ -126,16 +127,14 @@ def write_collection(
         assets: products of the whole region, beside the collection or below it.
         summaries: values of properties over all items.
     """
-    footprint = grid.geographic_extent
+    _, bounds = footprint_of(grid)
     start, end = (time.replace(tzinfo=UTC) for time in span)
     collection = pystac.Collection(
         id=collection_id,
         title=title,
         description=description,
         license="other",
-        extent=pystac.Extent(
-            pystac.SpatialExtent([list(footprint.boundingbox)]), pystac.TemporalExtent([[start, end]])
-        ),
+        extent=pystac.Extent(pystac.SpatialExtent([bounds]), pystac.TemporalExtent([[start, end]])),
         summaries=pystac.Summaries(dict(summaries)),
         stac_extensions=[extension for extension in _EXTENSIONS if "/file/" in extension],
     )

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 from storage.errors import InputError
 from storage.imagery.names.shown import shown
-from storage.imagery.names.text_lists import decoded
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote
+from storage.text import decoded
 
 INDEX_SUFFIXES = (".gpkg", ".shp", ".geojson", ".fgb", ".gti", ".parquet", ".geoparquet")
 

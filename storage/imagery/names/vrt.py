@@ -20,9 +20,9 @@ from rasterio.enums import ColorInterp
 
 from storage.errors import InputError
 from storage.imagery.names.shown import shown
-from storage.imagery.names.text_lists import decoded
 from storage.imagery.sources import is_remote, open_with_allowed_driver
 from storage.reference_systems import crs_words, horizontal_crs, is_same_crs
+from storage.text import decoded
 
 _LARGEST_BYTES = 64 * 2**20
 _PIXEL = 1e-3
