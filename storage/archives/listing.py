@@ -4,8 +4,9 @@ Nothing but headers and metadata is read here. What an archive may be:
 
 ``catalog.json``, ``collection.json``   a static STAC catalogue with all that hangs below it (file or URL)
 ``items.json``                          a STAC item collection (GeoJSON FeatureCollection of items)
+``items.parquet``                       STAC items in a GeoParquet file (stac-geoparquet)
 ``archive.csv``                         a table with the columns ``date`` and ``path``; rows of one date are one mosaic
-folder, glob or list of rasters         dates from the headers or the names; rasters of one day make one mosaic
+folder, glob, tile index or list        dates from the headers or the names; rasters of one day make one mosaic
 
 Any of them, and the rasters that they name, may lie in a bucket, ``s3://…``.
 """
@@ -24,12 +25,15 @@ from urllib.parse import urlparse
 
 from odc.geo.geom import Geometry
 
+from storage.archives.geoparquet import PARQUET_SUFFIXES
 from storage.archives.stac import SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.dates import date_in_name, is_future, listed_date, naive_utc
 from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.mosaics import Mosaic, open_mosaic, open_stacks
-from storage.imagery.names.spec import matching_paths, objects_named, rasters_in_folder
+from storage.imagery.names.indexes import holds_items, is_index
+from storage.imagery.names.spec import matching_paths, named_rasters, objects_named, rasters_in_folder
+from storage.imagery.names.text_lists import LIST_SUFFIXES
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote
 from storage.places.bucket import SCHEME, Location, ObjectPath, location
 
@@ -131,10 +135,16 @@ def _entries(
     path = Path(text)
     if path.is_dir():
         return _from_rasters(rasters_in_folder(path), f"folder {text}", is_wanted, date_pattern)
-    if glob.has_magic(text):
+    if path.is_file() and text.lower().endswith(PARQUET_SUFFIXES) and holds_items(text):
+        return _from_stac(text, asset, outline, is_wanted)
+    if path.is_file() and (path.suffix.lower() in LIST_SUFFIXES or is_index(text)):
+        paths = [name for stack in named_rasters(text).stacks for _, name in stack]
+        return _from_rasters(paths, f"list {text}", is_wanted, date_pattern)
+    if not path.exists() and glob.has_magic(text):
         return _from_rasters(matching_paths(text), f"pattern {text}", is_wanted, date_pattern)
     raise InputError(
-        f"archive {text} is no STAC file (.json), table (.csv), folder or pattern of rasters"
+        f"archive {text} is no STAC file (.json, .parquet), table (.csv), list (.txt), tile index, folder or pattern of "
+        "rasters"
         + ("" if path.exists() else ": it does not exist")
     )
 

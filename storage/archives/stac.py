@@ -17,6 +17,7 @@ import pystac
 from odc.geo.geom import Geometry
 from pystac.utils import make_absolute_href
 
+from storage.archives.geoparquet import PARQUET_SUFFIXES, items_of_parquet
 from storage.errors import InputError
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
 from storage.longitudes import footprint_touches
@@ -82,6 +83,10 @@ def read_images(href: str, *, outline: Geometry | None) -> Iterator[StacImage]:
 
 
 def _items(href: str, *, hrefs: set[str]) -> Iterator[StacImage]:
+    if href.lower().endswith(PARQUET_SUFFIXES) and not is_remote(href):
+        for number, item in enumerate(items_of_parquet(href), start=1):
+            yield _parsed(item, href, number=number)
+        return
     content = _read(href)
     kind = content.get("type")
     if kind == "FeatureCollection":

@@ -125,6 +125,17 @@ def is_raster_asset(asset: Mapping[str, Any]) -> bool:
     return str(asset.get("href")).lower().endswith(RASTER_SUFFIXES)
 
 
+def holds_items(path: str) -> bool:
+    """Whether a local Parquet file has the assets of STAC items."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return "assets" in pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        return False
+
+
 def rows_of_parquet(path: str) -> Iterator[dict[str, Any]]:
     """Rows of a local GeoParquet file as they lie in it, values that are null left out.
 
