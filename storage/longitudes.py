@@ -138,7 +138,9 @@ def footprint_of(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
         return dict(extent.json), list(extent.boundingbox)
     shift = -360 * np.floor((west + _HALF) / 360)
     # straight edges need no more than their ends; shells turn left, as RFC 7946 has them
-    polygon = orient(shapely.Polygon(np.stack([unwrapped + shift, latitudes], axis=1)).simplify(1e-9))
+    ring = shapely.Polygon(np.stack([unwrapped + shift, latitudes], axis=1)).simplify(1e-9)
+    assert isinstance(ring, shapely.Polygon)
+    polygon = orient(ring)
     west, south, east, north = polygon.bounds
     if east - west >= 360:
         return dict(mapping(box(-180, south, 180, north))), [-180.0, south, 180.0, north]
@@ -153,7 +155,8 @@ def _outline(grid: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     zeros, ones = np.zeros_like(share), np.ones_like(share)
     cols = np.concatenate([share, ones, 1 - share, zeros, [0.0]]) * grid.width
     rows = np.concatenate([zeros, share, ones, 1 - share, [0.0]]) * grid.height
-    x, y = grid.affine * (cols, rows)
+    affine = grid.affine
+    x, y = affine.a * cols + affine.b * rows + affine.c, affine.d * cols + affine.e * rows + affine.f
     assert grid.crs is not None
     longitudes, latitudes = to_degrees(grid.crs).transform(x, y)
     return np.asarray(longitudes), np.asarray(latitudes)
@@ -182,7 +185,7 @@ def footprint_touches(
         bounds: the item's box, for one without a geometry; its west may be larger than its east.
     """
     if geometry is not None:
-        own = _unbelted(shape(geometry))
+        own = _unbelted(shape(dict(geometry)))
     elif bounds:
         numbers = [float(number) for number in bounds]
         west, south, east, north = numbers if len(numbers) == 4 else [numbers[i] for i in (0, 1, 3, 4)]

@@ -54,6 +54,8 @@ def _geometry(value: object, path: str, name: object) -> dict[str, Any] | None:
     if value is None or isinstance(value, Mapping):
         return None if value is None else dict(value)
     try:
+        if not isinstance(value, bytes | str):
+            raise TypeError(f"{type(value).__name__} is no well-known binary")
         return dict(mapping(shapely.from_wkb(value)))
     except (ShapelyError, TypeError) as error:
         raise InputError(f"STAC item {name} in {path} has a geometry that is none: {error}") from error

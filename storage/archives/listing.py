@@ -143,9 +143,8 @@ def _entries(
     if not path.exists() and glob.has_magic(text):
         return _from_rasters(matching_paths(text), f"pattern {text}", is_wanted, date_pattern)
     raise InputError(
-        f"archive {text} is no STAC file (.json, .parquet), table (.csv), list (.txt), tile index, folder or pattern of "
-        "rasters"
-        + ("" if path.exists() else ": it does not exist")
+        f"archive {text} is no STAC file (.json, .parquet), table (.csv), list (.txt), tile index, folder or pattern "
+        "of rasters" + ("" if path.exists() else ": it does not exist")
     )
 
 
