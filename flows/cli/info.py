@@ -18,7 +18,6 @@ from flows.run.planning import planning
 from storage.errors import InputError
 from storage.imagery.description import Overrides
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 _ARCHIVES = (".json", ".csv", ".geojson", ".parquet")
 
 
@@ -36,9 +35,6 @@ class InfoRequest(Frozen):
     ]
     as_json: Annotated[
         bool, Cli(name="json"), Field(description="One JSON array instead of lines: an object for each path.")
-    ] = False
-    label: Annotated[
-        bool, Field(description="The paths are label rasters: which of their values are changed, unchanged, ignored.")
     ] = False
     asset: Annotated[
         str | None, Field(description="Of STAC items: the asset that holds the imagery, or the assets of its bands.")
@@ -73,33 +69,15 @@ def _described(spec: str | list[str], request: InfoRequest) -> list[dict[str, An
     said = Overrides(nodata=request.nodata, alpha=request.alpha, date_pattern=request.date_pattern)
     if isinstance(spec, str) and _is_archive(spec):
         return _archive(spec, said, request)
-    if request.label:
-        return [_label(str(path), request) for path in ([spec] if isinstance(spec, str) else spec)]
     from storage.imagery.mosaics import open_mosaic
     from storage.imagery.summary import imagery_of
 
-    if isinstance(spec, str) and spec.lower().endswith(_PICTURES):
-        from storage.datasets.scenes import open_image
-
-        imagery = imagery_of(open_image(spec))
-    else:
-        imagery = imagery_of(open_mosaic(spec, said))
+    imagery = imagery_of(open_mosaic(spec, said))
     if not request.as_json:
         print_pairs(imagery.lines())
         for doubt in imagery.doubts:
             print_warning(doubt)
     return [imagery.to_dict()]
-
-
-def _label(path: str, request: InfoRequest) -> dict[str, Any]:
-    from storage.datasets.label_descriptions import describe_label
-
-    label = describe_label(path)
-    if not request.as_json:
-        print_pairs(label.lines())
-        for note in label.notes:
-            print_warning(note)
-    return {"kind": "label", "label": path, **label.to_dict()}
 
 
 def _is_archive(spec: str) -> bool:

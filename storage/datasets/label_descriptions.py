@@ -11,7 +11,6 @@ from storage.datasets.label_rules import LabelError, LabelRule, rule_of
 
 _MOST_PX = 2**26
 _MOST_VALUES = 32
-_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +54,6 @@ class LabelDescription:
             "rule": None if self.rule is None else self.rule.to_dict(),
             "notes": list(self.notes),
         }
-
-    def lines(self) -> list[tuple[str, str]]:
-        """What and how much, for a person."""
-        shown = ", ".join(f"{value:g} ({share:.3%})" for value, share in self.values[:_SHOWN])
-        more = f" and {self.distinct - _SHOWN} more" if self.distinct > _SHOWN else ""
-        none = [
-            f"{share:.3%} {what}"
-            for share, what in ((self.nodata, "declared nodata"), (self.transparent, "transparent"))
-            if share
-        ]
-        return [
-            ("label", self.path),
-            ("size", f"{self.width:,} × {self.height:,} px, {self.crs or 'no georeferencing'}"),
-            ("values", f"{self.dtype}: {shown}{more}" + (f"; {', '.join(none)}" if none else "")),
-            ("read as", f"refused: {self.refused}" if self.rule is None else str(self.rule)),
-        ]
 
 
 def describe_label(path: str, options: LabelOptions | None = None) -> LabelDescription:
