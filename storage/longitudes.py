@@ -138,9 +138,8 @@ def footprint_of(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
         return dict(extent.json), list(extent.boundingbox)
     shift = -360 * np.floor((west + _HALF) / 360)
     # straight edges need no more than their ends; shells turn left, as RFC 7946 has them
-    ring = shapely.Polygon(np.stack([unwrapped + shift, latitudes], axis=1)).simplify(1e-9)
-    assert isinstance(ring, shapely.Polygon)
-    polygon = orient(ring)
+    ring = shapely.simplify(shapely.LinearRing(np.stack([unwrapped + shift, latitudes], axis=1)), 1e-9)
+    polygon = orient(shapely.Polygon(ring))
     west, south, east, north = polygon.bounds
     if east - west >= 360:
         return dict(mapping(box(-180, south, 180, north))), [-180.0, south, 180.0, north]
@@ -155,9 +154,8 @@ def _outline(grid: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     zeros, ones = np.zeros_like(share), np.ones_like(share)
     cols = np.concatenate([share, ones, 1 - share, zeros, [0.0]]) * grid.width
     rows = np.concatenate([zeros, share, ones, 1 - share, [0.0]]) * grid.height
-    affine = grid.affine
-    x, y = affine.a * cols + affine.b * rows + affine.c, affine.d * cols + affine.e * rows + affine.f
     assert grid.crs is not None
+    x, y = grid.affine.c + grid.affine.a * cols, grid.affine.f + grid.affine.e * rows
     longitudes, latitudes = to_degrees(grid.crs).transform(x, y)
     return np.asarray(longitudes), np.asarray(latitudes)
 

@@ -50,7 +50,7 @@ def items_of_parquet(path: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _geometry(value: object, path: str, name: object) -> dict[str, Any] | None:
+def _geometry(value: Any, path: str, name: object) -> dict[str, Any] | None:
     if value is None or isinstance(value, Mapping):
         return None if value is None else dict(value)
     try:

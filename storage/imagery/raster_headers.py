@@ -17,7 +17,7 @@ from storage.errors import EmptyRasterError, InputError
 from storage.imagery.band_names import band_in_file_name, common_name_in, describe_bands, micrometres
 from storage.imagery.dates import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
-from storage.imagery.header_checks import check_header
+from storage.imagery.header_checks import check_header, decoding_note
 from storage.imagery.look import black_edge, has_a_valid_pixel, has_mask, looks_like_a_mask
 from storage.imagery.placement import Placement, placement_of
 from storage.imagery.sources import Header, Source, is_remote, open_with_allowed_driver
@@ -89,7 +89,7 @@ def _described(dataset: DatasetReader, path: str, said: Overrides, placement: Pl
         ),
         dtype=dtype,
         facts=_facts(dataset),
-        doubts=doubts + guesses + odd,
+        doubts=doubts + guesses + odd + tuple(filter(None, [decoding_note(dataset, path)])),
     )
 
 

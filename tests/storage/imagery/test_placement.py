@@ -145,3 +145,14 @@ def test_the_operation_between_two_datums_is_named_with_its_accuracy() -> None:
     assert note is not None
     assert re.search(r"DHDN to WGS 84 \(2\), accurate to 3 m; 1 m need the grid de_adv_BETA2007.tif", note)
     assert transformation_note(CRS("EPSG:32631"), CRS("EPSG:32632"), area) is None
+
+
+def test_one_compressed_strip_as_tall_as_the_file_is_told_with_its_cost(tmp_path: Path) -> None:
+    pixels = np.ones((1, 5000, 4200), np.uint8)
+    strip = geotiff(tmp_path / "strip.tif", pixels, compress="deflate", blockysize=5000)
+    assert any("each is decoded about 9 times" in doubt for doubt in open_mosaic(strip).doubts)
+    tiles = geotiff(tmp_path / "tiles.tif", pixels, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
+    rows = geotiff(tmp_path / "rows.tif", pixels, compress="deflate", blockysize=16)
+    plain = geotiff(tmp_path / "plain.tif", pixels, blockysize=5000)
+    for path in (tiles, rows, plain):
+        assert not any("decoded" in doubt for doubt in open_mosaic(path).doubts)
