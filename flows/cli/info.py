@@ -18,6 +18,7 @@ from flows.run.planning import planning
 from storage.errors import InputError
 from storage.imagery.description import Overrides
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 _ARCHIVES = (".json", ".csv", ".geojson", ".parquet")
 
 
@@ -72,7 +73,12 @@ def _described(spec: str | list[str], request: InfoRequest) -> list[dict[str, An
     from storage.imagery.mosaics import open_mosaic
     from storage.imagery.summary import imagery_of
 
-    imagery = imagery_of(open_mosaic(spec, said))
+    if isinstance(spec, str) and spec.lower().endswith(_PICTURES):
+        from storage.datasets.scenes import open_image
+
+        imagery = imagery_of(open_image(spec))
+    else:
+        imagery = imagery_of(open_mosaic(spec, said))
     if not request.as_json:
         print_pairs(imagery.lines())
         for doubt in imagery.doubts:

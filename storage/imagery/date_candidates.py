@@ -33,6 +33,11 @@ _SCENE_IDS = tuple(
         rf"(?<![a-z0-9])S5P_\w{{4}}_L\w{{2}}_\w{{7}}_{_DAY}T{_CLOCK}",
         # HLS
         rf"(?<![a-z0-9])HLS\.[LS]30\.T\w{{5}}\.{_ORDINAL}T{_CLOCK}",
+        # ASTER: month first, and the time of making after it; EO-1
+        rf"(?<![a-z0-9])AST_\w{{3,4}}_\d{{3}}(?P<m>\d{{2}})(?P<d>\d{{2}}){_YEAR}{_CLOCK}(?!\d)",
+        rf"(?<![a-z0-9])EO1[AH]\d{{6}}{_ORDINAL}",
+        # Pléiades and SPOT, to a tenth of a second
+        rf"(?<![a-z0-9])(?:PHR1[AB]|PNEO\d|SPOT[67])_\w+?_{_DAY}{_CLOCK}\d(?!\d)",
         # MODIS, VIIRS and what AppEEARS makes of them
         rf"(?<![a-z0-9])A{_ORDINAL}(?!\d)",
         rf"(?<![a-z])doy{_ORDINAL}(?!\d)",
@@ -60,7 +65,7 @@ _CALENDAR = tuple(
 _DAY_FIRST = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"(?<!\d)(?P<a>\d{{1,2}})(?P<sep>[-.])(?P<b>\d{{1,2}})(?P=sep){_YEAR}(?!\d)",
+        rf"(?<![\dvV])(?P<a>\d{{1,2}})(?P<sep>[-.])(?P<b>\d{{1,2}})(?P=sep){_YEAR}(?!\d)",
         rf"(?<!\d)(?P<a>\d{{2}})(?P<b>\d{{2}}){_YEAR}(?!\d)",
     )
 )
@@ -77,6 +82,8 @@ _UNCLEAR = tuple(
             rf"(?<!\d){_YEAR}[-_.](?P<m>0[1-9]|1[0-2])(?P<d>[0-3]\d)(?!\d)",
             "year, month and day, or a year and a number",
         ),
+        (rf"(?<!\d){_YEAR}[-_. ]?[WQS]\d{{1,2}}(?!\d)", "a week, quarter or season, or a year and something else"),
+        (rf"(?<![a-z])[WQ]\d{{1,2}}[-_. ]?{_YEAR}(?!\d)", "a week or quarter, or a year and something else"),
         (rf"(?<!\d){_YEAR}(?P<sep>[-.])\d{{1,2}}(?P=sep)\d{{1,2}}(?!\d)", "a date, but the calendar has no such day"),
     )
 )
