@@ -161,12 +161,12 @@ class Desk:
         return dasnet("reprocess", *arguments, "--output", output, *computing, limit_s=240), output
 
     def prepare(self, folder: Path, *options: object) -> tuple[Ended, Path]:
-        """`prepare` of a pair with `label.tif`, in windows of 64 px dealt out one by one."""
+        """`prepare` of a pair with `label.tif`, in windows of 64 px; the left half, where change is, is training."""
         output = self.place("dataset")
         ended = dasnet(
             *("prepare", "--before", folder / "before_20190601.tif", "--after", folder / "after_20210601.tif"),
-            *("--label", folder / "label.tif", "--output", output, "--window", 64, "--split", "blocks"),
-            *("--cell", 1, "--shares", "2,1,1", "--cluster", self.cluster, *options),
+            *("--label", folder / "label.tif", "--output", output, "--window", 64),
+            *("--split", "columns:0.5,0.75", "--cluster", self.cluster, *options),
             limit_s=240,
         )
         return ended, output

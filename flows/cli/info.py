@@ -43,6 +43,9 @@ class InfoRequest(Frozen):
     nodata: Annotated[float | None, Field(description="Stored value that is no data, as of `detect`.")] = None
     alpha: Annotated[int | None, Field(ge=0, description="Band that is a mask, as of `detect`; 0: none is.")] = None
     date_pattern: DatePatternText = None
+    label: Annotated[
+        bool, Field(description="The paths are label rasters: which values they have, and how `prepare` reads them.")
+    ] = False
 
 
 def info(request: InfoRequest) -> None:
@@ -67,6 +70,8 @@ def info(request: InfoRequest) -> None:
 
 
 def _described(spec: str | list[str], request: InfoRequest) -> list[dict[str, Any]]:
+    if request.label:
+        return _label(spec, request)
     said = Overrides(nodata=request.nodata, alpha=request.alpha, date_pattern=request.date_pattern)
     if isinstance(spec, str) and _is_archive(spec):
         return _archive(spec, said, request)
@@ -84,6 +89,20 @@ def _described(spec: str | list[str], request: InfoRequest) -> list[dict[str, An
         for doubt in imagery.doubts:
             print_warning(doubt)
     return [imagery.to_dict()]
+
+
+def _label(spec: str | list[str], request: InfoRequest) -> list[dict[str, Any]]:
+    """A label raster; one that `prepare` would refuse is described all the same, with the reason."""
+    from storage.datasets.label_descriptions import describe_label
+
+    if not isinstance(spec, str):
+        raise InputError("a label raster is named by one path")
+    described = describe_label(spec)
+    if not request.as_json:
+        print_pairs(described.lines())
+        for note in described.notes:
+            print_warning(note)
+    return [described.to_dict()]
 
 
 def _is_archive(spec: str) -> bool:

@@ -11,6 +11,7 @@ from storage.datasets.label_rules import LabelError, LabelRule, rule_of
 
 _MOST_PX = 2**26
 _MOST_VALUES = 32
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,24 @@ class LabelDescription:
     refused: str | None
     notes: tuple[str, ...]
 
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person."""
+        shown = ", ".join(f"{value:g} ({share:.2%})" for value, share in self.values[:_SHOWN])
+        more = f" and {self.distinct - _SHOWN:,} more" if self.distinct > _SHOWN else ""
+        place = self.crs or "no georeferencing"
+        apart = [f"{share:.2%} {what}" for share, what in ((self.nodata, "nodata"), (self.transparent, "transparent"))]
+        lines = [("label", self.path), ("grid", f"{self.width:,} × {self.height:,} px of {self.dtype}, {place}")]
+        lines.append(
+            ("values", shown + more + ("" if self.looked_at == 1 else f", in {self.looked_at:.1%} of the rows"))
+        )
+        if self.nodata or self.transparent:
+            lines.append(("apart", ", ".join(apart)))
+        return [*lines, ("read as", str(self.rule)) if self.refused is None else ("refused", self.refused)]
+
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
         return {
+            "kind": "label",
             **self.__dict__,
             "values": [{"value": value, "share": share} for value, share in self.values],
             "rule": None if self.rule is None else self.rule.to_dict(),
@@ -72,7 +88,9 @@ def describe_label(path: str, options: LabelOptions | None = None) -> LabelDescr
     try:
         rule = rule_of({path: counts}, options)
     except LabelError as error:
-        refused = str(error)
+        refused = f"{error}" + (
+            " (this raster alone; others of a dataset may have what it lacks)" if error.is_of_all else ""
+        )
     frequent = sorted(merged, key=lambda value: (-merged[value], value))[:_MOST_VALUES]
     return LabelDescription(
         path=path,

@@ -144,7 +144,10 @@ def rule_of(
         )
     if not unchanged and not are_masks:
         raise LabelError(
-            [f"all that is labelled in {files} is changed by the rule {rule}: nothing is unchanged; {_OPTIONS}"]
+            [
+                f"all that is labelled in {files} is changed by the rule {rule}, nothing is unchanged; the values are "
+                f"{listed(pool.merged())}: {_OPTIONS}"
+            ]
         )
     if changed > unchanged and not are_masks:
         warnings.append(
