@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,23 @@ def test_a_mosaics_label_has_its_rule_before_anything_is_computed(tmp_path: Path
         rule_of_label(odd, LabelOptions())
     named = rule_of_label(odd, LabelOptions(changed=(2,), unchanged=(1,)))
     assert named is not None and named.is_given
+
+
+@pytest.mark.parametrize(("label", "is_refused"), [(CLASSES, True), (CLASSES % 255, False)])
+def test_a_store_that_the_version_before_began_goes_on_only_where_labels_mean_the_same(
+    workers: ClusterConfig, tmp_path: Path, label: NDArray[np.uint8], is_refused: bool
+) -> None:
+    """It has no word of its rule, and read 255 beside 1 as changed."""
+    request = asked(tmp_path, workers, label)
+    run_preparation(request)
+    finished = tmp_path / "out/dataset.zarr"
+    partial = finished.rename(tmp_path / "out/.dataset.zarr.partial")
+    attributes = json.loads((partial / "zarr.json").read_text())
+    del attributes["attributes"]["label_rule"]
+    (partial / "zarr.json").write_text(json.dumps(attributes))
+    if is_refused:
+        with pytest.raises(InputError, match="was begun with another reading of labels"):
+            run_preparation(request)
+    else:
+        run_preparation(request)
+        np.testing.assert_array_equal(labels_of(open_dataset(tmp_path / "out")), label)
