@@ -108,3 +108,18 @@ def test_an_archive_refuses_a_name_that_leaves_it_open(tmp_path: Path) -> None:
         _archive(tmp_path)
     assert "This was not foreseen" not in str(caught.value)
     assert _archive(tmp_path, date_pattern="ortho_%d-%m-%Y") == ["2019-06-01", "2021-06-13"]
+
+
+def test_one_file_has_one_date_by_whatever_path_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "2019-06-01"
+    folder.mkdir()
+    plain = image(folder / "rgb.tif", pixels())
+    dated = image(tmp_path / "ortho_20210601.tif", pixels())
+    (tmp_path / "link.tif").symlink_to(dated.name)
+    (tmp_path / "current").symlink_to(folder.name)
+    monkeypatch.chdir(folder)
+    for before in ("rgb.tif", "./rgb.tif", str(plain), str(tmp_path / "current" / "rgb.tif")):
+        for after in ("../ortho_20210601.tif", str(dated), str(tmp_path / "link.tif"), "../link.tif"):
+            job = planned(before, after)
+            assert [f"{time:%Y-%m-%d}" for time in job.times] == ["2019-06-01", "2021-06-01"], (before, after)
+            assert job.dates_known
