@@ -100,9 +100,31 @@ def crs_words(crs: CRS | None) -> str:
     return f"of no name ({base.type_name}{', ' + operation.method_name if operation is not None else ''})"
 
 
+def crs_name(crs: CRS | None) -> str:
+    """A system's code, or its words where it has none."""
+    return str(crs) if len(str(crs)) < 20 else crs_words(crs)
+
+
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 60 else line[:57] + "…"
+
+
+def require_earth(crs: CRS, label: str) -> None:
+    """Refuse a system without longitudes and latitudes, or of another body; raises InputError with `label`."""
+    definition, words = crs.proj, crs_words(crs)
+    flat = definition.source_crs if definition.is_bound and definition.source_crs is not None else definition
+    if not (flat.is_geographic or flat.is_projected):
+        raise InputError(
+            f"{label} has a CRS without a place on the Earth, {words} ({definition.type_name}): assign the one that "
+            "its coordinates are in (gdal_edit.py -a_srs EPSG:…), or warp it (gdalwarp)"
+        )
+    ellipsoid = definition.ellipsoid
+    if ellipsoid is not None and abs(ellipsoid.semi_major_metre / _EARTH_RADIUS_M - 1) > _RADII_APART:
+        raise InputError(
+            f"{label} is not of the Earth: the body of {words} has a radius of {ellipsoid.semi_major_metre / 1e3:,.0f} "
+            f"km, the Earth one of {_EARTH_RADIUS_M / 1e3:,.0f} km"
+        )
 
 
 def require_place_on_earth(grid: GeoBox, label: str) -> None:
@@ -112,19 +134,9 @@ def require_place_on_earth(grid: GeoBox, label: str) -> None:
         InputError: naming `label`: a local system, one of another body, or a corner that lies nowhere.
     """
     assert grid.crs is not None
+    require_earth(grid.crs, label)
     crs, words = grid.crs.proj, crs_words(grid.crs)
     flat = crs.source_crs if crs.is_bound and crs.source_crs is not None else crs
-    if not (flat.is_geographic or flat.is_projected):
-        raise InputError(
-            f"{label} has a CRS without a place on the Earth, {words} ({crs.type_name}): assign the one that its "
-            "coordinates are in (gdal_edit.py -a_srs EPSG:…), or warp it (gdalwarp)"
-        )
-    ellipsoid = crs.ellipsoid
-    if ellipsoid is not None and abs(ellipsoid.semi_major_metre / _EARTH_RADIUS_M - 1) > _RADII_APART:
-        raise InputError(
-            f"{label} is not of the Earth: the body of {words} has a radius of {ellipsoid.semi_major_metre / 1e3:,.0f} "
-            f"km, the Earth one of {_EARTH_RADIUS_M / 1e3:,.0f} km"
-        )
     x, y = _edge(grid)
     try:
         longitudes, latitudes = to_degrees(grid.crs).transform(x, y)

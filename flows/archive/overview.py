@@ -28,6 +28,7 @@ from storage.pages.page import Section, area_words
 from storage.pages.thumbnails import image_look, probability_look, step_of
 from storage.pages.timeline import Timeline, TimelineDate, TimelinePair, write_timeline
 from storage.products.stac import ItemAsset, write_collection
+from storage.reference_systems import crs_name
 from storage.stores.cube import assemble_cube
 from tiling.conventions import changed_level
 
@@ -143,8 +144,8 @@ def describe_timeline(
     empty = [str(image.day) for image in job.images if not shares[image.name]]
     return Timeline(
         title=f"{job.request.output.resolve().name}: {job.images[0].day} to {job.images[-1].day}",
-        subtitle=f"{job.grid.width:,} × {job.grid.height:,} px of {job.grid.resolution.x:g} in {job.grid.crs}, "
-        f"bundle {Path(job.request.bundle).stem}, version {job.version}",
+        subtitle=f"{job.grid.width:,} × {job.grid.height:,} px of {job.grid.resolution.x:g} in "
+        f"{crs_name(job.grid.crs)}, bundle {Path(job.request.bundle).stem}, version {job.version}",
         dates=dates,
         pairs=pairs,
         level=changed_level(job.bundle.threshold),
@@ -205,7 +206,7 @@ def _details(job: ArchiveJob, directory: ArchiveDirectory, totals: Mapping[str, 
             heading="Parameters",
             header=("what", "value"),
             rows=[
-                ("grid", f"{job.grid.crs}, {tuple(round(value, 9) for value in list(job.grid.affine)[:6])}"),
+                ("grid", f"{crs_name(job.grid.crs)}, {tuple(round(value, 9) for value in list(job.grid.affine)[:6])}"),
                 ("bands", ", ".join(f"{number}" for number in job.images[0].reader.bands)),
                 ("resampling", job.request.resampling),
                 *job.parameters.items(),

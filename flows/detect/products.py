@@ -26,6 +26,7 @@ from flows.run.versions import versions
 from storage.pages.page import area_words
 from storage.pages.run_report import ReportData, disagreement_summary, write_report
 from storage.places.bucket import Location
+from storage.reference_systems import crs_name
 from storage.stores.run_store import RunStore
 from tiling.conventions import NODATA, changed_level
 from tiling.grid import Box
@@ -172,7 +173,7 @@ def _report_data(
     total = max(sum(statistics.seconds.values()), 1e-9)
     return ReportData(
         title=f"Change from {_dated(job, 0)} to {_dated(job, 1)}",
-        subtitle=f"Run {record['key'][:12]}, {job.grid.width:,} × {job.grid.height:,} px in {job.grid.crs}, "
+        subtitle=f"Run {record['key'][:12]}, {job.grid.width:,} × {job.grid.height:,} px in {crs_name(job.grid.crs)}, "
         f"{job.bundle.kind} {job.request.bundle}",
         looks=looks,
         before_label=_dated(job, 0),

@@ -13,6 +13,7 @@ from flows.cluster.stage import Effort
 from flows.inference.model import Model
 from flows.inference.request import InferenceRequest
 from storage.imagery.versions import REPLACED
+from storage.reference_systems import crs_name
 from tiling.grid import Block, BlockGrid, WindowLattice
 from tiling.ledger import Ledger
 from tiling.plan import Plan
@@ -87,7 +88,7 @@ class PlannedSeries:
     def grid_line(self) -> tuple[str, str]:
         """Size, pixels and CRS of the grid, a line of the plan."""
         size, pixel = f"{self.grid.width:,} × {self.grid.height:,} px", self.grid.resolution
-        return "grid", f"{size} of {pixel.x:g} × {-pixel.y:g} in {self.grid.crs}"
+        return "grid", f"{size} of {pixel.x:g} × {-pixel.y:g} in {crs_name(self.grid.crs)}"
 
     def time_lines(self, seconds: float | None) -> list[tuple[str, str]]:
         """Expected time of infer, a line of the plan; `seconds`: by a calibration, None = there was none."""

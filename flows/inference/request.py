@@ -41,6 +41,8 @@ class GridRequest(Frozen):
     def _ordered(cls, bbox: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
         if bbox is None:
             return bbox
+        if not all(map(isfinite, bbox)):
+            raise ValueError(f"bbox {bbox} must be four finite numbers")
         if 180 < bbox[0] - bbox[2] <= 360 and max(map(abs, bbox)) <= 180:  # across 180°, as RFC 7946 writes it
             bbox = (bbox[0], bbox[1], bbox[2] + 360, bbox[3])
         if bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:

@@ -18,7 +18,9 @@ from storage.geometry import _WHOLE_PIXEL, is_whole_shift
 from storage.imagery.mosaics import Mosaic
 from storage.longitudes import box_in_frame, footprint_of, in_frame_of, outline_on
 from storage.reference_systems import (
+    crs_name,
     horizontal_crs,
+    require_earth,
     require_geotiff_can_hold,
     require_place_on_earth,
     transformation_note,
@@ -98,12 +100,17 @@ def _requested_grid(first: GeoBox, crs: str | None, resolution: float | None) ->
         return first
     target = horizontal_crs(crs) if crs is not None else first.crs
     assert target is not None
-    extent = first.extent if target == first.crs else first.footprint(target)
-    if target == first.crs and resolution is not None:
+    require_earth(target, f"--crs {crs}" if crs is not None else "the first date")
+    try:
+        if resolution is None:
+            return first if target == first.crs else first.to_crs(target)
+        extent = first.extent if target == first.crs else first.footprint(target)
         return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
-    if resolution is None:
-        return first.to_crs(target)
-    return GeoBox.from_bbox(extent.boundingbox, target, resolution=resolution, tight=True)
+    except (CRSError, ValueError, OverflowError) as error:  # where a system ends, coordinates are infinite
+        raise InputError(
+            f"the first date's extent, {_extent(first.extent.boundingbox)} in {crs_name(first.crs)}, cannot be brought "
+            f"to --crs {crs}: {error}"
+        ) from error
 
 
 def _cut(grid: GeoBox, box: BoundingBox, what: str, covering: str) -> GeoBox:
@@ -114,7 +121,7 @@ def _cut(grid: GeoBox, box: BoundingBox, what: str, covering: str) -> GeoBox:
     if x0 >= x1 or y0 >= y1:
         raise InputError(
             f"{what} lies outside the mosaics: its extent is {_extent(box)}, that of {covering} is "
-            f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
+            f"{_extent(grid.extent.boundingbox)} in {crs_name(grid.crs)}"
         )
     return GeoBox((y1 - y0, x1 - x0), grid.affine * Affine.translation(x0, y0), grid.crs)
 
@@ -151,7 +158,9 @@ def overlaps(mosaic: Mosaic, grid: GeoBox) -> bool:
         own = in_frame_of(mosaic.grid, grid)
         info = compute_reproject_roi(own, in_frame_of(grid, own))
     except (CRSError, ValueError) as error:
-        raise InputError(f"{mosaic.label} ({mosaic.grid.crs}) cannot be brought to {grid.crs}: {error}") from error
+        raise InputError(
+            f"{mosaic.label} ({crs_name(mosaic.grid.crs)}) cannot be brought to {crs_name(grid.crs)}: {error}"
+        ) from error
     return not any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi)
 
 
@@ -161,7 +170,7 @@ def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
         theirs = in_frame_of(mosaic.grid, grid).footprint(grid.crs).boundingbox
         raise InputError(
             f"{mosaic.label} does not overlap the grid of {first.label}: extents {_extent(theirs)} and "
-            f"{_extent(grid.extent.boundingbox)} in {grid.crs}"
+            f"{_extent(grid.extent.boundingbox)} in {crs_name(grid.crs)}"
         )
 
 
@@ -171,9 +180,9 @@ def require_similar_resolution(mosaic: Mosaic, grid: GeoBox) -> None:
     scale = compute_reproject_roi(own, in_frame_of(grid, own)).scale
     if not 1 / _LARGEST_RESOLUTION_RATIO <= scale <= _LARGEST_RESOLUTION_RATIO:
         raise InputError(
-            f"{mosaic.label} has pixels of {abs(mosaic.grid.resolution.x):g} ({mosaic.grid.crs}), the grid of "
-            f"{abs(grid.resolution.x):g} ({grid.crs}): {max(scale, 1 / scale):.1f} times as large; more than "
-            f"{_LARGEST_RESOLUTION_RATIO:g} times cannot be compared, give --resolution"
+            f"{mosaic.label} has pixels of {abs(mosaic.grid.resolution.x):g} ({crs_name(mosaic.grid.crs)}), the grid "
+            f"of {abs(grid.resolution.x):g} ({crs_name(grid.crs)}): {max(scale, 1 / scale):.1f} times as large; more "
+            f"than {_LARGEST_RESOLUTION_RATIO:g} times cannot be compared, give --resolution"
         )
 
 

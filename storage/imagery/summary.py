@@ -16,6 +16,7 @@ from storage.imagery.dates import AcquisitionDate
 from storage.imagery.description import Band, band_words, encoding_words, plain
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sources import Source
+from storage.reference_systems import crs_name
 
 _BANDS_SHOWN = 12
 
@@ -77,7 +78,7 @@ class Imagery:
         shown = band_words(self.bands[:_BANDS_SHOWN]) + (" …" if len(self.bands) > _BANDS_SHOWN else "")
         named_by = ", ".join(dict.fromkeys(band.named_by for band in self.bands))
         scale = f", {encoding_words(self.bands)}" if any(band.scale != 1 or band.offset for band in self.bands) else ""
-        units = "px" if grid.crs is None else f"px of {abs(grid.resolution.x):.9g} in {grid.crs}"
+        units = "px" if grid.crs is None else f"px of {abs(grid.resolution.x):.9g} in {crs_name(grid.crs)}"
         degrees = self._degrees()
         if degrees is None:
             place = "nowhere on the Earth"

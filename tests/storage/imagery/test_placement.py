@@ -156,3 +156,22 @@ def test_one_compressed_strip_as_tall_as_the_file_is_told_with_its_cost(tmp_path
     plain = geotiff(tmp_path / "plain.tif", pixels, blockysize=5000)
     for path in (tiles, rows, plain):
         assert not any("decoded" in doubt for doubt in open_mosaic(path).doubts)
+
+
+@pytest.mark.parametrize(
+    ("crs", "words"),
+    [
+        ("EPSG:4978", "without a place on the Earth"),
+        ("IAU_2015:49900", "not of the Earth"),
+        ("EPSG:5773", "without a place on the Earth"),
+        ("EPSG:2", "is not known"),
+        ("utm 31", "is not known"),
+        ("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39 +lon_0=18", "GeoTIFF cannot hold"),
+    ],
+)
+def test_a_grid_that_is_asked_for_must_have_a_place_too(tmp_path: Path, crs: str, words: str) -> None:
+    mosaic = open_mosaic(geotiff(tmp_path / "a.tif", PIXELS))
+    with pytest.raises(InputError, match=words) as refusal:
+        common_grid([mosaic], crs=crs)
+    assert "\n" not in str(refusal.value)
+    assert str(common_grid([mosaic], crs="EPSG:32632+5773").crs) == "EPSG:32632"
