@@ -20,7 +20,7 @@ from flows.cluster.stage import ConnectCluster, when_needed
 from flows.inference.lost_images import set_back_lost, stored_images
 from flows.inference.planned import failed_by_replacement, read_name
 from flows.inference.predictor import predictor_factory
-from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
+from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels, quarantine_what_was_replaced
 from flows.run.artifacts import Table, plan_page
 from flows.run.context import planned
 from flows.run.errors import BrokenDatesError, FailedBlocksError, FailedCellsError
@@ -91,6 +91,9 @@ def _ingest(job: ArchiveJob, directory: ArchiveDirectory, work: CellWork, stages
     # failed blocks of other cells, or of dates that are in no pair any more
     elsewhere = sum(entry.block not in items for entry in ledger.entries("failed"))
     result = stages.ingest(items.items(), total=ledger.count("done") + elsewhere + len(items), ledger=ledger)
+    for image in {image.name: image for image, _ in work.to_read}.values():
+        names = [name for name, (date, _) in items.items() if date == image.name]
+        quarantine_what_was_replaced(ledger, image.reader.mosaic, names, image.digest.files)
     current_observer().end(result.summary(pixels=len(items) * job.blocks.size**2, share=1.0))
 
 

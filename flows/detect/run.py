@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -20,7 +21,7 @@ from flows.inference.lost_images import set_back_lost, stored_images
 from flows.inference.pair_products import import_makers
 from flows.inference.planned import read_name
 from flows.inference.predictor import predictor_factory
-from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels
+from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels, quarantine_what_was_replaced
 from flows.inference.untrained_model import UntrainedModel
 from flows.run.artifacts import blocks_table, plan_page
 from flows.run.context import planned
@@ -160,6 +161,12 @@ def _ingest(job: Job, directory: RunDirectory[Location], stages: SeriesStages) -
     items = ((read_name(date, block.name), (date, block.index)) for date in job.dates for block in job.blocks)
     result = stages.ingest(items, total=len(job.dates) * len(job.blocks), ledger=ledger)
     directory.add_seconds("ingest", result.seconds)
+    if result.computed:
+        digests = list((directory.describe() or {}).get("files", {}).values())
+        for date, mosaic, files in zip(job.dates, job.mosaics, digests, strict=False):
+            names = [read_name(date, block.name) for block in job.blocks]
+            failed = quarantine_what_was_replaced(ledger, mosaic, names, files)
+            result = replace(result, failed={**result.failed, **failed})
     if not result.failed:
         _refuse_dates_without_pixels(job, ledger)
     current_observer().end(result.summary(pixels=len(job.dates) * job.plan.pixels))

@@ -11,6 +11,9 @@ from flows.cluster.layout import ClusterLayout
 from flows.cluster.stage import ConnectCluster, MakeTool, Stage, StageResult, Tool, run_stage
 from flows.inference.planned import PlannedSeries, read_name
 from flows.inference.tools import IngestTool, make_series_tool
+from storage.errors import ReplacedError
+from storage.imagery.digests import require_digest
+from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import DatesStore, PairSink, Predictor
@@ -77,6 +80,29 @@ class SeriesStages:
         """Compute pairs of blocks; `on_ready`, `record`: as in `flows.cluster.stage`."""
         stage = Stage(name="infer", tool=self._infer, items=tasks, total=total, ledger=ledger, record=record)
         return run_stage(stage, cluster=self._cluster, effort=self._job.effort, on_ready=on_ready)
+
+
+def quarantine_what_was_replaced(
+    ledger: Ledger, mosaic: Mosaic, names: Iterable[str], digests: Mapping[str, str]
+) -> dict[str, str]:
+    """Let blocks fail that were read from a server that names no version, where its content is another one now.
+
+    Args:
+        names: of the blocks of the mosaic that were read.
+        digests: SHA-256 by path, as the run was begun with.
+
+    Returns:
+        Errors by name of the block.
+    """
+    try:
+        require_digest(mosaic, digests)
+    except ReplacedError as error:
+        failed = {name: f"{type(error).__name__}: {error}" for name in names if ledger.state(name) == "done"}
+        ledger.append(
+            Entry(block=name, state="failed", facts={"error": words, "attempts": 1}) for name, words in failed.items()
+        )
+        return failed
+    return {}
 
 
 def quarantine_what_lacks_pixels(

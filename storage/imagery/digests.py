@@ -15,7 +15,15 @@ from storage.errors import InputError, ReplacedError
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sidecars import is_note, is_overview
 from storage.imagery.sources import Source
-from storage.imagery.versions import FileVersion, content_file, files_below, is_in_archive, require_versions, version_of
+from storage.imagery.versions import (
+    FileVersion,
+    content_file,
+    files_below,
+    is_in_archive,
+    replaced,
+    require_versions,
+    version_of,
+)
 from storage.places.bucket import SCHEME, Location
 from storage.places.publish import write_json_atomically
 from storage.places.web import is_web, quoted_once, web_sha256
@@ -135,6 +143,25 @@ def digest_mosaic(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str,
         lines = (f"{Path(path).name} {digests[path]}\n" for path in source.files if path in digests)
         total.update("".join(lines).encode() + b"\n")
     return MosaicDigest(sha256=total.hexdigest(), files=digests)
+
+
+def require_digest(mosaic: Mosaic, digest: Mapping[str, str]) -> None:
+    """Read again what no server tells the version of, once all of its pixels are read.
+
+    Args:
+        digest: SHA-256 by path, as the digest of the mosaic has it.
+
+    Raises:
+        ReplacedError: it is of another content now, so that the pixels may be of either.
+    """
+    for version in (version for source in mosaic.sources for version in _versions(source)):
+        if is_web(version.path) and not version.is_checkable and version.path in digest:
+            try:
+                now = web_sha256(version.path)
+            except InputError as error:
+                raise replaced(version.path, [str(error)]) from error
+            if now != digest[version.path]:
+                raise replaced(version.path, [f"SHA-256 {digest[version.path][:12]}… → {now[:12]}…"])
 
 
 def former_digest(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str, str]]) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,8 @@ class FileVersion:
         meaning: SHA-256 of what a side-car of GDAL says of the pixels, None for any other file.
         facts: what else a server says, as text.
         is_group: it is all that lies below a folder or a prefix.
+        look: another one for each look at a file whose server tells no version, so that no handle of an earlier plan
+            is taken for one of this.
     """
 
     path: str
@@ -59,6 +62,7 @@ class FileVersion:
     meaning: str | None = None
     facts: str = ""
     is_group: bool = False
+    look: str = field(default="", repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -274,7 +278,8 @@ def _of_web(address: str) -> FileVersion:
     if is_note(address):
         with open_address(address) as answer:
             meaning = meaning_of(answer.read())
-    return FileVersion(path=address, size=facts.size, modified=facts.modified, tag=facts.tag or "", meaning=meaning)
+    version = FileVersion(path=address, size=facts.size, modified=facts.modified, tag=facts.tag or "", meaning=meaning)
+    return version if version.is_checkable else replace(version, look=uuid.uuid4().hex)
 
 
 def _of_other_place(address: str) -> FileVersion:

@@ -23,6 +23,7 @@ from flows.run.errors import FailedBlocksError
 from storage.errors import InputError
 from storage.imagery.digests import DigestCache
 from tests.rasters import geotiff
+from tests.web_server import web_server
 
 STATISTICS = (
     '<PAMDataset><Metadata domain="Esri"><MDI key="PyramidResamplingType">NEAREST</MDI></Metadata>'
@@ -224,3 +225,27 @@ def test_a_member_of_an_archive_has_its_content(request_of: Callable[..., Detect
         run_detection(request_of(**asked))
     run_detection(request_of(**asked, output=tmp_path / "second"))
     assert np.array_equal(image(tmp_path / "second", 1), pixels(3))
+
+
+def test_what_a_server_without_versions_replaced_meanwhile_is_quarantined(
+    request_of: Callable[..., DetectRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = DigestCache.digest
+
+    def replacing(cache: DigestCache, mosaic: Any) -> Any:
+        result = digest(cache, mosaic)
+        if mosaic.label.startswith("http"):
+            write(tmp_path / "after_20210601.tif", 3)
+        return result
+
+    with web_server(tmp_path) as web:
+        asked = request_of(after=f"{web}/bare/after_20210601.tif")
+        with monkeypatch.context() as fault:
+            fault.setattr(DigestCache, "digest", replacing)
+            with pytest.raises(FailedBlocksError, match=r"after_20210601\.tif was replaced since .*SHA-256"):
+                run_detection(asked)
+        with pytest.raises(DifferentRunError, match=r"after_20210601\.tif: its content"):
+            run_detection(asked)
+        write(tmp_path / "after_20210601.tif", 2)
+        run_detection(asked)
+        assert np.array_equal(image(tmp_path / "run", 1), pixels(2)), "the content that the run was begun with is back"
