@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.archive.job import ArchiveJob, DatedImage, Pair
+from flows.archive.job import IMAGES, ArchiveJob, DatedImage, Pair
 from flows.run.directory import RunDirectory, require_alike
 from tiling.grid import Cell
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # a plan needs the paths alone, and must not import Zarr
     from storage.stores.by_name import ImagesByDate, PairView, ProbabilitiesByPair
     from storage.stores.run_store import RunStore
 
-VERSIONS, IMAGES, PAIRS, CELLS = "versions", "images", "pairs", "cells"
-"""Folders: the first two are those of an archive, the others those of a version."""
+VERSIONS, PAIRS, CELLS = "versions", "pairs", "cells"
+"""Folders: the first is that of an archive, beside its images; the others are those of a version."""
 
 CUBE, COLLECTION, TIMELINE = "cube.zarr", "collection.json", "timeline.html"
 """Products of a version over all of its cells."""

@@ -23,13 +23,16 @@ from flows.run.limits import limits
 from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
 from storage.imagery.bands import require_one_meaning, select_bands
-from storage.imagery.digests import DigestCache, MosaicDigest
+from storage.imagery.digests import DigestCache, MosaicDigest, counts_otherwise, former_digest
 from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution, transformation_notes
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
 from storage.imagery.values import Encoding
 from tiling.grid import Cell, cells_of
 from tiling.pairing import PairingError, pairs_of
+
+IMAGES = "images"
+"""Folder of an archive's directory with a store for each date."""
 
 PAIRS_AT_ONCE = 16
 """Pairs that one task computes, because their sums fill a worker's memory. A longer series is cut into tasks that
@@ -272,14 +275,21 @@ def _image(
     cache: DigestCache,
 ) -> DatedImage:
     digest = cache.digest(mosaic)
-    facts = {
-        "sha256": digest.sha256,
-        "bands": list(bands),
-        "resampling": request.resampling,
-        **how_values_are_read(request, encoding),
-    }
+
+    def name(sha256: str) -> str:
+        facts = {
+            "sha256": sha256,
+            "bands": list(bands),
+            "resampling": request.resampling,
+            **how_values_are_read(request, encoding),
+        }
+        return f"{files.day}-{sha256_of_facts(facts)[:12]}"
+
+    names = [name(digest.sha256)]
+    if counts_otherwise(mosaic):  # an archive of an earlier version has the date by every byte beside its files
+        names.append(name(former_digest(mosaic, digest=cache.digest_files)))
     return DatedImage(
-        name=f"{files.day}-{sha256_of_facts(facts)[:12]}",
+        name=next((known for known in names if (request.output / IMAGES / f"{known}.zarr").exists()), names[0]),
         files=files,
         reader=GridReader(
             mosaic=mosaic,

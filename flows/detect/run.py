@@ -30,7 +30,7 @@ from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import InputError
-from storage.imagery.digests import DigestCache, former_digest
+from storage.imagery.digests import DigestCache, counts_otherwise, former_digest
 from storage.imagery.mosaics import Mosaic
 from storage.places.bucket import Location
 from storage.stores.create import create_store
@@ -55,7 +55,12 @@ def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
     digests = [cache.digest(mosaic) for mosaic in job.mosaics]
     identity = job.identity([digest.sha256 for digest in digests])
     if directory.describe() is not None and not directory.is_of(identity):
-        former = job.identity([former_digest(mosaic, digest=cache.digest_files) for mosaic in job.mosaics])
+        former = job.identity(
+            [
+                former_digest(mosaic, digest=cache.digest_files) if counts_otherwise(mosaic) else digest.sha256
+                for mosaic, digest in zip(job.mosaics, digests, strict=True)
+            ]
+        )
         identity = former if directory.is_of(former) else identity
     key = directory.adopt(
         identity,

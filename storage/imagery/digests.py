@@ -164,6 +164,11 @@ def require_digest(mosaic: Mosaic, digest: Mapping[str, str]) -> None:
                 raise replaced(version.path, [f"SHA-256 {digest[version.path][:12]}… → {now[:12]}…"])
 
 
+def counts_otherwise(mosaic: Mosaic) -> bool:
+    """Whether :func:`former_digest` may be another than today's: files lie beside the mosaic's."""
+    return any(is_note(file) or is_overview(file) for source in mosaic.sources for file in source.files)
+
+
 def former_digest(mosaic: Mosaic, *, digest: Callable[[Sequence[str]], dict[str, str]]) -> str:
     """SHA-256 of a mosaic as versions before 1.0 made it: of every byte beside it too, whatever a viewer left there."""
     files = {file for source in mosaic.sources for file in source.files}

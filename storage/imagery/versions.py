@@ -18,8 +18,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-import fsspec
-
 from storage.errors import InputError, ObjectStoreError, ReplacedError
 from storage.imagery.sidecars import is_note, is_overview, meaning_of
 from storage.places.bucket import SCHEME, ObjectPath
@@ -283,6 +281,8 @@ def _of_web(address: str) -> FileVersion:
 
 
 def _of_other_place(address: str) -> FileVersion:
+    import fsspec  # takes a while, and hardly anybody needs it
+
     try:
         info = fsspec.filesystem(address.partition("://")[0]).info(address)
     except (OSError, ValueError, ImportError) as error:
