@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from flows.cluster.config import AnyCluster, ClusterConfig
-from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, MosaicSpec, Values, at_commas
+from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, MosaicSpec, PixelValues, at_commas
 from storage.datasets.label_options import LabelOptions
 
 _MOSAICS = Cli(section="One pair of mosaics")
@@ -37,10 +37,12 @@ class PrepareRequest(Frozen):
         Path | None, _MOSAICS, Field(description="… and one of the second: changed is what differs.")
     ] = None
     changed: Annotated[
-        Values, _LABELS, Field(description="Values of label rasters that mean changed; default: told from the values.")
+        PixelValues,
+        _LABELS,
+        Field(description="Values of label rasters that mean changed; default: told from the values."),
     ] = None
-    unchanged: Annotated[Values, _LABELS, Field(description="Values that mean unchanged.")] = None
-    ignored: Annotated[Values, _LABELS, Field(description="Values that mean: not known.")] = None
+    unchanged: Annotated[PixelValues, _LABELS, Field(description="Values that mean unchanged.")] = None
+    ignored: Annotated[PixelValues, _LABELS, Field(description="Values that mean: not known.")] = None
     output: Annotated[
         LocalDirectory, Field(description="Dataset directory: new, or of the same dataset, which then goes on.")
     ]

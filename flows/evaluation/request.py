@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.detect.request import DetectRequest, PairRequest
 from flows.inference.request import Precision
-from flows.run.fields import DIRECTORY, POSITIONAL, Cli, Frozen, LocalDirectory, Values
+from flows.run.fields import DIRECTORY, POSITIONAL, Cli, Frozen, LocalDirectory, PixelValues
 from storage.datasets.label_options import LabelOptions
 from tiling.conventions import Split
 
@@ -34,10 +34,10 @@ class EvaluateRequest(Frozen):
         Field(description="A whole mosaic to detect changes in, with this bundle, precision and cluster."),
     ] = None
     changed: Annotated[
-        Values, _MOSAIC, Field(description="Values of the label that mean changed; default: told from the values.")
+        PixelValues, _MOSAIC, Field(description="Values of the label that mean changed; default: told from the values.")
     ] = None
-    unchanged: Annotated[Values, _MOSAIC, Field(description="Values that mean unchanged.")] = None
-    ignored: Annotated[Values, _MOSAIC, Field(description="Values that mean: not known.")] = None
+    unchanged: Annotated[PixelValues, _MOSAIC, Field(description="Values that mean unchanged.")] = None
+    ignored: Annotated[PixelValues, _MOSAIC, Field(description="Values that mean: not known.")] = None
     precision: Precision = "float32"
     cluster: AnyCluster = ClusterConfig()
 

@@ -102,7 +102,7 @@ def at_commas(kind: Callable[[str], Any] = str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
-Values = Annotated[list[float] | None, Cli(metavar="V,V,…"), at_commas(float)]
+PixelValues = Annotated[list[float] | None, Cli(metavar="V,V,…"), at_commas(float)]
 """Values of pixels."""
 
 
