@@ -6,7 +6,7 @@ Nothing is guessed: a name that can be read in two ways has no date, and a doubt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,20 +97,29 @@ def date_in_name(path: str, pattern: str | None = None) -> AcquisitionDate:
     Raises:
         InputError: the name does not match the pattern.
     """
-    folders, name = _names(path)
+    _, name = _names(path)
     if pattern is not None:
         candidate = DatePattern(pattern).read(name, path=path)
         return AcquisitionDate(time=candidate.time, origin="pattern", precision=candidate.precision)
     named = _judged(read_dates(name), "name")
     if named.time is not None or named.doubt is not None:
         return named
-    if Path(path).is_symlink():
-        # one file is one date, by whatever name it is called
-        folders, name = _names(str(Path(path).resolve()))
-        named = _judged(read_dates(name), "name")
-        if named.time is not None:
-            return named
-    return _date_in_folder(folders) if folders else named
+    return next((date for date in _dates_elsewhere(path, name) if date.time is not None), named)
+
+
+def _dates_elsewhere(path: str, name: str) -> Iterator[AcquisitionDate]:
+    """What tells the date where a file's name does not: one file has one date, by whatever path it is named."""
+    if "://" in path or path.startswith("/vsi"):
+        yield _date_in_folder(_names(path)[0])
+        return
+    try:
+        folders, own_name = _names(str(Path(path).resolve()))  # as it lies, where links lead to it
+    except (OSError, RuntimeError, ValueError):  # links that go round, a name that no file can have
+        folders, own_name = _names(path)
+    if own_name != name:
+        yield _judged(read_dates(own_name), "name")
+    yield _date_in_folder(_names(str(Path(path).absolute()))[0])
+    yield _date_in_folder(folders)
 
 
 def naive_utc(time: datetime) -> datetime:
@@ -181,6 +190,8 @@ def _names(path: str) -> tuple[list[str], str]:
 
 def _date_in_folder(folders: list[str]) -> AcquisitionDate:
     """2019-06-01/B02.tif and 2019/06/01/B02.tif are of that day; of any other folder's name it is only likely."""
+    if not folders:
+        return UNDATED
     if re.fullmatch(r"(19|20)\d\d/(0?[1-9]|1[0-2])/\d{1,2}", nested := "/".join(folders[-3:])):
         year, month, day = (int(part) for part in nested.split("/"))
         return _judged(read_dates(f"{year:04d}-{month:02d}-{day:02d}"), "folder")

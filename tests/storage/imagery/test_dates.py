@@ -207,6 +207,13 @@ def test_any_name_has_an_answer(name: str) -> None:
     assert found.time is None or found.time.date() <= datetime.now(UTC).date() + timedelta(days=1)
 
 
+def test_links_that_go_round_have_no_date(tmp_path: Path) -> None:
+    (tmp_path / "one.tif").symlink_to("two.tif")
+    (tmp_path / "two.tif").symlink_to("one.tif")
+    assert date_in_name(str(tmp_path / "one.tif")).time is None
+    assert date_in_name("zero\0byte.tif").time is None
+
+
 def test_a_header_is_believed_and_a_name_that_contradicts_it_is_a_doubt(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "a_20190601.tif", np.full((1, 8, 8), 7, np.uint8))
     with rasterio.open(path, "r+") as dataset:
