@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 _EXACT_BELOW = 1000.0
 _RELATIVE = 1e-6
-"""A large nodata value of floats loses digits where it is written as text: −3.40282e+38."""
+_HUGE, _RELATIVE_OF_HUGE = 1e30, 1e-5
+"""A large nodata value of floats loses digits where it is written as text: −3.40282e+38 is a millionth from the type's
+end. Nothing that is measured comes near those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,9 @@ def nodata_rule(
         kept.append(value if fits else None)
         if not fits:
             doubts.append(f"nodata {value:g} is no value of {dtype}: no pixel has it; --nodata names another")
-    rule = Validity(
-        nodata=tuple(kept), alpha=alpha, mask=mask, every_band=np.dtype(dtype).itemsize == 1 and len(kept) > 1
-    )
+    # a value that one band alone declares is meant for that band, and no other could confirm it
+    every_band = np.dtype(dtype).itemsize == 1 and len(kept) > 1 and None not in kept
+    rule = Validity(nodata=tuple(kept), alpha=alpha, mask=mask, every_band=every_band)
     return rule, tuple(dict.fromkeys(doubts))
 
 
@@ -97,7 +99,8 @@ def is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     if abs(nodata) < _EXACT_BELOW or np.isinf(nodata):
         return np.asarray(values == values.dtype.type(nodata))
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.abs(values - nodata) <= _RELATIVE * abs(nodata))
+        share = _RELATIVE if abs(nodata) < _HUGE else _RELATIVE_OF_HUGE
+        return np.asarray(np.abs(values.astype(np.float64) - nodata) <= share * abs(nodata))
 
 
 def _fits(dtype: str, value: float) -> bool:

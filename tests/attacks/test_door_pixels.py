@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 
 from storage.errors import InputError
 from tests.attacks.door import SIDE, centres, cube, image, pixels, planned, read, refused
@@ -217,3 +218,41 @@ def test_a_file_without_any_valid_pixel_among_others(tmp_path: Path) -> None:
     values, valid = read(job)
     assert valid[:, :SIDE].all() and not valid[:, SIDE:].any()
     np.testing.assert_array_equal(values[:, :, :SIDE], pixels())
+
+
+def test_nodata_of_one_band_of_bytes(tmp_path: Path) -> None:
+    """A value that the file declares for one band alone is meant for that band: no other could confirm it."""
+    values = pixels()
+    values[1, 10:20] = 9
+    path = image(tmp_path / "a.tif", values)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="2"><NoDataValue>9</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    assert_holds(planned(path), values, valid=values[1] != 9)
+
+
+def test_nodata_of_floats_written_as_text(tmp_path: Path) -> None:
+    values = pixels(dtype="float32")
+    values[0, 30:40] = np.finfo("float32").min
+    path = image(tmp_path / "a.img", values, driver="ENVI")
+    header = path.with_suffix(".hdr")
+    header.write_text(header.read_text() + "\ndata ignore value = -3.40282e+38\n")
+    assert_holds(planned(path, bundle="cva"), values, valid=values[0] > 0)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_fill_value_of_one_variable(tmp_path: Path, zarr_format: int) -> None:
+    import rioxarray  # noqa: F401  registers the .rio accessor
+
+    values = pixels(dtype="uint16")
+    values[1, :8] = 65535
+    x, y = centres()
+    variables = {
+        name: xr.DataArray(values[index], dims=("y", "x"), coords={"y": y, "x": x})
+        for index, name in enumerate(("red", "green", "blue"))
+    }
+    dataset = xr.Dataset(variables).rio.write_crs("EPSG:32631")
+    dataset["green"].encoding["_FillValue"] = np.uint16(65535)
+    path = tmp_path / "a.zarr"
+    dataset.to_zarr(path, zarr_format=zarr_format, mode="w", consolidated=False)
+    assert_holds(planned(path), values, valid=values[1] != 65535)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from pyproj import CRS
 
 from storage.imagery.grids import needs_resampling
@@ -141,4 +143,113 @@ def test_a_bowtie_is_two_triangles_or_refused_with_the_place(tmp_path: Path) -> 
     except ValueError as error:
         assert "region.geojson" in str(error) and "3.0" in str(error)
         return
+    assert 0 < job.grid.shape[0] <= SIDE
+
+
+def test_longitudes_from_0_to_360(tmp_path: Path) -> None:
+    west = image(
+        tmp_path / "before_20190601.tif", pixels(), crs="EPSG:4326", transform=Affine(1e-4, 0, -10, 0, -1e-4, 50)
+    )
+    east = image(
+        tmp_path / "after_20210601.tif", pixels(), crs="EPSG:4326", transform=Affine(1e-4, 0, 350, 0, -1e-4, 50)
+    )
+    assert_holds(planned(west, east), pixels())
+
+
+def _gap(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return x, np.r_[y[:40], y[40:] - 600]
+
+
+def _repeat(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.r_[x[:50], x[49:-1]], y
+
+
+def _nan(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return x, np.where(np.arange(len(y)) == 7, np.nan, y)
+
+
+def _unsorted(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.r_[x[:10], x[11], x[10], x[12:]], y
+
+
+def _infinite(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.r_[x[:-1], np.inf], y
+
+
+@pytest.mark.parametrize("broken", [_gap, _repeat, _nan, _unsorted, _infinite])
+def test_zarr_whose_coordinates_make_no_grid(
+    tmp_path: Path, broken: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+) -> None:
+    refused("a.zarr", mosaic=cube(tmp_path / "a.zarr", pixels(), *broken(*centres())))
+
+
+def test_zarr_with_latitude_and_longitude(tmp_path: Path) -> None:
+    import xarray as xr
+
+    x, y = 3 + 1e-4 * (np.arange(SIDE) + 0.5), 50 - 1e-4 * (np.arange(SIDE) + 0.5)
+    for names in (("lat", "lon"), ("latitude", "longitude")):
+        coords = {
+            names[0]: (names[0], y, {"units": "degrees_north"}),
+            names[1]: (names[1], x, {"units": "degrees_east"}),
+        }
+        array = xr.DataArray(pixels(), dims=("band", *names), coords=coords, name="image")
+        path = tmp_path / f"{names[0]}.zarr"
+        array.to_dataset().to_zarr(path, zarr_format=3, consolidated=False)
+        job = planned(path)
+        assert job.grid.crs is not None and job.grid.crs.to_epsg() == 4326
+        assert any("4326" in warning for warning in job.warnings), job.warnings
+        assert_holds(job, pixels())
+
+
+def test_zarr_with_its_bands_last_and_one_time(tmp_path: Path) -> None:
+    x, y = centres()
+    last = np.moveaxis(pixels(), 0, -1)
+    assert_holds(planned(cube(tmp_path / "last.zarr", last, x, y, dims=("y", "x", "band"))), pixels())
+    time = {"time": np.array(["2019-06-01"], dtype="datetime64[ns]")}
+    dims = ("time", "band", "y", "x")
+    path = cube(tmp_path / "time.zarr", pixels()[None], x, y, dims=dims, coords=time)
+    job = planned(path, image(tmp_path / "after_20210601.tif", pixels()))
+    assert_holds(job, pixels(), date=0)
+    assert [str(time)[:10] for time in job.times] == ["2019-06-01", "2021-06-01"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[[1, 2], [3, 4]]",
+        '"region"',
+        "17",
+        "null",
+        "{}",
+        '{"type": "Polygon"}',
+        '{"type": "Polygon", "coordinates": []}',
+        '{"type": "Polygon", "coordinates": [[[NaN, 1], [2, 3], [4, 5], [NaN, 1]]]}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}',
+        '{"type": "Polygon", "coordinates": ["abc"]}',
+        '{"type": "Polygon", "coordinates": [[[1e999, 2], [3, 4], [5, 6], [1e999, 2]]]}',
+        '{"type": "Point", "coordinates": [3.005, 50.55]}',
+        '{"type": "LineString", "coordinates": [[3, 50], [4, 51]]}',
+        '{"type": "FeatureCollection", "features": []}',
+        '{"type": "FeatureCollection", "features": [null]}',
+        '{"type": "Feature", "geometry": null, "properties": null}',
+        '{"type": "GeometryCollection", "geometries": [1]}',
+        '{"type": "Circle", "coordinates": [1, 2]}',
+        '{"type": "GeometryCollection", "geometries": [' * 100_000 + "]}" * 100_000,
+    ],
+    ids=range(21),
+)
+def test_regions_that_are_none(tmp_path: Path, text: str) -> None:
+    region = tmp_path / "region.geojson"
+    region.write_text(text)
+    refused("region.geojson", mosaic=image(tmp_path / "a.tif", pixels()), grid={"region": region})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_region_in_any_encoding_and_with_heights(tmp_path: Path, encoding: str) -> None:
+    region = tmp_path / "region.geojson"
+    heights = [[*corner, 12.5] for corner in SQUARE]
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [heights]}), encoding=encoding)
+    job = planned(image(tmp_path / "a.tif", pixels()), grid={"region": region})
     assert 0 < job.grid.shape[0] <= SIDE
