@@ -26,7 +26,7 @@ from urllib.parse import urlparse
 from odc.geo.geom import Geometry
 
 from storage.archives.geoparquet import PARQUET_SUFFIXES
-from storage.archives.stac import SourceItem, Stack, read_images
+from storage.archives.stac import MissingFileError, SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.dates import date_in_name, is_future, listed_date, naive_utc
 from storage.imagery.description import NOTHING_SAID, Overrides
@@ -48,12 +48,14 @@ class DatedFiles:
         stacks: the rasters of each place, in a fixed order; those of one place hold the bands of one image, each with
             a name for what it holds.
         items: the STAC items they came from; empty for other archives.
+        missing: why the day cannot be opened, where files of it are not there; empty = nothing is missing.
     """
 
     day: date
     time: datetime
     stacks: tuple[Stack, ...]
     items: tuple[SourceItem, ...] = ()
+    missing: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -61,7 +63,9 @@ class DatedFiles:
         return tuple(path for stack in self.stacks for _, path in stack)
 
     def open(self, said: Overrides = NOTHING_SAID) -> Mosaic:
-        """Open the headers of the day's mosaic; raises InputError as :func:`open_stacks`."""
+        """Open the headers of the day's mosaic; raises InputError as :func:`open_stacks`, and for what is missing."""
+        if self.missing:
+            raise InputError(self.missing)
         return replace(open_stacks([dict(stack) for stack in self.stacks], said), acquired=listed_date(self.time))
 
 
@@ -198,8 +202,13 @@ def _from_stac(
 ) -> Iterable[DatedFiles]:
     for image in read_images(href, outline=outline):
         time = naive_utc(image.time)
-        stacks = (image.stack(asset),) if is_wanted(time.date()) else ()
-        yield DatedFiles(day=time.date(), time=time, stacks=stacks, items=(image.item,))
+        stacks: tuple[Stack, ...] = ()
+        missing = ""
+        try:
+            stacks = (image.stack(asset),) if is_wanted(time.date()) else ()
+        except MissingFileError as error:
+            missing = str(error)
+        yield DatedFiles(day=time.date(), time=time, stacks=stacks, items=(image.item,), missing=missing)
 
 
 def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
@@ -213,4 +222,5 @@ def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:
             time=min(entry.time for entry in ordered),
             stacks=tuple(dict.fromkeys(stack for entry in ordered for stack in entry.stacks)),
             items=tuple(dict.fromkeys(item for entry in ordered for item in entry.items)),
+            missing=next((entry.missing for entry in ordered if entry.missing), ""),
         )

@@ -27,6 +27,11 @@ from storage.places.web import open_address, reason
 
 _RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
 
+
+class MissingFileError(InputError):
+    """An item names a file that is not there."""
+
+
 Stack = tuple[tuple[str, str], ...]
 """(name, path) of the rasters of one place."""
 
@@ -62,7 +67,8 @@ class StacImage:
         """Its imagery; `asset` as of :func:`storage.archives.listing.read_archive`.
 
         Raises:
-            InputError: no such asset, several where one is wanted, or one that does not exist.
+            InputError: no such asset, or several where one is wanted.
+            MissingFileError: its file does not exist.
         """
         return tuple((key, _path(self, key)) for key in _keys(self, asset))
 
@@ -238,7 +244,7 @@ def _path(image: StacImage, key: str) -> str:
     path = make_absolute_href(image.content.assets[key].href, image.base).removeprefix("file://")
     if not is_remote(path):
         if not Path(path).exists():
-            raise InputError(f"{image.words}: its asset {key!r}, {path}, does not exist")
+            raise MissingFileError(f"{image.words}: its asset {key!r}, {path}, does not exist")
         if not (Path(path).is_file() or is_zarr(path)):
             raise InputError(f"{image.words}: its asset {key!r}, {path}, is a folder, not a raster")
     return path
