@@ -242,6 +242,7 @@ class TrainingData:
 
     Attributes:
         bands: (name, mean, standard deviation) over the training split.
+        scaling: (scale, offset) of each band as the imagery declares it, None for what it does not; empty = nothing.
         dtype: type of the images.
         window: side of a sample, pixels.
         frequency: how often each class is in the training split.
@@ -250,6 +251,7 @@ class TrainingData:
     """
 
     bands: tuple[tuple[str, float, float], ...]
+    scaling: tuple[tuple[float | None, float | None], ...] = ()
     dtype: str
     window: int
     frequency: ClassFrequency

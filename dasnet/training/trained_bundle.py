@@ -58,7 +58,12 @@ def _bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     draft = Bundle(
         state=best["model"],
         architecture=run.recipe.network.architecture(len(run.data.bands)),
-        bands=tuple(Band(name=name, mean=mean, std=std) for name, mean, std in run.data.bands),
+        bands=tuple(
+            Band(name=name, mean=mean, std=std, scale=scale, offset=offset)
+            for (name, mean, std), (scale, offset) in zip(
+                run.data.bands, run.data.scaling or [(None, None)] * len(run.data.bands), strict=True
+            )
+        ),
         dtype=run.data.dtype,
         threshold=0.5,
         calibration=Calibration(slope=1.0, intercept=-1.0),

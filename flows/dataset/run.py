@@ -146,10 +146,11 @@ def finish(
             "digest": digest.hexdigest(),
             "left_out": int((splits == LEFT_OUT).sum()),
             "bands": [
-                {"name": name, "mean": mean, "std": deviation}
-                for name, (mean, deviation) in zip(
+                {"name": name, "mean": mean, "std": deviation, **scaled}
+                for name, (mean, deviation), scaled in zip(
                     partial_store.bands,
                     band_statistics([facts[i] for i in np.flatnonzero(splits == SPLITS.index("train"))]),
+                    scene_survey.scaling,
                     strict=True,
                 )
             ],

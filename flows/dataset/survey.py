@@ -33,6 +33,7 @@ class Survey:
     Attributes:
         rule: of label rasters; None where polygons say what changed.
         notes: what is remarkable about the labels' grids and palettes.
+        scale_and_offset: [scale, offset] of each band, as the imagery declares it; None = it declares nothing.
     """
 
     shapes: list[tuple[int, int]]
@@ -40,6 +41,14 @@ class Survey:
     dtype: str
     rule: LabelRule | None
     notes: tuple[str, ...] = ()
+    scale_and_offset: list[list[float]] | None = None
+
+    @property
+    def scaling(self) -> list[dict[str, float]]:
+        """Scale and offset of each band by name, for the dataset's description; nothing where none is declared."""
+        if self.scale_and_offset is None:
+            return [{} for _ in self.bands]
+        return [{"scale": scale, "offset": offset} for scale, offset in self.scale_and_offset]
 
 
 def survey(request: PrepareRequest, scenes: list[SceneFiles], directory: DatasetDirectory, cluster: Any) -> Survey:
@@ -91,7 +100,7 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
     problems = [errors[index] for index in sorted(errors)]
     reference = facts[min(facts)] if facts else {}
     for index in sorted(facts):
-        own, first = ((f"{len(f['bands'])} bands of {f['dtype']}") for f in (facts[index], reference))
+        own, first = (_values_of(each) for each in (facts[index], reference))
         if own != first:
             problems.append(f"{scenes[index].name} has {own}, {scenes[min(facts)].name} has {first}")
     rule = None
@@ -118,9 +127,17 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
         shapes=[(facts[i]["shape"][0], facts[i]["shape"][1]) for i in range(len(scenes))],
         bands=tuple(reference["bands"]),
         dtype=reference["dtype"],
+        scale_and_offset=reference.get("scale_and_offset"),
         rule=rule,
         notes=tuple(dict.fromkeys(note for i in sorted(facts) for note in facts[i].get("notes", ()))),
     )
+
+
+def _values_of(facts: Mapping[str, Any]) -> str:
+    """Bands, type and scale of a scene, in which all of one dataset must agree."""
+    declared = facts.get("scale_and_offset")
+    words = f"{len(facts['bands'])} bands of {facts['dtype']}"
+    return f"{words} with scale and offset {declared}" if declared else words
 
 
 def _strips(scenes: list[SceneFiles], opening: Mapping[str, Any]) -> Iterator[Strip]:

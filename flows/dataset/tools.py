@@ -47,11 +47,13 @@ class SurveyTool:
 
 def describe_scene(scene: Scene) -> dict[str, Any]:
     """What scenes of one dataset must agree in, and the shape; JSON values."""
+    declared = scene.scale_and_offset
     return {
         "shape": [scene.height, scene.width],
         "bands": list(scene.bands),
         "dtype": scene.dtype,
         "notes": list(scene.notes),
+        **({} if declared is None else {"scale_and_offset": [list(pair) for pair in declared]}),
     }
 
 

@@ -17,7 +17,7 @@ from storage.geometry import metres_a_pixel
 from storage.imagery.description import encoding_words
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.value_checks import require_values, unlike
-from storage.imagery.values import Encoding, common_scale
+from storage.imagery.values import Encoding, any_declared, common_scale
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
 
@@ -52,8 +52,7 @@ def encoding_of(
     if request.values != "stored" and expected and all(known):
         # both sides know what a number stands for
         own = tuple((float(band.scale or 1), float(band.offset or 0)) for band in expected)
-        declared = [any(band.scale != 1 or band.offset for band in bands) for _, _, bands in described]
-        if any(declared) and any(
+        if any(any_declared(bands) for _, _, bands in described) and any(
             tuple((band.scale, band.offset) for band in bands) != own for _, _, bands in described
         ):
             scale, word = own, f"values are read as the bundle's: {encoding_words(tuple(described[0][2]))} in the files"

@@ -33,6 +33,7 @@ def training_data(store: DatasetStore, recipe: Recipe) -> TrainingData:
         raise TrainingError(f"{store.path}, training split: {error}") from error
     return TrainingData(
         bands=bands,
+        scaling=tuple((b.get("scale"), b.get("offset")) for b in store.attrs["bands"]),
         dtype=store.dtype,
         window=store.window,
         frequency=frequency,

@@ -31,7 +31,7 @@ from storage.imagery.mosaics import Mosaic, open_mosaic, picture
 from storage.imagery.raster_headers import open_picture
 from storage.imagery.rasters import GridReader
 from storage.imagery.sources import DRIVERS, absolute, open_with_allowed_driver
-from storage.imagery.values import Encoding, common_scale, working_type
+from storage.imagery.values import Encoding, any_declared, common_scale, working_type
 from tiling.conventions import IGNORED
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
@@ -89,6 +89,7 @@ class Scene:
         grid: the one grid of all; without a CRS for pictures.
         bands: names.
         dtype: data type of the images.
+        scale_and_offset: of each band, as the files declare it; None = they declare nothing.
         notes: what is remarkable about how its label is read.
     """
 
@@ -101,6 +102,7 @@ class Scene:
     bands: tuple[str, ...]
     dtype: str
     notes: tuple[str, ...] = ()
+    scale_and_offset: tuple[tuple[float, float], ...] | None = None
 
     @property
     def height(self) -> int:
@@ -236,6 +238,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     by_number = bands is not None or before.grid.crs is None
     others = chosen if by_number else same_bands(before, after, chosen)
     encoding = _encoding(before, chosen, after, others)
+    own = [before.bands[number - 1] for number in chosen]
     label_paths = [files.label] if files.label is not None else [files.label_before, files.label_after]
     labels: list[LabelReader] = []
     notes: list[str] = []
@@ -263,6 +266,7 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
         grid=grid,
         bands=tuple(before.bands[number - 1].name for number in chosen),
         dtype=encoding.dtype,
+        scale_and_offset=tuple((band.scale, band.offset) for band in own) if any_declared(own) else None,
         notes=tuple(notes),
     )
 

@@ -134,6 +134,11 @@ def working_type(dtypes: Sequence[str]) -> str:
     return "uint16" if kinds <= {"uint8", "uint16"} else "float32"
 
 
+def any_declared(bands: Sequence[Band]) -> bool:
+    """Whether any band declares that its values stand for others."""
+    return any(band.scale != 1 or band.offset for band in bands)
+
+
 def common_scale(
     dates: Sequence[tuple[str, str, Sequence[Band]]], values: Values | None
 ) -> tuple[tuple[tuple[float, float], ...] | None, str]:
