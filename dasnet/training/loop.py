@@ -1,7 +1,7 @@
 """Training: one rank's loop over epochs, exact to resume.
 
-Everything random is a function of the recipe's seed and the step, and the whole state is in the checkpoint; so a run
-that was killed at any moment and resumed has, on a CPU, the bits of one that was not.
+Everything random is a function of the recipe's seed and the step, sums are taken in one order, and the whole state is
+in the checkpoint; so a run that was killed at any moment and resumed has the bits of one that was not, on a GPU too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
-from dasnet.training.parallel import Ranks, made_parallel, torch_threads
+from dasnet.training.parallel import Ranks, made_parallel, sums_in_one_order, torch_threads
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Batch, Order, SampleSource, prefetched
 from dasnet.training.validation import validation_sweep
@@ -84,13 +84,8 @@ class TrainingRun:
             NonFiniteLossError: naming epoch, step and samples.
             TrainingError: a checkpoint of another recipe or dataset.
         """
-        deterministic_before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(torch.device(self.device).type == "cpu")
-        try:
-            with torch_threads(self.threads):
-                return _Trainer(self).train(stop_after)
-        finally:
-            torch.use_deterministic_algorithms(deterministic_before)
+        with torch_threads(self.threads), sums_in_one_order(torch.device(self.device)):
+            return _Trainer(self).train(stop_after)
 
 
 def rising_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from dasnet.prediction.bundle import load_bundle
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.directory import CHECKPOINT, HISTORY
 from dasnet.training.loop import rising_average
+from dasnet.training.recipes import Recipe, RecipeName, recipe_named
 from dasnet.training.samples import Order, assemble, prefetched
 from dasnet.training.trained_bundle import bundle_of
 from tests.dasnet.training.training_data import Squares, recipe, run_of, run_two_ranks
@@ -44,24 +45,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def require_the_bits_of_a_run_that_was_never_stopped(directory: Path, recipe: Recipe, *, device: str = "cpu") -> None:
+    """Two epochs of four steps, stopped after five: the checkpoint is that of the first, one step is taken again."""
+    whole, parts = (replace(run_of(directory / name), recipe=recipe, device=device) for name in ("whole", "parts"))
+    whole.run()
+    stopped = parts.run(stop_after=5)
+    assert (stopped.epoch, stopped.step) == (1, 1)
+    ended = parts.run()
+    assert ended.epoch == 2
+    assert steps(directory / "parts") == steps(directory / "whole")
+    keys = ("f1", "threshold", "loss", "eta", "gamma")
+    assert [[e.get(k) for k in keys] for e in epochs(directory / "parts")] == [
+        [e.get(k) for k in keys] for e in epochs(directory / "whole")
+    ]
+    one, other = (torch.load(directory / name / CHECKPOINT, weights_only=True)["model"] for name in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_resume_after_any_step_has_the_bits_of_a_run_that_was_never_stopped(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    options = {**options, "epochs": 2}
-    run_of(tmp_path / "whole", **options).run()
-    # after five of eight steps: the checkpoint is that of the first epoch, one step is taken again
-    stopped = run_of(tmp_path / "parts", **options).run(stop_after=5)
-    assert (stopped.epoch, stopped.step) == (1, 1)
-    ended = run_of(tmp_path / "parts", **options).run()
-    assert ended.epoch == 2
-    assert steps(tmp_path / "parts") == steps(tmp_path / "whole")
-    keys = ("f1", "threshold", "loss", "eta", "gamma")
-    assert [[e[k] for k in keys] for e in epochs(tmp_path / "parts")] == [
-        [e[k] for k in keys] for e in epochs(tmp_path / "whole")
-    ]
-    one, other = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True)["model"] for name in ("whole", "parts"))
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    require_the_bits_of_a_run_that_was_never_stopped(tmp_path, recipe(**options, epochs=2))
 
 
 @pytest.mark.slow
@@ -224,11 +229,18 @@ def test_prefetching_keeps_the_order_and_reads_ahead_of_nobody() -> None:
     assert torch.get_num_threads() >= 1
 
 
-def test_a_process_has_its_threads_back(tmp_path: Path) -> None:
+def test_a_process_has_its_threads_and_kernels_back(tmp_path: Path) -> None:
     """It may be a worker that others have started, and use again."""
-    before = torch.get_num_threads()
-    replace(run_of(tmp_path), threads=before + 1).run(stop_after=1)
-    assert torch.get_num_threads() == before
+
+    def settings() -> tuple[int, bool, bool]:
+        fills = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), fills
+
+    before = settings()
+    within: list[tuple[int, bool, bool]] = []
+    run = run_of(tmp_path, epochs=1)
+    replace(run, threads=before[0] + 1, on_epoch=lambda *epoch: within.append(settings())).run()
+    assert within == [(before[0] + 1, True, False)] and settings() == before
 
 
 def test_rates_rise_and_fall() -> None:
@@ -246,6 +258,27 @@ def test_a_gpu_trains_as_the_cpu_does(tmp_path: Path, precision: str) -> None:
     replace(run_of(tmp_path / "gpu", epochs=1, precision=precision), device="cuda:0").run()
     one, other = steps(tmp_path / "cpu"), steps(tmp_path / "gpu")
     assert other[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-3 if precision == "float32" else 5e-2)
+
+
+ON_A_GPU: dict[str, Recipe] = {
+    **{name: recipe(**options, epochs=2) for name, options in OPTIONS.items()},
+    "bfloat16": recipe(epochs=2, precision="bfloat16"),
+    "half": recipe(epochs=2, decoder="half"),
+    "full": recipe(epochs=2, decoder="full", precision="bfloat16"),
+    "resnet50": recipe(epochs=2, backbone="resnet50", precision="bfloat16"),
+    **{
+        name: recipe_named(name, epochs=2, batch=4, augmentation=Augmentation(crop=32))
+        for name in get_args(RecipeName)
+        if recipe_named(name).network.method != "dasnet"
+    },
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("recipe", ON_A_GPU.values(), ids=ON_A_GPU)
+def test_resume_on_a_gpu_has_the_bits_of_a_run_that_was_never_stopped(tmp_path: Path, recipe: Recipe) -> None:
+    require_the_bits_of_a_run_that_was_never_stopped(tmp_path, recipe, device="cuda:0")
 
 
 def test_averaged_weights_forget_their_random_start() -> None:
