@@ -24,6 +24,7 @@ from storage.geometry import grid_facts
 from storage.imagery.bands import require_one_meaning, select_bands
 from storage.imagery.dates import naive_utc
 from storage.imagery.grids import common_grid, needs_resampling, transformation_notes
+from storage.imagery.header_cache import HeaderCache
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.places.bucket import ObjectPath
@@ -42,6 +43,7 @@ class Job(PlannedSeries):
         mosaics: one for each date, in time order.
         readers: readers of the mosaics on `grid`, with the bundle's bands.
         times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
+        headers: of mosaics of many files, to be kept in the run's directory once it is this run's.
     """
 
     request: DetectRequest
@@ -49,6 +51,7 @@ class Job(PlannedSeries):
     readers: tuple[GridReader, ...]
     times: tuple[datetime, ...]
     dates_known: bool
+    headers: HeaderCache
 
     @cached_property
     def dates(self) -> tuple[str, ...]:
@@ -138,9 +141,11 @@ def resolve(request: DetectRequest) -> Job:
     planned_layout(request.cluster)
     warnings: list[str] = []
     network = None if is_untrained(request.bundle) else bundle_model(request.bundle)
+    # a bucket that does not answer would hold up a plan
+    headers = HeaderCache(None if isinstance(request.output, ObjectPath) else RunDirectory(request.output).headers)
     before, after = (
         # a date that is given needs none in the name
-        open_mosaic(spec, replace(request.said, date_pattern=None if date else request.date_pattern))
+        open_mosaic(spec, replace(request.said, date_pattern=None if date else request.date_pattern), kept=headers)
         for spec, date in ((request.before, request.before_date), (request.after, request.after_date))
     )
     mosaics = (before, after)
@@ -190,6 +195,7 @@ def resolve(request: DetectRequest) -> Job:
         grid=grid,
         times=times,
         dates_known=dates_known,
+        headers=headers,
         plan=plan,
         warnings=tuple(warnings),
     )

@@ -69,6 +69,7 @@ def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
         versions=versions(),
     )
     cache.save()
+    job.headers.save()
     current_observer().end(f"run {key[:12]}…")
     return key
 

@@ -43,6 +43,7 @@ class RunDirectory(Generic[P]):
         self.store = self.at("run.zarr")
         self.ledger_directory = self.at("ledger")
         self.digests = self.at("digests.json")
+        self.headers = self.at("headers.json")
 
     def at(self, name: str) -> P:
         """The file or folder of that name in this directory."""

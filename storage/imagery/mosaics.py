@@ -19,12 +19,16 @@ from storage.errors import InputError, ObjectStoreError
 from storage.imagery.band_names import common_name_in
 from storage.imagery.dates import UNDATED, AcquisitionDate, date_of, joint_date
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
+from storage.imagery.header_cache import NOTHING_KEPT, HeaderCache
 from storage.imagery.names.spec import Stack, named_rasters
 from storage.imagery.opening import open_headers, without_empty
 from storage.imagery.sources import Header, Source, is_remote, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
 from storage.longitudes import in_one_frame
 from storage.reference_systems import require_place_on_earth
+
+_FEW = 64
+"""Files of a mosaic whose headers are opened again by every command, rather than kept."""
 
 _DOUBTS_SHOWN = 4
 """Different doubts of the further files of a mosaic: more say nothing new."""
@@ -64,7 +68,9 @@ class Mosaic:
         return tuple(band.name for band in self.bands)
 
 
-def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHING_SAID) -> Mosaic:
+def open_mosaic(
+    spec: str | Path | Sequence[str | Path], said: Overrides = NOTHING_SAID, *, kept: HeaderCache = NOTHING_KEPT
+) -> Mosaic:
     """Open the headers of all that makes one mosaic.
 
     Args:
@@ -72,13 +78,15 @@ def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHI
             relative to the list), a VRT or tile index that is no more than one, a zip or tar file, a Zarr group, or
             a list of files. Rasters, folders, patterns and lists may lie in a bucket, ``s3://…``.
         said: what the user says of them.
+        kept: headers of many files that were opened before, and where those are kept that are opened now.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
     try:
         named = named_rasters(spec)
-        headers, empty = open_headers(named.label, [partial(_header, stack, said) for stack in named.stacks])
+        known = kept if len(named.stacks) > _FEW else NOTHING_KEPT
+        headers, empty = open_headers(named.label, [partial(_header, stack, said, known) for stack in named.stacks])
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
     if named.bands:
@@ -92,13 +100,16 @@ def open_mosaic(spec: str | Path | Sequence[str | Path], said: Overrides = NOTHI
     return mosaic
 
 
-def _header(stack: Stack, said: Overrides, look: bool) -> Header:
+def _header(stack: Stack, said: Overrides, kept: HeaderCache, look: bool) -> Header:
+    def header(path: str) -> Header:
+        return kept.header(path, said, look=look, opened=partial(open_source, path, said, look=look))
+
     # side-cars are asked for by their names: to list a folder of 100,000 tiles for each of them takes longer
     listing = {} if any(is_remote(path) for _, path in stack) else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
     with rasterio.Env(**listing):
         if len(stack) == 1:
-            return open_source(stack[0][1], said, look=look)
-        return stack_of([_renamed(open_source(path, said, look=look), (name,)) for name, path in stack])
+            return header(stack[0][1])
+        return stack_of([_renamed(header(path), (name,)) for name, path in stack])
 
 
 def _renamed(header: Header, names: tuple[str, ...]) -> Header:
