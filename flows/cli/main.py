@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.commands import COMMANDS, SECTIONS
+from flows.run.homes import name_a_home
 from flows.run.proxies import pass_by_proxies
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     pass_by_proxies()
+    name_a_home()
     try:
         dasnet.main(prog_name="dasnet")
     except Exception as error:

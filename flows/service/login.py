@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.run.errors import PrefectHomeError, SecretError
+from flows.run.homes import NO_HOME
 
 
 def read_secret(path: Path) -> str:
@@ -68,7 +69,7 @@ def make_login(path: Path) -> str:
     return login_from(path)
 
 
-_NO_HOME = Path("/nonexistent/.prefect")
+_NO_HOME = Path(NO_HOME) / ".prefect"
 
 _ROOM_BYTES = 4 << 20
 """What a new database of Prefect takes, with its log."""

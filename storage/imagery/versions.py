@@ -20,7 +20,7 @@ from pathlib import Path
 
 from storage.errors import InputError, ObjectStoreError, ReplacedError
 from storage.imagery.sidecars import is_note, is_overview, meaning_of
-from storage.places.bucket import SCHEME, ObjectPath
+from storage.places.bucket import SCHEME, ObjectPath, location
 from storage.places.client import FIRST_CONTACT
 from storage.places.gdal import plain_name
 from storage.places.web import is_web, open_address, quoted_once, web_facts
@@ -198,15 +198,23 @@ def require_part(version: FileVersion, names: Iterable[str]) -> None:
     Args:
         names: below the group; one that is not there is none of ours to judge.
     """
-    newest = version.modified
-    assert isinstance(newest, int)
+    assert version.modified is not None
+    newest = _in_ns(version.modified)
     for name in names:
+        file = location(version.path) / name
         with suppress(FileNotFoundError):
-            modified = (Path(version.path) / name).stat().st_mtime_ns
+            modified = (
+                _in_ns(file.stat().modified.isoformat()) if isinstance(file, ObjectPath) else file.stat().st_mtime_ns
+            )
             if modified > newest:
-                raise replaced(
-                    f"{version.path}/{name}", [f"modified {_time(newest)} at the latest → {_time(modified)}"]
-                )
+                raise replaced(str(file), [f"modified {_time(newest)} at the latest → {_time(modified)}"])
+
+
+def _in_ns(modified: int | str) -> int:
+    """Nanoseconds since 1970 of a local file's time, or of a bucket's in ISO 8601."""
+    if isinstance(modified, int):
+        return modified
+    return round(datetime.fromisoformat(modified).timestamp() * 1e6) * 1000
 
 
 def conditions(versions: Sequence[FileVersion]) -> dict[str, str]:
@@ -265,9 +273,13 @@ def _of_object(path: ObjectPath) -> FileVersion | None:
     if facts is not None:
         meaning = meaning_of(path.read_bytes()) if is_note(path.name) else None
         return FileVersion(path=str(path), size=facts.size, tag=facts.tag, meaning=meaning)
-    entries = [f"{entry.relative_to(path)} {facts.size} {facts.tag}" for entry, facts in path.walk()]
-    listing = hashlib.sha256("\n".join(entries).encode()).hexdigest()
-    return FileVersion(path=str(path), tag=listing, is_group=True) if entries else None
+    entries = list(path.walk())
+    lines = [f"{entry.relative_to(path)} {facts.size} {facts.tag}" for entry, facts in entries]
+    listing = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    newest = max((facts.modified for _, facts in entries), default=None)
+    if newest is None:
+        return None
+    return FileVersion(path=str(path), tag=listing, modified=newest.isoformat(), is_group=True)
 
 
 def _of_web(address: str) -> FileVersion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.run.homes import NO_HOME, name_a_home
 from flows.run.limits import limits
 from flows.run.proxies import pass_by_proxies
 
@@ -114,3 +116,13 @@ def test_loopback_goes_past_proxies() -> None:
         pass_by_proxies(environment)
         expected = after if isinstance(after, dict) else {**before, "no_proxy": after, "NO_PROXY": after}
         assert environment == expected
+
+
+def test_who_has_no_home_is_given_a_name_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"HOME": os.environ.get("HOME", "/root")}
+    name_a_home(here)
+    assert here["HOME"] != NO_HOME
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # no entry: a KeyError, as the system's own
+    name_a_home(here)
+    assert here["HOME"] == NO_HOME

@@ -157,7 +157,7 @@ def read_group(
     pixels = pixels[[number - 1 for number in source.image_bands]]
     places = {"row_axis": _axis(array, axes.rows), "col_axis": _axis(array, axes.columns)}
     for version in source.versions:
-        if version.is_local:
+        if version.is_group:
             require_part(version, chunk_files(source.path, source.variable, rows=rows, cols=cols, **places))
     here = chunks_here(source.path, source.variable, rule, rows=rows, cols=cols, **places)
     image = np.ascontiguousarray(pixels[[band - 1 for band in bands]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from datetime import datetime
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from storage.errors import InputError, IntegrityError
+from storage.errors import InputError, IntegrityError, ReplacedError
 from storage.imagery.digests import digest_mosaic
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import read_source
@@ -107,6 +108,12 @@ def test_a_zarr_group(bucket: ObjectPath, raster: Path) -> None:
     assert np.array_equal(found, pixels[:, 20:70, 5:9])
     assert valid.all()
     digest = digest_mosaic(mosaic)
+    sleep(1.1)  # an answer has whole seconds
+    chunk = bucket / "site_2020.zarr" / "image" / "c" / "0" / "1" / "0"
+    chunk.write(chunk.read_bytes())
+    read_source(mosaic.sources[0], (1,), rows=slice(0, 50), cols=slice(5, 9))
+    with pytest.raises(ReplacedError, match=r"image/c/0/1/0 was replaced since the run was planned \(modified"):
+        read_source(mosaic.sources[0], (1,), rows=slice(20, 70), cols=slice(5, 9))
     (bucket / "site_2020.zarr" / "image" / "c" / "0" / "0" / "0").write(b"other bytes")
     with pytest.raises(
         InputError, match=r"site_2020\.zarr was replaced since the run was planned \(what lies below it"
