@@ -397,7 +397,7 @@ def label_of_other_types(desk: Desk, folder: Path) -> Verdict:
 
 
 def _labels(code: int, said: str, dataset: Path, *, changed: np.ndarray, ignored: np.ndarray) -> Verdict:
-    """Whether a dataset has as many pixels of each class as the label; its windows of 32 px cover all of it once."""
+    """Whether a dataset has as many pixels of each class as the label; its windows cover all of it once."""
     if code:
         return wrong(f"exit code {code}: {said[-300:]}")
     truth = {1: int(changed.sum()), 255: int(ignored.sum()), 0: int((~changed & ~ignored).sum())}

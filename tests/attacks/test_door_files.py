@@ -153,3 +153,13 @@ def test_all_tiles_are_empty(tmp_path: Path) -> None:
     for number in range(3):
         image(folder / f"{number}.tif", np.zeros((3, SIDE, SIDE), "uint8"), nodata=0)
     refused("tiles", "nodata", mosaic=folder)
+
+
+def test_a_file_of_one_strip_is_read_with_its_cost_in_a_warning(tmp_path: Path) -> None:
+    side = 2560  # two blocks of a run each way
+    values = np.tile(pixels(side=128), (1, side // 128, side // 128))
+    path = image(tmp_path / "a.tif", values, compress="deflate", zlevel=1, blockysize=side, interleave="pixel")
+    job = planned(path)
+    assert any("a.tif" in warning and "times" in warning for warning in job.warnings), job.warnings
+    tiled = image(tmp_path / "b.tif", values, compress="deflate", zlevel=1, tiled=True)
+    assert not any("b.tif" in warning and "times" in warning for warning in planned(tiled).warnings)
