@@ -23,8 +23,8 @@ from flows.run.limits import limits
 from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
 from storage.imagery.bands import require_one_meaning, select_bands
-from storage.imagery.digests import DigestCache, MosaicDigest, counts_otherwise, former_digest
 from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution, transformation_notes
+from storage.imagery.identity.digests import DigestCache, MosaicDigest, counts_otherwise, former_digest
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
 from storage.imagery.values import Encoding

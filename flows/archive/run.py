@@ -28,7 +28,7 @@ from flows.run.observer import Part, current_observer, step
 from flows.run.versions import versions
 from storage.errors import IntegrityError
 from storage.geometry import grid_facts
-from storage.imagery.versions import REPLACED
+from storage.imagery.identity.versions import REPLACED
 from storage.stores.create import create_image_store, create_probability_store
 from tiling.grid import Cell
 from tiling.ledger import Entry, Ledger

@@ -29,7 +29,7 @@ from storage.datasets.layouts import find_scenes
 from storage.datasets.scenes import SceneFiles, open_scene, quiet_pictures
 from storage.datasets.store import LEFT_OUT, DatasetStore
 from storage.errors import InputError
-from storage.imagery.digests import DigestCache
+from storage.imagery.identity.digests import DigestCache
 from tiling.conventions import SPLITS
 
 

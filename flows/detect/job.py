@@ -22,9 +22,9 @@ from flows.run.quantities import volume
 from storage.errors import InputError
 from storage.geometry import grid_facts
 from storage.imagery.bands import require_one_meaning, select_bands
-from storage.imagery.dates import naive_utc
+from storage.imagery.dates.acquisition import naive_utc
 from storage.imagery.grids import common_grid, needs_resampling, transformation_notes
-from storage.imagery.header_cache import HeaderCache
+from storage.imagery.headers.cache import HeaderCache
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.places.bucket import ObjectPath

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from flows.inference.request import ComputationRequest, DatePatternText, InferenceRequest
 from flows.run.fields import POSITIONAL, Cli, MosaicSpec, Output, at_commas, option_name
-from storage.imagery.dates import is_future, naive_utc
+from storage.imagery.dates.acquisition import is_future, naive_utc
 
 
 class PairRequest(ComputationRequest):

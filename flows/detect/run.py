@@ -30,7 +30,7 @@ from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
 from storage.errors import InputError
-from storage.imagery.digests import DigestCache, counts_otherwise, former_digest
+from storage.imagery.identity.digests import DigestCache, counts_otherwise, former_digest
 from storage.imagery.mosaics import Mosaic
 from storage.places.bucket import Location
 from storage.stores.create import create_store

@@ -22,7 +22,7 @@ from flows.run.artifacts import Markdown, Picture
 from flows.run.observer import Part, current_observer
 from flows.run.versions import versions
 from storage.datasets.store import DatasetStore, open_dataset
-from storage.imagery.digests import digest_files
+from storage.imagery.identity.digests import digest_files
 from storage.pages.page import Page, Section, markdown_table, write_page
 from storage.places.publish import write_json_atomically
 

@@ -12,7 +12,7 @@ from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import Effort
 from flows.inference.model import Model
 from flows.inference.request import InferenceRequest
-from storage.imagery.versions import REPLACED
+from storage.imagery.identity.versions import REPLACED
 from storage.reference_systems import crs_name
 from tiling.grid import Block, BlockGrid, WindowLattice
 from tiling.ledger import Ledger

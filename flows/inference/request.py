@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import Cli, Frozen, at_commas
-from storage.imagery.date_patterns import DatePattern
+from storage.imagery.dates.patterns import DatePattern
 from storage.imagery.description import Overrides
 from tiling.conventions import Values
 

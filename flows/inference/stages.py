@@ -12,7 +12,7 @@ from flows.cluster.stage import ConnectCluster, MakeTool, Stage, StageResult, To
 from flows.inference.planned import PlannedSeries, read_name
 from flows.inference.tools import IngestTool, make_series_tool
 from storage.errors import ReplacedError
-from storage.imagery.digests import require_digest
+from storage.imagery.identity.digests import require_digest
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
 from tiling.ledger import Entry, Ledger

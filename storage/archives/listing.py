@@ -28,7 +28,7 @@ from odc.geo.geom import Geometry
 from storage.archives.geoparquet import PARQUET_SUFFIXES
 from storage.archives.stac import MissingFileError, SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
-from storage.imagery.dates import date_in_name, is_future, listed_date, naive_utc
+from storage.imagery.dates.acquisition import date_in_name, is_future, listed_date, naive_utc
 from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.mosaics import Mosaic, open_mosaic, open_stacks
 from storage.imagery.names.indexes import holds_items, is_index
@@ -87,7 +87,7 @@ def read_archive(
             that, without the role of a thumbnail or an overview.
         start, end: first and last day wanted, both included.
         outline: in EPSG:4326; STAC items that do not touch it are left out.
-        date_pattern: where the date stands in the names of rasters, as :mod:`storage.imagery.date_patterns` has it;
+        date_pattern: where the date stands in the names of rasters, as :mod:`storage.imagery.dates.patterns` has it;
             None = it is looked for. Catalogues and tables have dates of their own.
 
     Raises:

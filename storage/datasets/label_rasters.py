@@ -21,15 +21,15 @@ from rasterio.enums import ColorInterp
 
 from storage.datasets.label_values import DECLARED, PLAIN, TRANSPARENT, LabelCounts, count_label, one_band
 from storage.errors import InputError, ObjectStoreError
-from storage.imagery.header_checks import check_header
-from storage.imagery.look import has_mask
+from storage.imagery.headers.checks import check_header
+from storage.imagery.headers.look import has_mask
+from storage.imagery.headers.placement import Placement, placement_of
+from storage.imagery.identity.versions import version_of, versions_of
 from storage.imagery.names.spec import named_rasters
-from storage.imagery.placement import Placement, placement_of
 from storage.imagery.rasters import read_source
 from storage.imagery.sources import DRIVERS, Source, is_remote, is_zarr, open_source, open_with_allowed_driver
 from storage.imagery.validity import Validity, is_nodata
 from storage.imagery.values import require_readable
-from storage.imagery.versions import version_of, versions_of
 from storage.places.gdal import gdal_settings, plain_name
 
 LABEL_DRIVERS = ("GTiff", "PNG", "JPEG", "BMP", *(driver for driver in DRIVERS if driver != "GTiff"))

@@ -27,8 +27,8 @@ from storage.datasets.label_values import LabelCounts, count_label
 from storage.errors import InputError
 from storage.imagery.bands import same_bands
 from storage.imagery.grids import common_grid
+from storage.imagery.headers.raster import open_picture
 from storage.imagery.mosaics import Mosaic, open_mosaic, picture
-from storage.imagery.raster_headers import open_picture
 from storage.imagery.rasters import GridReader
 from storage.imagery.sources import DRIVERS, absolute, open_with_allowed_driver
 from storage.imagery.values import Encoding, any_declared, common_scale, working_type

@@ -52,7 +52,7 @@ class Overrides:
     Attributes:
         nodata: stored value that stands for no value in every band.
         alpha: number (from 1) of the band that is a mask: not valid where it is 0; 0 = no band is one.
-        date_pattern: where the date stands in the names of the files, as :mod:`storage.imagery.date_patterns` has it.
+        date_pattern: where the date stands in the names of the files, as :mod:`storage.imagery.dates.patterns` has it.
     """
 
     nodata: float | None = None

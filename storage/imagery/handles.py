@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 from rasterio import DatasetReader
 
+from storage.imagery.identity.versions import FileVersion, content_file, replaced, version_of
 from storage.imagery.sources import Source, absolute, open_quietly
-from storage.imagery.versions import FileVersion, content_file, replaced, version_of
 from storage.places.gdal import plain_name
 from storage.places.web import is_web
 

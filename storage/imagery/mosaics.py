@@ -17,11 +17,11 @@ from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.band_names import common_name_in
-from storage.imagery.dates import UNDATED, AcquisitionDate, date_of, joint_date
+from storage.imagery.dates.acquisition import UNDATED, AcquisitionDate, date_of, joint_date
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
-from storage.imagery.header_cache import NOTHING_KEPT, HeaderCache
+from storage.imagery.headers.cache import NOTHING_KEPT, HeaderCache
+from storage.imagery.headers.opening import open_headers, without_empty
 from storage.imagery.names.spec import Stack, named_rasters
-from storage.imagery.opening import open_headers, without_empty
 from storage.imagery.sources import Header, Source, is_remote, open_source
 from storage.imagery.stacks import in_the_order_of, stack_of, stacked
 from storage.longitudes import in_one_frame

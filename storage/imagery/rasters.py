@@ -24,14 +24,14 @@ from rasterio.windows import Window
 
 from storage.errors import ReplacedError, ShortReadError
 from storage.geometry import is_whole_shift
-from storage.imagery.decoding import hearing_damage
 from storage.imagery.handles import close_handle, handle
-from storage.imagery.look import valid_pixels
+from storage.imagery.headers.decoding import hearing_damage
+from storage.imagery.headers.look import valid_pixels
+from storage.imagery.identity.versions import conditions, of_versions
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.source_index import SourceIndex
 from storage.imagery.sources import Source
 from storage.imagery.values import Encoding
-from storage.imagery.versions import conditions, of_versions
 from storage.longitudes import in_frame_of, outline_on
 from storage.places.gdal import gdal_settings
 from storage.regions import region_geometry

@@ -14,10 +14,10 @@ from rasterio import DatasetReader
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from storage.errors import InputError, ObjectStoreError
-from storage.imagery.dates import UNDATED, AcquisitionDate
+from storage.imagery.dates.acquisition import UNDATED, AcquisitionDate
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
+from storage.imagery.identity.versions import FileVersion, version_of, versions_of
 from storage.imagery.validity import Validity
-from storage.imagery.versions import FileVersion, version_of, versions_of
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.gdal import gdal_name
@@ -107,7 +107,7 @@ def open_source(path: str, said: Overrides = NOTHING_SAID, *, look: bool = True)
     before = version_of(path)  # else a file that is replaced while it is looked at would have two
     try:
         if not is_zarr(path):
-            from storage.imagery.raster_headers import open_raster
+            from storage.imagery.headers.raster import open_raster
 
             header = open_raster(path, said, look=look)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError
-from storage.imagery.dates import joint_date
+from storage.imagery.dates.acquisition import joint_date
 from storage.imagery.description import band_words
 from storage.imagery.sources import Header, Source
 

@@ -12,7 +12,7 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
 from storage.geometry import grid_facts, metres_a_pixel
-from storage.imagery.dates import AcquisitionDate
+from storage.imagery.dates.acquisition import AcquisitionDate
 from storage.imagery.description import Band, band_words, encoding_words, plain
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.sources import Source

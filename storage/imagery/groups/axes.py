@@ -15,7 +15,7 @@ from odc.geo.crs import CRS
 
 from storage.errors import InputError
 from storage.imagery.groups.coordinates import axis_of
-from storage.imagery.placement import Placement, placement_on
+from storage.imagery.headers.placement import Placement, placement_on
 from storage.reference_systems import horizontal_crs
 
 _ROWS = ("y", "lat", "latitude", "northing", "north", "row", "rlat", "yc")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.errors import InputError
 from storage.imagery.band_names import common_name_in, describe_bands
-from storage.imagery.dates import AcquisitionDate, date_of
+from storage.imagery.dates.acquisition import AcquisitionDate, date_of
 from storage.imagery.description import NOTHING_SAID, Band, NamedBy, Overrides
 from storage.imagery.groups.axes import (
     Axes,
@@ -25,11 +25,11 @@ from storage.imagery.groups.axes import (
     with_coordinates,
 )
 from storage.imagery.groups.chunks import chunk_files, chunks_here, require_all_chunks
+from storage.imagery.identity.versions import require_part
 from storage.imagery.sources import Header, Source, is_remote
 from storage.imagery.stacks import stack_of
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable
-from storage.imagery.versions import require_part
 from storage.places.zarr_access import open_address
 
 

@@ -21,7 +21,7 @@ from flows.detect.run import run_detection
 from flows.run.directory import DifferentRunError, RunDirectory
 from flows.run.errors import FailedBlocksError
 from storage.errors import InputError
-from storage.imagery.digests import DigestCache
+from storage.imagery.identity.digests import DigestCache
 from tests.rasters import geotiff
 from tests.web_server import web_server
 

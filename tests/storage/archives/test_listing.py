@@ -24,7 +24,7 @@ from odc.geo.geom import box
 from storage.archives.listing import read_archive
 from storage.errors import InputError
 from storage.imagery.bands import select_bands
-from storage.imagery.digests import digest_mosaic
+from storage.imagery.identity.digests import digest_mosaic
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.places.bucket import ObjectPath

@@ -16,7 +16,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from storage.errors import InputError, IntegrityError, ReplacedError
-from storage.imagery.digests import digest_mosaic
+from storage.imagery.identity.digests import digest_mosaic
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import read_source
 from storage.places.bucket import ObjectPath

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import InputError
-from storage.imagery.date_patterns import DatePattern
-from storage.imagery.dates import AcquisitionDate, date_in_name, date_of, joint_date
+from storage.imagery.dates.acquisition import AcquisitionDate, date_in_name, date_of, joint_date
+from storage.imagery.dates.patterns import DatePattern
 from storage.imagery.mosaics import open_mosaic
 from tests.rasters import geotiff
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from storage.imagery import digests
-from storage.imagery.digests import DigestCache
+from storage.imagery.identity import digests
+from storage.imagery.identity.digests import DigestCache
 from storage.places.bucket import Location, ObjectPath
 
 

@@ -13,7 +13,7 @@ from affine import Affine
 
 from storage.imagery import mosaics
 from storage.imagery.description import Overrides
-from storage.imagery.header_cache import HeaderCache
+from storage.imagery.headers.cache import HeaderCache
 from storage.imagery.mosaics import open_mosaic
 from tests.rasters import geotiff
 

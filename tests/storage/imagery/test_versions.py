@@ -20,13 +20,13 @@ import xarray as xr
 
 from storage.archives.listing import read_archive
 from storage.errors import InputError, ReplacedError, ShortReadError
-from storage.imagery import versions
-from storage.imagery.digests import DigestCache, digest_mosaic
+from storage.imagery.identity import versions
+from storage.imagery.identity.digests import DigestCache, digest_mosaic
+from storage.imagery.identity.sidecars import meaning_of
+from storage.imagery.identity.versions import content_file, version_of
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import read_source
-from storage.imagery.sidecars import meaning_of
 from storage.imagery.sources import Source
-from storage.imagery.versions import content_file, version_of
 from storage.places import web as web_module
 from storage.places.bucket import ObjectPath
 from storage.places.web import quoted_once

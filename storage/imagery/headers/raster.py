@@ -15,11 +15,11 @@ from rasterio.errors import RasterioError
 
 from storage.errors import EmptyRasterError, InputError
 from storage.imagery.band_names import band_in_file_name, common_name_in, describe_bands, micrometres
-from storage.imagery.dates import date_of
+from storage.imagery.dates.acquisition import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
-from storage.imagery.header_checks import check_header, decoding_note
-from storage.imagery.look import black_edge, has_a_valid_pixel, has_mask, looks_like_a_mask
-from storage.imagery.placement import Placement, placement_of
+from storage.imagery.headers.checks import check_header, decoding_note
+from storage.imagery.headers.look import black_edge, has_a_valid_pixel, has_mask, looks_like_a_mask
+from storage.imagery.headers.placement import Placement, placement_of
 from storage.imagery.sources import Header, Source, is_remote, open_with_allowed_driver
 from storage.imagery.validity import nodata_rule
 from storage.imagery.values import require_readable

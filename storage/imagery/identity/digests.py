@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import InputError, ReplacedError
-from storage.imagery.mosaics import Mosaic
-from storage.imagery.sidecars import is_note, is_overview
-from storage.imagery.sources import Source
-from storage.imagery.versions import (
+from storage.imagery.identity.sidecars import is_note, is_overview
+from storage.imagery.identity.versions import (
     FileVersion,
     content_file,
     files_below,
@@ -24,6 +22,8 @@ from storage.imagery.versions import (
     require_versions,
     version_of,
 )
+from storage.imagery.mosaics import Mosaic
+from storage.imagery.sources import Source
 from storage.places.bucket import SCHEME, Location
 from storage.places.publish import write_json_atomically
 from storage.places.web import is_web, quoted_once, web_sha256

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from storage.errors import InputError
-from storage.imagery.date_candidates import MONTHS, DateCandidate, is_future, time_of
+from storage.imagery.dates.candidates import MONTHS, DateCandidate, is_future, time_of
 
 _CODES = {
     "Y": r"(?P<Y>(?:1[89]|2\d)\d{2})",

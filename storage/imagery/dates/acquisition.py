@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from storage.imagery.date_candidates import DateCandidate, is_future, read_dates
-from storage.imagery.date_patterns import DatePattern
+from storage.imagery.dates.candidates import DateCandidate, is_future, read_dates
+from storage.imagery.dates.patterns import DatePattern
 
 Origin = Literal["header", "name", "folder", "pattern", "archive"]
 
@@ -68,7 +68,7 @@ def date_of(path: str, tags: Mapping[str, str], pattern: str | None = None) -> A
     Args:
         path: file, URL or Zarr group.
         tags: of its header.
-        pattern: of the user, as :mod:`storage.imagery.date_patterns` has them; where it is given, it alone decides.
+        pattern: of the user, as :mod:`storage.imagery.dates.patterns` has them; where it is given, it alone decides.
 
     Raises:
         InputError: the name does not match the pattern.

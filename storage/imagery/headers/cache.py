@@ -21,11 +21,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from storage.errors import EmptyRasterError
-from storage.imagery.dates import AcquisitionDate
+from storage.imagery.dates.acquisition import AcquisitionDate
 from storage.imagery.description import Band, Overrides
+from storage.imagery.identity.versions import FileVersion, version_of
 from storage.imagery.sources import Header, Source, absolute, is_remote
 from storage.imagery.validity import Validity
-from storage.imagery.versions import FileVersion, version_of
 from storage.places.bucket import Location
 from storage.places.publish import write_json_atomically
 from storage.reference_systems import horizontal_crs

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from storage.errors import InputError, ObjectStoreError, ReplacedError
-from storage.imagery.sidecars import is_note, is_overview, meaning_of
+from storage.imagery.identity.sidecars import is_note, is_overview, meaning_of
 from storage.places.bucket import SCHEME, ObjectPath, location
 from storage.places.client import FIRST_CONTACT
 from storage.places.gdal import plain_name
