@@ -25,6 +25,7 @@ from benchmarks.door_desk import Desk, Verdict, wrong
 
 def try_cases(maker: Path, folder: Path, names: Sequence[str]) -> Counter[str]:
     """Make the cases, try each, print a line each; how many ended how."""
+    import benchmarks.door_lists  # noqa: F401  its cases are among them then
     import flows.archive.job
     import flows.detect.job
     import flows.interface  # noqa: F401  once, for all commands
