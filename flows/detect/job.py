@@ -27,6 +27,7 @@ from storage.imagery.grids import common_grid, needs_resampling, transformation_
 from storage.imagery.headers.cache import HeaderCache
 from storage.imagery.mosaics import Mosaic, open_mosaic
 from storage.imagery.rasters import GridReader
+from storage.imagery.summary import read_in_words
 from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
 from storage.regions import region_text
@@ -109,7 +110,9 @@ class Job(PlannedSeries):
         )
         return [
             ("before", before),
+            ("read as", read_in_words(self.readers[0])),
             ("after", after),
+            ("read as", read_in_words(self.readers[1])),
             self.grid_line,
             ("resampled", ", ".join(resampled) if resampled else "nothing, the grids agree"),
             (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
@@ -15,6 +16,7 @@ from storage.geometry import grid_facts, metres_a_pixel
 from storage.imagery.dates.acquisition import AcquisitionDate
 from storage.imagery.description import Band, band_words, encoding_words, plain
 from storage.imagery.mosaics import Mosaic
+from storage.imagery.rasters import GridReader
 from storage.imagery.sources import Source
 from storage.reference_systems import crs_name
 
@@ -108,6 +110,18 @@ class Imagery:
             return None
 
 
+def read_in_words(reader: GridReader) -> str:
+    """How a date is read, in one line for a plan: which bands, as what type, which pixels count."""
+    mosaic = reader.mosaic
+    chosen = tuple(mosaic.bands[number - 1] for number in reader.bands)
+    numbers = ", ".join(
+        f"{number} {band_words((band,))}" if band.is_named else str(number)
+        for number, band in zip(reader.bands, chosen, strict=True)
+    )
+    values = mosaic.dtype if reader.dtype == mosaic.dtype else f"{mosaic.dtype} → {reader.dtype}"
+    return f"bands {numbers}; {values}; valid: {_validity(mosaic)}"
+
+
 def imagery_of(mosaic: Mosaic) -> Imagery:
     """The description of an opened mosaic."""
     doubt = mosaic.acquired.doubt
@@ -116,7 +130,7 @@ def imagery_of(mosaic: Mosaic) -> Imagery:
         files=len({file for source in mosaic.sources for file in (source.files[:1] or (source.path,))}),
         dtype=mosaic.dtype,
         bands=mosaic.bands,
-        validity=_validity(mosaic.sources[0]),
+        validity=_validity(mosaic),
         grid=mosaic.grid,
         acquired=mosaic.acquired,
         storage=mosaic.facts,
@@ -124,9 +138,15 @@ def imagery_of(mosaic: Mosaic) -> Imagery:
     )
 
 
-def _validity(source: Source) -> str:
+def _validity(mosaic: Mosaic) -> str:
+    """The rule of the first source; of the others it is the same but for their own nodata values."""
+    words = _rule(mosaic.sources[0])
+    return f"{words}; NaN is no value" if np.dtype(mosaic.dtype).kind == "f" else words
+
+
+def _rule(source: Source) -> str:
     if source.parts:
-        return "in all files of its bands: " + "; ".join(dict.fromkeys(map(_validity, source.parts)))
+        return "in all files of its bands: " + "; ".join(dict.fromkeys(map(_rule, source.parts)))
     return "all pixels" if source.validity is None else source.validity.words
 
 

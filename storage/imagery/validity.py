@@ -45,7 +45,7 @@ class Validity:
             rules.append(f"band {self.alpha} is a mask (alpha)")
         if self.mask:
             rules.append("mask of the file")
-        return "; ".join(rules) or "all pixels, but for NaN"
+        return "; ".join(rules) or "all pixels"
 
     @property
     def says_nothing(self) -> bool:
