@@ -275,6 +275,9 @@ def _image(
     cache: DigestCache,
 ) -> DatedImage:
     digest = cache.digest(mosaic)
+    # a date that is read as it is stored keeps its name, whatever dates come beside it
+    if encoding is not None and not encoding.changes(mosaic.dtype, [mosaic.bands[number - 1] for number in bands]):
+        encoding = None
 
     def name(sha256: str) -> str:
         facts = {

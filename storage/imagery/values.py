@@ -88,6 +88,10 @@ class Encoding:
             raise ValueRangeError(f"{path} {odd}")
         return rounded.astype(self.dtype)
 
+    def changes(self, dtype: str, bands: Sequence[Band]) -> bool:
+        """Whether values of this type, of bands that declare this, become others."""
+        return dtype != self.dtype or self._linear(bands) is not None
+
     def _linear(self, bands: Sequence[Band]) -> tuple[list[float], list[float]] | None:
         """Factors and addends by band; None where all are 1 and 0."""
         if self.stretch is not None:
