@@ -74,7 +74,8 @@ class BrokenDatesError(FailedPartsError):
 
     def __init__(self, broken: Mapping[date, str], *, dates: int, directory: Location) -> None:
         super().__init__(
-            f"{len(broken)} dates cannot be read; the {dates} others are finished and kept in {directory}",
+            f"{len(broken)} date{'s' * (len(broken) != 1)} cannot be read; the {dates} others are finished and kept in "
+            f"{directory}",
             {str(day): why for day, why in broken.items()},
             advice="Mend the files and run the same command again: it tries these dates anew.",
         )

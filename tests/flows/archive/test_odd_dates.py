@@ -43,7 +43,7 @@ def test_dates_that_can_be_read_are_done_and_the_other_is_tried_again(tmp_path: 
         dated(folder, year)
     (folder / "x_20210601.tif").write_bytes(b"")
     request = request_of(folder, output, cluster=workers)
-    with pytest.raises(BrokenDatesError, match=r"1 dates cannot be read; the 3 others(.|\n)*2021-06-01: .*is empty"):
+    with pytest.raises(BrokenDatesError, match=r"1 date cannot be read; the 3 others(.|\n)*2021-06-01: .*is empty"):
         run_reprocessing(request)
     job = resolve_archive(request)
     assert len(job.pairs) == 2 and list(map(str, job.broken)) == ["2021-06-01"]
