@@ -30,7 +30,7 @@ from storage.imagery.headers.look import valid_pixels
 from storage.imagery.identity.versions import conditions, of_versions
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.source_index import SourceIndex
-from storage.imagery.sources import Source
+from storage.imagery.sources import Source, is_remote
 from storage.imagery.values import Encoding
 from storage.longitudes import in_frame_of, outline_on
 from storage.places.gdal import gdal_settings
@@ -43,6 +43,8 @@ _FEW = 64
 """Sources of a mosaic up to which whole tiles are resampled from each: what they cost counts only where many meet."""
 
 _GDAL = {"GDAL_CACHEMAX": 64, "GDAL_NUM_THREADS": "1", "GDAL_TIFF_INTERNAL_MASK": True}
+_ON_A_DISK = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+"""Side-cars are asked for by their names: to list a folder of 100,000 tiles for each of them takes longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +304,8 @@ def _read_raster(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     window = Window.from_slices(rows, cols)
-    with rasterio.Env(**_GDAL, **gdal_settings(), **conditions(source.versions)):
+    settings = {**_GDAL, **({} if is_remote(source.path) else _ON_A_DISK), **gdal_settings()}
+    with rasterio.Env(**settings, **conditions(source.versions)):
         dataset = handle(source)
         try:
             with hearing_damage():
