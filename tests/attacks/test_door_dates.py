@@ -41,6 +41,16 @@ def day_in(folder: Path, name: str) -> str | None:
         ("ortho 2019.12.25.tif", "2019-12-25"),
         ("area_1024_2048_2019-12-25.tif", "2019-12-25"),
         ("20191225-1024x2048.tif", "2019-12-25"),
+        ("m_3807725_ne_18_060_20190601_20191002.tif", "2019-06-01"),
+        ("c_gls_NDVI300_201906011012_GLOBE_PROBAV_V1.0.1.tif", "2019-06-01"),
+        ("ECO2LSTE.001_LST_doy2019152101253_aid0001.tif", "2019-06-01"),
+        ("June_15_2019.tif", "2019-06-15"),
+        ("June 15, 2019.tif", "2019-06-15"),
+        ("15th_June_2019.tif", "2019-06-15"),
+        ("2019-6-15.tif", "2019-06-15"),
+        ("2019年06月15日.tif", "2019-06-15"),
+        ("12_marseille_2019.tif", "2019-01-01"),  # a town, not a month
+        ("2019_juneau_12.tif", "2019-01-01"),
     ],
 )
 def test_names_that_tell_the_day(tmp_path: Path, name: str, day: str) -> None:
@@ -59,6 +69,14 @@ def test_names_that_tell_the_day(tmp_path: Path, name: str, day: str) -> None:
         "00001999.tif",
         "ortho_20191399.tif",  # no month
         "img_20190230.tif",  # no such day
+        "LC08_L1TP_198024_20190631_20190705_01_T1_B4.TIF",  # no such day; the other one is of processing
+        "image_1920_1080.tif",
+        "2000_x_2000.tif",
+        "z15_1998_1234.tif",
+        "ortho_2018-19.tif",  # a span
+        "2019_6_1.tif",
+        "2019_152.tif",  # the day of the year or a number
+        "v2019.6.1.tif",
     ],
 )
 def test_names_that_leave_it_open(tmp_path: Path, name: str) -> None:

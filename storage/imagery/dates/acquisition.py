@@ -123,8 +123,15 @@ def _dates_elsewhere(path: str, name: str) -> Iterator[AcquisitionDate]:
 
 
 def naive_utc(time: datetime) -> datetime:
-    """A time in UTC without saying so, as stores keep it; one without a zone is taken for UTC."""
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    """A time in UTC without saying so, as stores keep it; one without a zone is taken for UTC.
+
+    Raises:
+        ValueError: in UTC it lies before the year 1 or after 9999.
+    """
+    try:
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except OverflowError as error:
+        raise ValueError(f"{time} has no place in the calendar") from error
 
 
 def joint_date(dates: Iterable[tuple[str, AcquisitionDate]]) -> AcquisitionDate:
@@ -181,8 +188,13 @@ def _agree(time: datetime, named: AcquisitionDate) -> bool:
 
 
 def _names(path: str) -> tuple[list[str], str]:
-    """Names of the folders above a file, the outermost first, and the file's own, without what follows a URL's path."""
-    if "://" in path and not path.startswith("/vsi"):
+    """Names of the folders above a file, the outermost first, and the file's own, without what follows a URL's path.
+
+    A zip or tar file is the folder of what it holds.
+    """
+    if path.startswith("/vsi"):
+        path = re.sub(r"\.(?:zip|tar|tar\.gz|tgz)\}?(?=/)", "", path, flags=re.IGNORECASE).replace("{", "")
+    elif "://" in path:
         path = unquote(urlsplit(path).path)
     parts = [part for part in re.split(r"[/\\]", path) if part and part != "."]
     return (parts[:-1], parts[-1]) if parts else ([], "")

@@ -9,7 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = rf"(?P<mon>{'|'.join(MONTHS)})[a-z]*"
+_MONTH = (
+    r"(?P<mon>jan(?:uary?)?|feb(?:ruary?)?|mar(?:ch)?|apr(?:il)?|may|jun[ei]?|jul[yi]?|aug(?:ust)?|sep(?:t|tember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)(?![a-z])"
+)
+"""A month by its name, short or long, and no other word that begins like one: Marseille, Augsburg, Juneau."""
 _YEAR = r"(?P<Y>(?:19|20)\d{2})"
 _CLOCK = r"(?P<H>\d{2})(?P<M>\d{2})(?P<S>\d{2})"
 _DAY = rf"{_YEAR}(?P<m>\d{{2}})(?P<d>\d{{2}})"
@@ -40,7 +44,11 @@ _SCENE_IDS = tuple(
         rf"(?<![a-z0-9])(?:PHR1[AB]|PNEO\d|SPOT[67])_\w+?_{_DAY}{_CLOCK}\d(?!\d)",
         # MODIS, VIIRS and what AppEEARS makes of them
         rf"(?<![a-z0-9])A{_ORDINAL}(?!\d)",
-        rf"(?<![a-z])doy{_ORDINAL}(?!\d)",
+        rf"(?<![a-z])doy{_ORDINAL}(?:{_CLOCK})?(?!\d)",
+        # NAIP: flight, then version
+        rf"(?<![a-z0-9])[mn]_\d{{7}}_(?:ne|nw|se|sw)_\d{{1,2}}_\w{{1,3}}_{_DAY}(?!\d)",
+        # EnMAP: acquisition, then processing
+        rf"(?<![a-z0-9])ENMAP\w*-\w+-DT\d{{10}}_{_DAY}T{_CLOCK}Z",
         # PlanetScope, SkySat
         rf"^{_DAY}_{_CLOCK}_(?:\d{{2}}_)?(?:[0-9a-f]{{4}}|ssc\w+?)(?![a-z0-9])",
     )
@@ -57,9 +65,13 @@ _CALENDAR = tuple(
         rf"(?<!\d){_YEAR}(?P<sep>[-_.]?)(?P<m>\d{{2}})(?P=sep)(?P<d>\d{{2}})(?!\d)"
         r"(?:T(?P<H>\d{2})[-:]?(?P<M>\d{2})(?:[-:]?(?P<S>\d{2}))?(?!\d))?",
         rf"(?<!\d){_DAY}{_CLOCK}(?!\d)",
+        rf"(?<!\d){_DAY}(?P<H>\d{{2}})(?P<M>\d{{2}})(?!\d)",
         rf"(?<!\d){_ORDINAL}T{_CLOCK}(?!\d)",
-        rf"(?<!\d)(?P<d>\d{{1,2}})[-_. ]?{_MONTH}[-_. ]?{_YEAR}(?!\d)",
+        rf"(?<!\d)(?P<d>\d{{1,2}})(?:st|nd|rd|th)?[-_. ]{{0,2}}{_MONTH}[-_., ]{{0,2}}{_YEAR}(?!\d)",
         rf"(?<!\d){_YEAR}[-_. ]?{_MONTH}[-_. ]?(?P<d>\d{{1,2}})(?!\d)",
+        rf"(?<![a-z0-9]){_MONTH}[-_. ]?(?P<d>\d{{1,2}})(?:st|nd|rd|th)?[-_., ]{{1,2}}{_YEAR}(?!\d)",
+        rf"(?<![\dv]){_YEAR}(?P<sep>[-.])(?P<m>\d{{1,2}})(?P=sep)(?P<d>\d{{1,2}})(?!\d|\.\d)",
+        rf"(?<!\d){_YEAR}年(?P<m>\d{{1,2}})月(?P<d>\d{{1,2}})日",
     )
 )
 _DAY_FIRST = tuple(
@@ -74,7 +86,11 @@ _UNCLEAR = tuple(
     for pattern, reading in (
         (rf"(?<!\d)(?P<a>\d{{1,2}})_(?P<b>\d{{1,2}})_{_YEAR}(?!\d)", "day, month and year, or two numbers and a year"),
         (rf"(?<!\d){_ORDINAL}(?!\d)", "a year with its day of the year, or a number"),
-        (rf"(?<!\d){_YEAR}-(?P<j>\d{{3}})(?!\d)", "a year with its day of the year, or with a number"),
+        (rf"(?<!\d){_YEAR}[-_](?P<j>\d{{3}})(?!\d)", "a year with its day of the year, or with a number"),
+        (
+            rf"(?<!\d){_YEAR}_(?P<m>0?[1-9]|1[0-2])_(?P<d>\d{{1,2}})(?!\d)",
+            "year, month and day, or a year and two numbers",
+        ),
         (rf"(?<!\d){_YEAR}(?P<m>0[1-9]|1[0-2])(?!\d)", "year and month, or a number"),
         (rf"(?<!\d){_YEAR}[_.](?P<m>0[1-9]|1[0-2])(?!\d)", "year and month, or a year and a number"),
         (rf"(?<![a-z\d])(?P<m>0[1-9]|1[0-2])[-_.]{_YEAR}(?!\d)", "month and year, or a number and a year"),
@@ -96,8 +112,11 @@ _MONTHLY = tuple(
     )
 )
 _BARE_YEAR = re.compile(rf"(?<!\d){_YEAR}(?!\d)")
-_SIZE_AFTER = re.compile(r"x\d|(?:px|pix|m|cm|mm|km|ft|dpi|ppi|k|mb|gb|ha|nm|hz|bit|p)(?![a-z])|[.,]\d", re.IGNORECASE)
-_SIZE_BEFORE = re.compile(r"\dx$|\d[.,]$", re.IGNORECASE)
+_SIZE_AFTER = re.compile(
+    r"[-_ ]?[x×][-_ ]?\d|_(?:1080|1200)(?!\d)|(?:px|pix|m|cm|mm|km|ft|dpi|ppi|k|mb|gb|ha|nm|hz|bit|p)(?![a-z])|[.,]\d",
+    re.IGNORECASE,
+)
+_SIZE_BEFORE = re.compile(r"\d[-_ ]?[x×][-_ ]?$|\d[.,]$", re.IGNORECASE)
 _LETTERS_BEFORE = re.compile(r"(?<![a-z])[a-z]{1,2}$", re.IGNORECASE)
 """As in r2019c2021: what numbers rows, zones or versions."""
 _WORDS = (
@@ -105,6 +124,10 @@ _WORDS = (
     "width|height|id|idx|index|no|nr|num|number"
 )
 _NUMBER_WORD = re.compile(rf"(?<![a-z])(?:{_WORDS})[-_. ]?$", re.IGNORECASE)
+_SECOND_YEAR = re.compile(r"[-_](\d{2})(?!\d)")
+"""As in 2018-19."""
+_COLUMN_BEFORE = re.compile(r"(?<![a-z])(?:zoom|z)[-_. ]?\d+[-_. ]$", re.IGNORECASE)
+"""As in z15_1998_1234, a tile of the web by its zoom, column and row."""
 _NUMBERS_BEFORE = re.compile(rf"(?<![a-z])(?:{_WORDS})[-_. ]?(?:\d+[-_. ])*$", re.IGNORECASE)
 
 
@@ -134,8 +157,10 @@ def read_dates(name: str) -> tuple[list[DateCandidate], str | None]:
         candidates, several where the name has several; and None, or a doubt in words, which leaves no candidate.
     """
     for pattern in _SCENE_IDS:
-        if (match := pattern.search(name)) and (candidate := _candidate(match)):
-            return [candidate], None
+        if match := pattern.search(name):
+            candidate = _candidate(match)
+            # what else stands in the name of a scene is no acquisition
+            return ([candidate], None) if candidate else ([], f"{match[0]} in its name has a day that no calendar has")
     if (match := _WORLDVIEW.match(name)) and match["mon"].lower() in MONTHS and (candidate := _candidate(match)):
         return [candidate], None
     days = [c for pattern in _CALENDAR for match in pattern.finditer(name) if (c := _candidate(match))]
@@ -174,10 +199,12 @@ def _bare_years(name: str) -> tuple[list[DateCandidate], str | None]:
         if is_future(time):
             future.append(match[0])
             continue
+        if (second := _SECOND_YEAR.match(after)) and int(second[1]) == (int(match[0]) + 1) % 100:
+            return [], f"{match[0]}{second[0]} in its name may be two years, or a year and a number"
         if not _NUMBER_WORD.search(before) and (letters := _LETTERS_BEFORE.search(before)):
             lettered.append(letters[0] + match[0])
             continue
-        if word := _NUMBER_WORD.search(before):
+        if word := _NUMBER_WORD.search(before) or _COLUMN_BEFORE.search(before):
             numbers.append(word[0] + match[0])
         years[match[0]] = DateCandidate(time=time, precision="year", text=match[0])
     if len(years) > 1:
