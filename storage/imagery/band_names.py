@@ -41,9 +41,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"thermal(?:\s*infra\s*red)?(?:\s*\d+)?|lwir\d*|tirs?\d*", "lwir"),
     (r"cirrus", "cirrus"),
     (r"yellow", "yellow"),
-    (r"blue", "blue"),
-    (r"green", "green"),
-    (r"red", "red"),
+    (r"blue|bleue?|blau|azul|blu", "blue"),
+    (r"green|verte?|gruen|grün|verde", "green"),
+    (r"red|rouge|rot|rojo|rosso|vermelho", "red"),
 )
 
 _SENTINEL_2 = {
@@ -89,6 +89,7 @@ _SENSORS: tuple[tuple[str, Mapping[str, str]], ...] = (
 
 _CODE = re.compile(r"(?<![a-z0-9])b(and)?[ -]?(8a|0?[1-9]|1[0-2])(?![a-z0-9])", re.IGNORECASE)
 _GENERIC = re.compile(r"(?:band|layer|channel|gray|grey|undefined)?[ _-]*\d*", re.IGNORECASE)
+_MASK = re.compile(r"alpha(?: band| channel| mask)?|opacity|data ?mask|valid(?:ity)?(?: ?mask)?")
 _LETTERS = {"r": "red", "g": "green", "b": "blue", "n": "nir"}
 
 
@@ -117,9 +118,12 @@ def describe_bands(
         zip(texts, named, colours, wavelengths, strict=True), start=1
     ):
         common = (letters[number - 1] if letters else None) or _common_in_words(text)
+        wavelength = wavelength or _written_wavelength(text)
         if common is None and is_named:
             common, guess = _of_a_satellite(text, context)
-            if guess:
+            if guess and (measured := common_name_of(wavelength)):
+                common = measured
+            elif guess:
                 guessed.append(f"{text} as {common}")
         common = common or common_name_of(wavelength)
         if is_named:
@@ -169,6 +173,11 @@ def micrometres(value: str | float | None, unit: str = "") -> float | None:
     return number if number < 100 else None
 
 
+def is_mask_name(text: str) -> bool:
+    """Whether a band is called what only a mask of validity is: 0 where nothing is valid."""
+    return _MASK.fullmatch(re.sub(r"[^a-z]+", " ", text.lower()).strip()) is not None
+
+
 def band_in_file_name(name: str) -> str | None:
     """The band that a file of one band is named after (``B02``, ``nir``, ``band_4``); None = none."""
     codes = list(dict.fromkeys(match.group(0) for match in _CODE.finditer(_spaced(name))))
@@ -178,9 +187,15 @@ def band_in_file_name(name: str) -> str | None:
     return words[0] if len(set(words)) == 1 else None
 
 
+def _written_wavelength(text: str) -> float | None:
+    """Micrometres where a name has one wavelength in it (``665 nm``, ``0.49 um``)."""
+    found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(nm|nanomet\w*|[uµμ]m|micromet\w*)\b", text, re.IGNORECASE)
+    return micrometres(found[0][0], found[0][1]) if len(found) == 1 else None
+
+
 def common_name_in(text: str, context: str = "") -> str | None:
     """What a band called so sees; None = its name does not say."""
-    return _common_in_words(text) or _of_a_satellite(text, context)[0]
+    return _common_in_words(text) or _of_a_satellite(text, context)[0] or common_name_of(_written_wavelength(text))
 
 
 def _spaced(text: str) -> str:
@@ -197,7 +212,8 @@ def _speaks(text: str) -> bool:
 
 def _common_in_words(text: str) -> str | None:
     """The one common name whose phrase stands in a text; two of them, as in "red minus nir", say nothing."""
-    lower = re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+    # CamelCase is words
+    lower = re.sub(r"[^a-zü0-9]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text).lower()).strip()
     if lower.replace(" ", "") in COMMON_NAMES:
         return lower.replace(" ", "")
     found = []
@@ -209,9 +225,11 @@ def _common_in_words(text: str) -> str | None:
 
 
 def _of_letters(texts: Sequence[str]) -> list[str] | None:
-    """Names where every band is one of the letters R, G, B, N."""
-    if len(texts) > 1 and all(text.lower() in _LETTERS for text in texts) and len(set(texts)) == len(texts):
-        return [_LETTERS[text.lower()] for text in texts]
+    """Names where bands are called by letters R, G, B, N, also as ``BAND_R``, or beside them by words as NIR."""
+    letters = [re.sub(r"^band|[^a-z]+", "", text.lower()) for text in texts]
+    names = [_LETTERS.get(letter) or _common_in_words(letter) for letter in letters]
+    if sum(letter in _LETTERS for letter in letters) > 1 and None not in names and len(set(names)) == len(names):
+        return [name for name in names if name]
     return None
 
 

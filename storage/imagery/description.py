@@ -78,8 +78,7 @@ def band_words(bands: tuple[Band, ...]) -> str:
 
 def encoding_words(bands: tuple[Band, ...]) -> str:
     """Scale and offset of bands for a message: once where all have the same."""
-    pairs = list(dict.fromkeys((band.scale, band.offset) for band in bands))
-    return ", ".join(f"scale {scale:.9g} and offset {offset:.9g}" for scale, offset in pairs)
+    return ", ".join(dict.fromkeys(f"scale {band.scale:.9g} and offset {band.offset:.9g}" for band in bands))
 
 
 def plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,15 @@ def require_readable(dtype: str, path: str, *, what: str) -> None:
     """Refuse a type that no number of imagery has; raises InputError."""
     if dtype not in READABLE:
         raise InputError(f"{path} holds {dtype}; {what} is one of {', '.join(READABLE)}")
+
+
+def require_scales(bands: Sequence[Band], path: str) -> None:
+    """Refuse a scale by which no value has a meaning: 0, or no number; raises InputError."""
+    if odd := [band for band in bands if not band.scale or not isfinite(band.scale) or not isfinite(band.offset)]:
+        raise InputError(
+            f"{path} declares {encoding_words(tuple(odd))} for {', '.join(band.name for band in odd)}: no value has a "
+            "meaning; write the right ones, or take them out"
+        )
 
 
 def working_type(dtypes: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
@@ -163,3 +164,24 @@ def test_files_that_end_in_a_colour_are_bands(tmp_path: Path) -> None:
         image(folder / f"scene_{name}.tif", pixels(1, seed=seed))
     truth = np.concatenate([pixels(1, seed=seed) for seed in (0, 1, 2)])
     assert_holds(planned(folder), truth)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bleu", "vert", "rouge"),
+        ("Blau", "Grün", "Rot"),
+        ("azul", "verde", "rojo"),
+        ("BlueReflectance", "GreenReflectance", "RedReflectance"),
+        ("490 nm", "560 nm", "665 nm"),
+        ("0.49 µm", "0.56 um", "0.665 micrometers"),
+        ("B2, central wavelength 490 nm", "B3, central wavelength 560 nm", "B4, central wavelength 665 nm"),
+        ("BAND_B", "BAND_G", "BAND_R", "BAND_N"),
+        ("B", "G", "R", "NIR"),
+    ],
+)
+def test_names_in_other_words(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = described(image(tmp_path / "a.tif", pixels(len(names))), *names)
+    job = planned(path)
+    assert_holds(job, pixels(len(names))[[2, 1, 0]])
+    assert "Sentinel" not in " ".join(job.warnings)

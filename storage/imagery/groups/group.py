@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +11,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage.errors import InputError
-from storage.imagery.band_names import common_name_in, describe_bands
+from storage.imagery.band_names import common_name_in
 from storage.imagery.dates.acquisition import AcquisitionDate, date_of
-from storage.imagery.description import NOTHING_SAID, Band, NamedBy, Overrides
+from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.groups.axes import (
     Axes,
     axes_of,
@@ -24,6 +23,7 @@ from storage.imagery.groups.axes import (
     time_of,
     with_coordinates,
 )
+from storage.imagery.groups.bands import bands_of_array
 from storage.imagery.groups.chunks import chunk_files, chunks_here, require_all_chunks
 from storage.imagery.identity.versions import require_part
 from storage.imagery.sources import Header, Source, is_remote
@@ -58,9 +58,9 @@ def open_group(path: str, said: Overrides = NOTHING_SAID) -> Header:
         )
     name = "image" if "image" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
     if name is not None:
-        return _described(path, dataset, name, said, names=None)
+        return _described(path, dataset, name, said, band=None)
     names, left_out = _bands_by_name(arrays, path)
-    headers = [_described(path, dataset, band, said, names=(band,)) for band in names]
+    headers = [_described(path, dataset, name, said, band=name) for name in names]
     header = stack_of(headers)
     doubts = (f"its arrays {', '.join(left_out)} are no bands by their names: left out",) if left_out else ()
     return replace(
@@ -86,17 +86,14 @@ def _bands_by_name(arrays: dict[str, xr.DataArray], path: str) -> tuple[list[str
     return names, sorted(arrays.keys() - set(names))
 
 
-def _described(path: str, dataset: xr.Dataset, name: str, said: Overrides, *, names: Sequence[str] | None) -> Header:
-    """One array of a group; `names` of its bands, where the group has them from elsewhere."""
+def _described(path: str, dataset: xr.Dataset, name: str, said: Overrides, *, band: str | None) -> Header:
+    """One array of a group; `band` is the name of the one that it is, where each band is an array."""
     array = dataset[name]
     axes = axes_of(array, path)
     require_readable(str(array.dtype), path, what="a mosaic")
     placement, doubts = placement_of_array(array, axes, dataset.attrs, path)
-    count = array.sizes[axes.bands] if axes.bands is not None else 1
-    labels, named_by = (list(names), "variable") if names else (_labels(array, axes), "coordinate")
-    bands, guessed = _bands(labels, count, named_by, path)  # type: ignore[arg-type]
-    bands = tuple(with_values(band, array, said) for band in bands)
-    rule, odd = nodata_rule(str(array.dtype), [band.nodata for band in bands], alpha=None, mask=False)
+    own = bands_of_array(array, axes, said, path, name=band)
+    rule, odd = nodata_rule(str(array.dtype), [each.nodata for each in own.bands], alpha=own.alpha, mask=False)
     if not is_remote(path):
         require_all_chunks(path, name, rule, row_axis=_axis(array, axes.rows), col_axis=_axis(array, axes.columns))
     time = time_of(array)
@@ -107,8 +104,8 @@ def _described(path: str, dataset: xr.Dataset, name: str, said: Overrides, *, na
             files=(path,),
             driver="Zarr",
             variable=name,
-            image_bands=tuple(range(1, count + 1)),
-            bands=bands,
+            image_bands=own.numbers,
+            bands=own.bands,
             validity=rule,
             flip_y=placement.flip_y,
             flip_x=placement.flip_x,
@@ -118,25 +115,7 @@ def _described(path: str, dataset: xr.Dataset, name: str, said: Overrides, *, na
         if time is None or said.date_pattern is not None
         else AcquisitionDate(time=time, origin="header", precision="second"),
         facts={"format": "Zarr"},
-        doubts=doubts + guessed + odd,
-    )
-
-
-def _labels(array: xr.DataArray, axes: Axes) -> list[str]:
-    """Names that a coordinate gives the bands; none where it numbers them."""
-    if axes.bands is None or axes.bands not in array.coords:
-        return []
-    labels = [str(value) for value in array[axes.bands].to_numpy()]
-    return [] if all(label.lstrip("-").isdigit() for label in labels) else labels
-
-
-def _bands(labels: list[str], count: int, named_by: NamedBy, path: str) -> tuple[tuple[Band, ...], tuple[str, ...]]:
-    return describe_bands(
-        descriptions=labels or [None] * count,
-        colours=[None] * count,
-        wavelengths=[None] * count,
-        context=path,
-        named_by=named_by,
+        doubts=doubts + own.doubts + odd,
     )
 
 
@@ -153,29 +132,19 @@ def read_group(
     array = _opened(source.path)[source.variable]
     axes = axes_of(array, source.path)
     pixels = axes.turned(array.isel({axes.rows: rows, axes.columns: cols})).to_numpy()
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    pixels = pixels[[number - 1 for number in source.image_bands]]
+    stored = pixels[None] if pixels.ndim == 2 else pixels
+    pixels = stored[[number - 1 for number in source.image_bands]]
     places = {"row_axis": _axis(array, axes.rows), "col_axis": _axis(array, axes.columns)}
     for version in source.versions:
         if version.is_group:
             require_part(version, chunk_files(source.path, source.variable, rows=rows, cols=cols, **places))
     here = chunks_here(source.path, source.variable, rule, rows=rows, cols=cols, **places)
+    if rule.alpha is not None:
+        here &= stored[rule.alpha - 1] > 0  # NaN is not
     image = np.ascontiguousarray(pixels[[band - 1 for band in bands]])
     if rule.every_band:
         return image, here & rule.of_values(pixels, range(1, len(pixels) + 1))
     return image, here & rule.of_values(image, bands)
-
-
-def with_values(band: Band, variable: xr.DataArray, said: Overrides) -> Band:
-    """A band with the scale, offset and nodata that a variable declares (CF)."""
-    attributes = {**variable.encoding, **variable.attrs}
-    nodata = attributes.get("_FillValue", attributes.get("missing_value")) if said.nodata is None else said.nodata
-    return replace(
-        band,
-        scale=float(np.asarray(attributes.get("scale_factor", 1)).item()),
-        offset=float(np.asarray(attributes.get("add_offset", 0)).item()),
-        nodata=None if nodata is None else float(nodata),
-    )
 
 
 def _opened(path: str) -> xr.Dataset:

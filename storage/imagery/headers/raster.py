@@ -22,7 +22,7 @@ from storage.imagery.headers.look import black_edge, has_a_valid_pixel, has_mask
 from storage.imagery.headers.placement import Placement, placement_of
 from storage.imagery.sources import Header, Source, is_remote, open_with_allowed_driver
 from storage.imagery.validity import nodata_rule
-from storage.imagery.values import require_readable
+from storage.imagery.values import require_readable, require_scales
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.gdal import gdal_settings, plain_name
 
@@ -189,8 +189,7 @@ def _bands(
         )
         for band, number in zip(bands, numbers, strict=True)
     )
-    if odd := [band for band in described if not band.scale]:
-        raise InputError(f"{path} declares scale 0 for {', '.join(band.name for band in odd)}: no value has a meaning")
+    require_scales(described, path)
     return described, doubts
 
 
