@@ -22,7 +22,7 @@ from flows.run.directory import RunDirectory, sha256_of_facts
 from flows.run.limits import limits
 from storage.archives.listing import DatedFiles, archive_name, read_archive
 from storage.errors import InputError
-from storage.imagery.bands import require_one_meaning, select_bands
+from storage.imagery.bands import require_one_meaning, select_bands, taken_by_position
 from storage.imagery.grids import needs_resampling, overlaps, require_similar_resolution, transformation_notes
 from storage.imagery.identity.digests import DigestCache, MosaicDigest, counts_otherwise, former_digest
 from storage.imagery.mosaics import Mosaic
@@ -174,6 +174,11 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     for _, mosaic in inside:
         require_similar_resolution(mosaic, grid)
     numbers = [select_bands(mosaic, bundle.band_names, request.bands) for _, mosaic in inside]
+    if inside and request.bands is None:
+        guesses = (
+            taken_by_position(mosaic, own, bundle.band_names) for (_, mosaic), own in zip(inside, numbers, strict=True)
+        )
+        warnings += filter(None, guesses)
     if inside and request.bands is not None:
         require_one_meaning(
             [mosaic for _, mosaic in inside],

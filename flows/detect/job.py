@@ -21,7 +21,7 @@ from flows.run.limits import limits
 from flows.run.quantities import volume
 from storage.errors import InputError
 from storage.geometry import grid_facts
-from storage.imagery.bands import require_one_meaning, select_bands
+from storage.imagery.bands import require_one_meaning, select_bands, taken_by_position
 from storage.imagery.dates.acquisition import naive_utc
 from storage.imagery.grids import common_grid, needs_resampling, transformation_notes
 from storage.imagery.headers.cache import HeaderCache
@@ -157,7 +157,7 @@ def resolve(request: DetectRequest) -> Job:
     if network is None:
         bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
-        bundle, bands = network, _bands_for(network, request, mosaics)
+        bundle, bands = network, _bands_for(network, request, mosaics, warnings)
     encoding = encoding_of(
         request,
         list(zip(mosaics, bands, strict=True)),
@@ -204,26 +204,24 @@ def resolve(request: DetectRequest) -> Job:
     )
 
 
-def _bands_for(bundle: BundleModel, request: DetectRequest, mosaics: tuple[Mosaic, ...]) -> list[tuple[int, ...]]:
+def _bands_for(
+    bundle: BundleModel, request: DetectRequest, mosaics: tuple[Mosaic, ...], warnings: list[str]
+) -> list[tuple[int, ...]]:
     if request.threshold is not None:
         raise InputError(
             f"--threshold {request.threshold} is for a method without training: {request.bundle} has its own, "
             f"{bundle.threshold:.4g}, from its validation"
         )
     explicit = request.bands_of_each
-    if explicit == (None, None) and len(mosaics[0].bands) != len(mosaics[1].bands):
-        raise InputError(
-            f"the two dates have different bands: {mosaics[0].label} has {len(mosaics[0].bands)} "
-            f"({', '.join(mosaics[0].band_names)}), {mosaics[1].label} has {len(mosaics[1].bands)} "
-            f"({', '.join(mosaics[1].band_names)}); say with --bands which ones to use of both, or with --before-bands "
-            "and --after-bands of each"
-        )
     own_options = (request.before_bands and "--before-bands", request.after_bands and "--after-bands")
     options = [own or "--bands" for own in own_options]
     numbers = [
         select_bands(mosaic, bundle.band_names, own, option=option)
         for mosaic, own, option in zip(mosaics, explicit, options, strict=True)
     ]
+    for mosaic, own, chosen in zip(mosaics, explicit, numbers, strict=True):
+        if own is None and (guess := taken_by_position(mosaic, chosen, bundle.band_names)):
+            warnings.append(guess)
     if request.bands is not None and not any(own_options):
         instead = "say with --before-bands and --after-bands which ones to use of each"
         require_one_meaning(mosaics, numbers, option="--bands", instead=instead)

@@ -74,6 +74,18 @@ def matching_bands(bands: Sequence[Band], targets: Sequence[str], *, has: str, n
     )
 
 
+def taken_by_position(mosaic: Mosaic, numbers: Numbers, targets: Sequence[str]) -> str:
+    """A word where bands without a name are taken for the `targets`; empty where each has a name."""
+    nameless = [
+        f"{number} as {target}"
+        for number, target in zip(numbers, targets, strict=True)
+        if not mosaic.bands[number - 1].is_named and target != mosaic.bands[number - 1].name
+    ]
+    if not nameless:
+        return ""
+    return f"{mosaic.label}: bands without a name are taken by position, {', '.join(nameless)}; --bands settles it"
+
+
 def named_bands(names: Sequence[str]) -> tuple[Band, ...]:
     """Bands of which nothing but the names is known."""
     return tuple(

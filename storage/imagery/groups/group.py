@@ -15,7 +15,6 @@ from storage.imagery.band_names import common_name_in
 from storage.imagery.dates.acquisition import AcquisitionDate, date_of
 from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.groups.axes import (
-    Axes,
     axes_of,
     curvilinear_words,
     has_rows_and_columns,
