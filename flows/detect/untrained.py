@@ -11,7 +11,7 @@ from dasnet.baselines.statistics import Names
 from flows.detect.request import DetectRequest
 from flows.inference.untrained_model import UntrainedModel
 from storage.errors import InputError
-from storage.imagery.bands import common_bands
+from storage.imagery.bands import common_bands, require_one_meaning
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.values import working_type
 
@@ -42,6 +42,9 @@ def choose_untrained(
             "--values stored where the same number means the same in both"
         )
     numbers = common_bands(before, after, request.bands_of_each)
+    if request.bands is not None and not (request.before_bands or request.after_bands):
+        instead = "say with --before-bands and --after-bands which ones to compare"
+        require_one_meaning(mosaics, numbers, option="--bands", instead=instead)
     left_out = [
         f"{band} of {mosaic.label}"
         for mosaic, compared in zip(mosaics, numbers, strict=True)

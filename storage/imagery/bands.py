@@ -163,17 +163,21 @@ def require_one_meaning(mosaics: Sequence[Mosaic], numbers: Sequence[Numbers], *
     Args:
         instead: what a user can do.
     """
-    first = [mosaics[0].bands[number - 1] for number in numbers[0]]
+    first = tuple(mosaics[0].bands[number - 1] for number in numbers[0])
     for mosaic, own in zip(mosaics[1:], numbers[1:], strict=True):
-        theirs = [mosaic.bands[number - 1] for number in own]
-        if any(
-            one.common_name and other.common_name and one.common_name != other.common_name
-            for one, other in zip(first, theirs, strict=True)
-        ):
+        theirs = tuple(mosaic.bands[number - 1] for number in own)
+        if any(_are_others(one, other, mosaic) for one, other in zip(first, theirs, strict=True)):
             raise InputError(
-                f"{option} {','.join(map(str, numbers[0]))} are {band_words(tuple(first))} of {mosaics[0].label}, but "
-                f"{band_words(tuple(theirs))} of {mosaic.label}: {instead}"
+                f"{option} {','.join(map(str, numbers[0]))} are {band_words(first)} of {mosaics[0].label}, but "
+                f"{band_words(theirs)} of {mosaic.label}: {instead}"
             )
+
+
+def _are_others(one: Band, other: Band, mosaic: Mosaic) -> bool:
+    """Whether two bands see other things, or `mosaic` has one of the first's name in another place."""
+    if one.common_name and other.common_name:
+        return one.common_name != other.common_name
+    return one.is_named and one.name != other.name and one.name in mosaic.band_names
 
 
 def _present(mosaic: Mosaic, numbers: Sequence[int], option: str) -> Numbers:

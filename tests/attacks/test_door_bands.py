@@ -185,3 +185,17 @@ def test_names_in_other_words(tmp_path: Path, names: tuple[str, ...]) -> None:
     job = planned(path)
     assert_holds(job, pixels(len(names))[[2, 1, 0]])
     assert "Sentinel" not in " ".join(job.warnings)
+
+
+def test_one_list_of_numbers_for_names_that_say_nothing_of_colours(tmp_path: Path) -> None:
+    """VV and VH have no common names, but the one is not the other."""
+    paths = []
+    for name, order in (("a_20190601.tif", ("VV", "VH")), ("b_20210601.tif", ("VH", "VV"))):
+        path = image(tmp_path / name, pixels(2))
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = order
+        paths.append(path)
+    refused("VV, VH", "VH, VV", "--before-bands", mosaic=paths[0], after=paths[1], bundle="cva", bands=[1, 2])
+    job = planned(paths[0], paths[1], bundle="cva", before_bands=[1, 2], after_bands=[2, 1])
+    assert_holds(job, pixels(2)[::-1])
+    assert_holds(planned(paths[0], paths[1], bundle="cva"), pixels(2)[::-1])
