@@ -59,6 +59,12 @@ def _inputs(request: Any) -> str:
     names: list[str] = []
     for field in _INPUTS:
         value = getattr(request, field, None)
-        names += [] if value is None else [str(value)] if not isinstance(value, list | tuple) else map(str, value)
+        names += (
+            []
+            if value is None or isinstance(value, bool)
+            else [str(value)]
+            if not isinstance(value, list | tuple)
+            else map(str, value)
+        )
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"cannot plan {', '.join(names[:_SHOWN])}{more}"

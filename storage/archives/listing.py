@@ -201,14 +201,13 @@ def _from_stac(
     href: str, asset: str | None, outline: Geometry | None, is_wanted: Callable[[date], bool]
 ) -> Iterable[DatedFiles]:
     for image in read_images(href, outline=outline):
-        time = naive_utc(image.time)
         stacks: tuple[Stack, ...] = ()
         missing = ""
         try:
-            stacks = (image.stack(asset),) if is_wanted(time.date()) else ()
+            stacks = (image.stack(asset),) if is_wanted(image.time.date()) else ()
         except MissingFileError as error:
             missing = str(error)
-        yield DatedFiles(day=time.date(), time=time, stacks=stacks, items=(image.item,), missing=missing)
+        yield DatedFiles(day=image.time.date(), time=image.time, stacks=stacks, items=(image.item,), missing=missing)
 
 
 def _by_day(entries: Iterable[DatedFiles]) -> Iterable[DatedFiles]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pystac
 from odc.geo.geom import Geometry
@@ -19,13 +20,14 @@ from pystac.utils import make_absolute_href
 
 from storage.archives.geoparquet import PARQUET_SUFFIXES, items_of_parquet
 from storage.errors import InputError
-from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
+from storage.imagery.dates.acquisition import is_future, naive_utc
+from storage.imagery.names.indexes import is_raster_asset
+from storage.imagery.sources import is_remote, is_zarr
 from storage.longitudes import footprint_touches
 from storage.places.bucket import SCHEME, ObjectPath
 from storage.places.credentials import refuse_credentials
 from storage.places.web import open_address, reason
-
-_RASTER_TYPES = ("image/tiff", "image/jp2", "application/x-geotiff", "image/vnd.stac.geotiff")
+from storage.text import decoded
 
 
 class MissingFileError(InputError):
@@ -50,7 +52,7 @@ class StacImage:
 
     Attributes:
         content: the item as pystac reads it.
-        time: as the item has it: the beginning of a span, with a zone or without.
+        time: naive UTC; the beginning of a span.
         words: how messages name the item; `base`: what its relative addresses are relative to.
     """
 
@@ -147,7 +149,8 @@ def _following_page(content: Mapping[str, Any], href: str, hrefs: set[str]) -> I
         hrefs.add(below)
         yield from _items(below, hrefs=hrefs)
         return
-    matched = content.get("numberMatched", (content.get("context") or {}).get("matched"))
+    context = content.get("context")
+    matched = content.get("numberMatched", context.get("matched") if isinstance(context, Mapping) else None)
     features = content.get("features")
     held = len(features) if isinstance(features, list) else 0
     if isinstance(matched, int) and matched > held and len(hrefs) == 1:
@@ -160,15 +163,19 @@ def _read(href: str) -> Mapping[str, Any]:
     refuse_credentials(href)
     try:
         if href.startswith(SCHEME):
-            text = ObjectPath.parse(href).read_text()
+            data = ObjectPath.parse(href).read_bytes()
         elif href.startswith(("http://", "https://")):
             with open_address(href) as answer:
-                text = answer.read().decode()
+                data = answer.read()
         else:
-            text = Path(href).read_text(encoding="utf-8")
-        content = json.loads(text)
+            data = Path(href).read_bytes()
+        content = json.loads(decoded(data, path=href))
     except OSError as error:
         raise InputError(f"{href} cannot be read as STAC: {reason(error)}") from error
+    except RecursionError as error:
+        raise InputError(f"{href} cannot be read as STAC: it is nested too deeply") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{href} cannot be read as STAC: it is no JSON: {error}") from error
     if not isinstance(content, Mapping):
@@ -206,9 +213,12 @@ def _time(properties: object, words: str) -> datetime:
     if time is None:
         raise InputError(f"{words} has no date: neither datetime nor start_datetime")
     try:
-        return datetime.fromisoformat(time)
+        begin = naive_utc(datetime.fromisoformat(time))
     except (ValueError, TypeError) as error:
         raise InputError(f"{words}: its date {time!r} is none (ISO 8601)") from error
+    if is_future(begin):
+        raise InputError(f"{words}: its date {time} lies in the future")
+    return begin
 
 
 def _touches(image: StacImage, outline: Geometry) -> bool:
@@ -222,7 +232,7 @@ def _keys(image: StacImage, keys: str | None) -> list[str]:
     """Names of the assets that hold the imagery."""
     assets = image.content.assets
     if keys is None:
-        rasters = {name: asset for name, asset in assets.items() if _is_raster(asset)}
+        rasters = {name: asset for name, asset in assets.items() if is_raster_asset(asset.to_dict())}
         data = {name: asset for name, asset in rasters.items() if "data" in (asset.roles or ())} or rasters
         if len(data) != 1:
             raise InputError(
@@ -243,15 +253,10 @@ def _path(image: StacImage, key: str) -> str:
     """Address of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
     path = make_absolute_href(image.content.assets[key].href, image.base).removeprefix("file://")
     if not is_remote(path):
+        if "%" in path and not Path(path).exists():  # an address as RFC 3986 has it, of a name with a blank
+            path = unquote(path)
         if not Path(path).exists():
             raise MissingFileError(f"{image.words}: its asset {key!r}, {path}, does not exist")
         if not (Path(path).is_file() or is_zarr(path)):
             raise InputError(f"{image.words}: its asset {key!r}, {path}, is a folder, not a raster")
     return path
-
-
-def _is_raster(asset: pystac.Asset) -> bool:
-    if set(asset.roles or ()) & {"thumbnail", "overview", "metadata"}:
-        return False
-    kind = (asset.media_type or "").lower()
-    return kind.startswith(_RASTER_TYPES) or (not kind and asset.href.lower().endswith(RASTER_SUFFIXES))

@@ -117,7 +117,8 @@ def _names_in_parquet(path: str) -> Iterator[str]:
 
 def is_raster_asset(asset: Mapping[str, Any]) -> bool:
     """Whether a STAC asset is imagery by its roles, its media type and its name."""
-    if set(asset.get("roles") or ()) & _NO_IMAGERY:
+    roles = asset.get("roles")
+    if _NO_IMAGERY & {role for role in ([roles] if isinstance(roles, str) else roles or ()) if isinstance(role, str)}:
         return False
     kind = str(asset.get("type") or "").lower()
     if kind:
