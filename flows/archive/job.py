@@ -174,11 +174,14 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     for _, mosaic in inside:
         require_similar_resolution(mosaic, grid)
     numbers = [select_bands(mosaic, bundle.band_names, request.bands) for _, mosaic in inside]
-    if inside and request.bands is None:
-        guesses = (
-            taken_by_position(mosaic, own, bundle.band_names) for (_, mosaic), own in zip(inside, numbers, strict=True)
+    if request.bands is None:
+        warnings += filter(
+            None,
+            (
+                taken_by_position(mosaic, bundle.band_names, own)
+                for (_, mosaic), own in zip(inside, numbers, strict=True)
+            ),
         )
-        warnings += filter(None, guesses)
     if inside and request.bands is not None:
         require_one_meaning(
             [mosaic for _, mosaic in inside],

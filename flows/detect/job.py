@@ -219,9 +219,11 @@ def _bands_for(
         select_bands(mosaic, bundle.band_names, own, option=option)
         for mosaic, own, option in zip(mosaics, explicit, options, strict=True)
     ]
-    for mosaic, own, chosen in zip(mosaics, explicit, numbers, strict=True):
-        if own is None and (guess := taken_by_position(mosaic, chosen, bundle.band_names)):
-            warnings.append(guess)
+    for mosaic, own, chosen, option in zip(
+        mosaics, explicit, numbers, ("--before-bands", "--after-bands"), strict=True
+    ):
+        if own is None and (word := taken_by_position(mosaic, bundle.band_names, chosen, option=option)):
+            warnings.append(word)
     if request.bands is not None and not any(own_options):
         instead = "say with --before-bands and --after-bands which ones to use of each"
         require_one_meaning(mosaics, numbers, option="--bands", instead=instead)

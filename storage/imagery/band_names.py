@@ -98,6 +98,7 @@ def describe_bands(
     descriptions: Sequence[str | None],
     colours: Sequence[str | None],
     wavelengths: Sequence[float | None],
+    numbers: Sequence[int] = (),
     context: str = "",
     named_by: NamedBy = "description",
 ) -> tuple[tuple[Band, ...], tuple[str, ...]]:
@@ -107,6 +108,7 @@ def describe_bands(
         descriptions: names written into the file.
         colours: GDAL's colour interpretations.
         wavelengths: micrometres.
+        numbers: of the bands in their file, after which those without a name are called; default: from 1.
         context: file name and metadata that may tell the satellite.
         named_by: where the descriptions come from.
     """
@@ -114,10 +116,8 @@ def describe_bands(
     named = [bool(text) and not _is_generic(text) for text in texts]
     letters = _of_letters(texts)
     bands, guessed = [], []
-    for number, (text, is_named, colour, wavelength) in enumerate(
-        zip(texts, named, colours, wavelengths, strict=True), start=1
-    ):
-        common = (letters[number - 1] if letters else None) or _common_in_words(text)
+    for place, (text, is_named, colour, wavelength) in enumerate(zip(texts, named, colours, wavelengths, strict=True)):
+        common = (letters[place] if letters else None) or _common_in_words(text)
         wavelength = wavelength or _written_wavelength(text)
         if common is None and is_named:
             common, guess = _of_a_satellite(text, context)
@@ -143,7 +143,7 @@ def describe_bands(
         elif colour in COMMON_NAMES and not any(named) and not any(wavelengths):
             bands.append(Band(name=str(colour), named_by="colour", common_name=colour))
         else:
-            bands.append(Band(name=f"band{number}", wavelength=wavelength))
+            bands.append(Band(name=f"band{numbers[place] if numbers else place + 1}", wavelength=wavelength))
     doubts = (
         (f"bands are taken for those of Sentinel-2 or Landsat 8/9: {', '.join(guessed)}; --bands settles it",)
         if guessed

@@ -74,16 +74,20 @@ def matching_bands(bands: Sequence[Band], targets: Sequence[str], *, has: str, n
     )
 
 
-def taken_by_position(mosaic: Mosaic, numbers: Numbers, targets: Sequence[str]) -> str:
-    """A word where bands without a name are taken for the `targets`; empty where each has a name."""
-    nameless = [
-        f"{number} as {target}"
-        for number, target in zip(numbers, targets, strict=True)
-        if not mosaic.bands[number - 1].is_named and target != mosaic.bands[number - 1].name
+def taken_by_position(mosaic: Mosaic, targets: Sequence[str], numbers: Numbers, *, option: str = "--bands") -> str:
+    """A word where bands were matched by nothing but their place: their names do not say what they see."""
+    unknown = [
+        (target, band.name)
+        for target, number in zip(targets, numbers, strict=True)
+        for band in [mosaic.bands[number - 1]]
+        if band.common_name is None and target.lower() not in _words(band.name.lower()) and common_name_in(target)
     ]
-    if not nameless:
+    if not unknown:
         return ""
-    return f"{mosaic.label}: bands without a name are taken by position, {', '.join(nameless)}; --bands settles it"
+    pairs = ", ".join(f"{name} as {target}" for target, name in unknown)
+    return (
+        f"{mosaic.label}: nothing says what its bands are, they are taken by their order: {pairs}; {option} settles it"
+    )
 
 
 def named_bands(names: Sequence[str]) -> tuple[Band, ...]:
@@ -113,6 +117,9 @@ def common_bands(
     for numbers in explicit:
         if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
             raise InputError(f"--bands {','.join(map(str, numbers))} must name bands, each of them once")
+    if (explicit[0] is None) != (explicit[1] is None):
+        said, missing = ("--before-bands", "--after-bands")[:: 1 if explicit[1] is None else -1]
+        raise InputError(f"{said} says which bands of one date to compare: say with {missing} with which of the other")
     if None not in explicit:
         one, other = (list(numbers or ()) for numbers in explicit)
         if len(one) != len(other):
@@ -180,13 +187,23 @@ def _are_others(one: Band, other: Band, mosaic: Mosaic) -> bool:
     return one.is_named and one.name != other.name and one.name in mosaic.band_names
 
 
-def _present(mosaic: Mosaic, numbers: Sequence[int], option: str) -> Numbers:
-    if beyond := [number for number in numbers if not 1 <= number <= len(mosaic.bands)]:
+def _present(mosaic: Mosaic, explicit: Sequence[int], option: str) -> Numbers:
+    """Numbers without alpha of bands that a user names by their numbers in the file, where an alpha band counts too."""
+    in_file = _numbers_in_file(mosaic)
+    if beyond := [number for number in explicit if number not in in_file]:
+        mask = mosaic.sources[0].validity and mosaic.sources[0].validity.alpha
+        named = ", ".join(f"{number} {name}" for number, name in zip(in_file, mosaic.band_names, strict=True))
         raise InputError(
             f"{option} asks for {', '.join(map(str, beyond))}, but {mosaic.label} has {len(mosaic.bands)} bands "
-            f"({', '.join(mosaic.band_names)})"
+            f"({named}{f'; {mask} is its mask' if mask else ''})"
         )
-    return tuple(numbers)
+    return tuple(in_file.index(number) + 1 for number in explicit)
+
+
+def _numbers_in_file(mosaic: Mosaic) -> tuple[int, ...]:
+    """The number that each band has in its file; of a palette's colours, and of rasters of one band, their place."""
+    numbers = mosaic.sources[0].image_bands
+    return numbers if len(numbers) == len(mosaic.bands) else tuple(range(1, len(mosaic.bands) + 1))
 
 
 def _of_others(first: Mosaic, second: Mosaic) -> str:

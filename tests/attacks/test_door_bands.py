@@ -199,3 +199,52 @@ def test_one_list_of_numbers_for_names_that_say_nothing_of_colours(tmp_path: Pat
     job = planned(paths[0], paths[1], bundle="cva", before_bands=[1, 2], after_bands=[2, 1])
     assert_holds(job, pixels(2)[::-1])
     assert_holds(planned(paths[0], paths[1], bundle="cva"), pixels(2)[::-1])
+
+
+def test_a_band_that_is_called_a_mask(tmp_path: Path) -> None:
+    values = pixels(4, dtype="uint16")
+    values[3] = 1
+    values[3, :20] = 0
+    path = described(image(tmp_path / "a.tif", values), "red", "green", "blue", "dataMask")
+    assert_holds(planned(path), values[:3], valid=values[3] > 0)
+    clouds = described(image(tmp_path / "b.tif", values), "red", "green", "blue", "cloud_mask")
+    job = planned(clouds)
+    assert_holds(job, values[:3])
+    assert "band 4 is called cloud_mask" in " ".join(job.warnings)
+    assert "--alpha 4" in " ".join(job.warnings)
+
+
+def test_numbers_are_those_of_the_file_wherever_its_alpha_stands(tmp_path: Path) -> None:
+    values = np.concatenate([np.full((1, 96, 96), 255, "uint8"), pixels(4)])
+    values[0, :10] = 0
+    path = image(tmp_path / "a.tif", values)
+    coloured(path, ColorInterp.alpha, *[ColorInterp.undefined] * 4)
+    assert_holds(planned(path, bands=[4, 3, 2]), values[[3, 2, 1]], valid=values[0] > 0)
+    assert planned(path, bands=[4, 3, 2], bundle="cva").bundle.band_names == ("band4", "band3", "band2")
+    refused("--bands asks for 1", "1 is its mask", mosaic=path, bands=[1, 2, 3])
+
+
+def test_near_infrared_of_a_tile_of_water_is_no_mask(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    water = pixels(4, seed=1)
+    water[3] = 0
+    image(folder / "a.tif", pixels(4))
+    image(folder / "b.tif", water, transform=rasterio.Affine(10, 0, 500_960, 0, -10, 5_600_000))
+    job = planned(folder, bands=[4, 1, 2])
+    assert_holds(job, np.concatenate([pixels(4), water], axis=2)[[3, 0, 1]])
+    empty = np.zeros((4, 96, 96), "uint8")
+    refused("no valid pixel", mosaic=image(tmp_path / "empty.tif", empty))
+
+
+def test_bands_that_are_taken_by_their_order_are_said(tmp_path: Path) -> None:
+    job = planned(image(tmp_path / "a.tif", pixels(dtype="uint16")))
+    assert "band1 as red, band2 as green, band3 as blue; --before-bands settles it" in " ".join(job.warnings)
+    settled = planned(image(tmp_path / "b.tif", pixels(dtype="uint16")), bands=[1, 2, 3])
+    assert "by their order" not in " ".join(settled.warnings)
+
+
+def test_numbers_for_one_date_alone_are_no_pair(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.tif", pixels())
+    refused("--after-bands", "--before-bands", mosaic=path, bundle="cva", after_bands=[3, 2, 1])
+    assert_holds(planned(path, after_bands=[3, 2, 1]), pixels()[[2, 1, 0]])

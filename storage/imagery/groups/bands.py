@@ -63,6 +63,7 @@ def bands_of_array(array: xr.DataArray, axes: Axes, said: Overrides, path: str, 
         descriptions=[names[number - 1] for number in numbers],
         colours=[None] * len(numbers),
         wavelengths=[_wavelengths(array, axes, count)[number - 1] for number in numbers],
+        numbers=numbers,
         context=path,
         named_by=by,
     )

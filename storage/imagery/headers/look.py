@@ -18,6 +18,8 @@ from storage.imagery.validity import Validity
 _SIDE = 32
 _OF_TWO_VALUES = 0.9
 """Share of a mask's pixels that are its lowest or highest value; feathered edges are between."""
+_FEW_VALUES = 8
+"""Values of what lies under a mask that is 0: one or two, as its writer left them."""
 _BLACK = 0.02
 """Share of an edge that is worth a word."""
 _NEARLY_BLACK = 8
@@ -32,9 +34,10 @@ def windows(dataset: DatasetReader, *, across: int = 5) -> Iterator[Window]:
 
 
 def looks_like_a_mask(dataset: DatasetReader, number: int) -> bool:
-    """Whether a band has nearly nothing but the two values of a mask, or is 0 throughout.
+    """Whether a band has nearly nothing but the two values of a mask, or is 0 where the others show nothing.
 
-    Where no pixel can be read it is taken for what its header says: ingest says which pixels are missing.
+    Near infrared of open water is 0 too, but there the others show water. Where no pixel can be read it is taken for what its
+    header says: ingest says which pixels are missing.
     """
     try:
         values = np.concatenate([dataset.read(number, window=window).ravel() for window in windows(dataset)])
@@ -42,11 +45,20 @@ def looks_like_a_mask(dataset: DatasetReader, number: int) -> bool:
         return True
     kind = values.dtype
     present = np.unique(values[np.isfinite(values)] if kind.kind == "f" else values)
+    if not present.any():
+        return not _shows_something(dataset, number)
     if len(present) <= 2:
         return True
     top = present.max()
     is_full = top == 1 or (kind.kind != "f" and top == np.iinfo(kind).max) or (kind.kind == "f" and top == 255)
     return bool(is_full and np.isin(values, (0, top)).mean() >= _OF_TWO_VALUES)
+
+
+def _shows_something(dataset: DatasetReader, apart: int) -> bool:
+    """Whether the bands but one have the many values of an image."""
+    others = [number for number in range(1, dataset.count + 1) if number != apart]
+    seen = np.concatenate([dataset.read(others, window=window).ravel() for window in windows(dataset, across=3)])
+    return len(np.unique(seen)) > _FEW_VALUES
 
 
 def has_a_valid_pixel(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...], *, thorough: bool) -> bool:

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from storage.errors import EmptyRasterError, InputError
-from storage.imagery.band_names import band_in_file_name, common_name_in, describe_bands, micrometres
+from storage.imagery.band_names import band_in_file_name, common_name_in, describe_bands, is_mask_name, micrometres
 from storage.imagery.dates.acquisition import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.headers.checks import check_header, decoding_note
@@ -113,20 +113,29 @@ def image_bands(
     """
     everything = tuple(range(1, dataset.count + 1))
     if said.alpha is not None:
-        if said.alpha > dataset.count:
-            raise InputError(f"--alpha {said.alpha}: {path} has {dataset.count} bands")
+        if said.alpha > dataset.count or (said.alpha and dataset.count == 1):
+            raise InputError(f"--alpha {said.alpha}: {path} has {dataset.count} band{'s' * (dataset.count != 1)}")
         return tuple(n for n in everything if n != said.alpha), said.alpha or None, ()
-    tagged = [n for n in everything if dataset.colorinterp[n - 1] == ColorInterp.alpha]
     doubts: list[str] = []
     alpha = None
-    for number in tagged:
-        described = dataset.descriptions[number - 1]
+    for number in everything:
+        described = dataset.descriptions[number - 1] or ""
+        is_marked = dataset.colorinterp[number - 1] == ColorInterp.alpha
         if described and common_name_in(described, path):
             continue  # somebody wrote what it is
+        if not (is_marked or is_mask_name(described)):
+            if "mask" in described.lower() and dataset.count > 1:
+                doubts.append(
+                    f"band {number} is called {described}: read as a band; --alpha {number} leaves out the pixels "
+                    "where it is 0"
+                )
+            continue
         if dataset.count == 1 or alpha is not None or not looks_like_a_mask(dataset, number):
+            what = "marked as alpha" if is_marked else f"called {described}"
+            default = " (GDAL marks the fourth of four bands so by default)" if is_marked and number == 4 else ""
             doubts.append(
-                f"band {number} is marked as alpha, but holds the values of an image (GDAL marks the fourth of four "
-                f"bands so by default): read as a band; --alpha {number} reads it as a mask, --alpha 0 says it is none"
+                f"band {number} is {what}, but holds the values of an image{default}: read as a band; --alpha {number} "
+                "reads it as a mask, --alpha 0 says it is none"
             )
             continue
         alpha = number
@@ -174,6 +183,7 @@ def _bands(
         descriptions=[named_by_file] if named_by_file else descriptions,
         colours=[dataset.colorinterp[number - 1].name for number in numbers],
         wavelengths=[_wavelength(tags[number]) for number in numbers],
+        numbers=numbers,
         context=context,
         named_by="file" if named_by_file else "description",
     )
