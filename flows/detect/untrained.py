@@ -36,10 +36,11 @@ def choose_untrained(
         raise InputError(f"{request.bundle} has no network, so {', '.join(options)} means nothing to it: leave it out")
     method = untrained_named(request.bundle, threshold=request.threshold)
     before, after = mosaics
-    if not (_alike(before, after) or request.stretch or request.values == "stored"):
+    if not (_alike(before, after) or request.stretch or request.values):
         raise InputError(
             f"{before.label} holds {before.dtype}, but {after.label} holds {after.dtype}: rescale one of them, or say "
-            "--values stored where the same number means the same in both"
+            "--values stored where the same number means the same in both, --values physical where one is what the "
+            "scale and offset of the other make of its numbers"
         )
     numbers = common_bands(before, after, request.bands_of_each)
     if request.bands is not None and not (request.before_bands or request.after_bands):

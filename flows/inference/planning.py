@@ -16,7 +16,7 @@ from storage.errors import InputError
 from storage.geometry import metres_a_pixel
 from storage.imagery.description import encoding_words
 from storage.imagery.mosaics import Mosaic
-from storage.imagery.value_checks import require_values, unlike
+from storage.imagery.value_checks import require_kept, require_values, scales_of, unlike
 from storage.imagery.values import Encoding, any_declared, common_scale
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
@@ -46,21 +46,25 @@ def encoding_of(
     Raises:
         InputError: values that are not the model's, or dates whose scales contradict each other.
     """
-    described = [(mosaic.label, mosaic.dtype, [mosaic.bands[n - 1] for n in numbers]) for mosaic, numbers in dates]
+    described = [each for mosaic, numbers in dates for each in scales_of(mosaic, numbers)]
     scale, word = common_scale(described, request.values)
+    is_declared = any(any_declared(bands) for _, _, bands in described)
+    if request.values == "physical" and expected and dtype == "float32" and is_declared:
+        scale = ((1.0, 0.0),) * len(expected)
+        word = f"values are read as physical ones: {encoding_words(tuple(described[0][2]))} in the files"
     known = [band.scale is not None for band in expected]
     if request.values != "stored" and expected and all(known):
         # both sides know what a number stands for
         own = tuple((float(band.scale or 1), float(band.offset or 0)) for band in expected)
-        if any(any_declared(bands) for _, _, bands in described) and any(
-            tuple((band.scale, band.offset) for band in bands) != own for _, _, bands in described
-        ):
+        if is_declared and any(tuple((band.scale, band.offset) for band in bands) != own for _, _, bands in described):
             scale, word = own, f"values are read as the bundle's: {encoding_words(tuple(described[0][2]))} in the files"
     if request.stretch is not None and scale is not None:
         raise InputError(f"--stretch is of stored values, but {word}: --values stored takes the numbers as they stand")
     encoding = Encoding(dtype=dtype, bands=scale, stretch=request.stretch)
     for mosaic, numbers in dates:
-        require_values(mosaic, numbers, encoding, model=model)
+        require_kept(mosaic, numbers, encoding)
+        if expected:  # a method without training takes numbers as they are
+            require_values(mosaic, numbers, encoding, model=model)
         if converted := encoding.words(mosaic.dtype):
             warnings.append(f"{mosaic.label}: {converted}")
         if expected and (strange := unlike(mosaic, numbers, encoding, [(b.mean, b.std) for b in expected])):

@@ -31,6 +31,7 @@ from storage.imagery.headers.raster import open_picture
 from storage.imagery.mosaics import Mosaic, open_mosaic, picture
 from storage.imagery.rasters import GridReader
 from storage.imagery.sources import DRIVERS, absolute, open_with_allowed_driver
+from storage.imagery.value_checks import scales_of
 from storage.imagery.values import Encoding, any_declared, common_scale, working_type
 from tiling.conventions import IGNORED
 
@@ -279,10 +280,7 @@ def _encoding(before: Mosaic, chosen: Sequence[int], after: Mosaic, others: Sequ
             f"{before.label} has type {before.dtype}, {after.label} has {after.dtype}: the two dates must be alike"
         )
     scale, _ = common_scale(
-        [
-            (mosaic.label, mosaic.dtype, [mosaic.bands[number - 1] for number in numbers])
-            for mosaic, numbers in ((before, chosen), (after, others))
-        ],
+        [each for mosaic, numbers in ((before, chosen), (after, others)) for each in scales_of(mosaic, numbers)],
         None,
     )
     return Encoding(dtype=working_type(dtypes), bands=scale)

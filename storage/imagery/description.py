@@ -62,7 +62,7 @@ class Overrides:
     def to_dict(self) -> dict[str, Any]:
         """What decides pixels, as JSON, without what is not said."""
         pixels = {"nodata": self.nodata, "alpha": self.alpha}
-        return {name: value for name, value in pixels.items() if value is not None}
+        return {name: plain(value) for name, value in pixels.items() if value is not None}
 
 
 NOTHING_SAID = Overrides()

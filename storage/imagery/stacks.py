@@ -13,6 +13,7 @@ from storage.errors import InputError
 from storage.imagery.dates.acquisition import joint_date
 from storage.imagery.description import band_words
 from storage.imagery.sources import Header, Source
+from storage.imagery.validity import Validity, nodata_rule
 
 
 def stacked(headers: Sequence[Header]) -> list[Header]:
@@ -31,12 +32,16 @@ def stacked(headers: Sequence[Header]) -> list[Header]:
         places[(_grid_words(header.source.grid), header.acquired.time) if single else (id(header),)].append(header)
     if all(len(members) == 1 for members in places.values()):
         return list(headers)
-    stacks = []
+    stacks: list[Header] = []
+    left_out: list[str] = []
     order: tuple[str, ...] = ()
     for members in places.values():
         if len(members) == 1:
             stacks.append(members[0])
             continue
+        named = [header for header in members if header.bands[0].is_named]
+        beside = [header.source.path for header in members if not header.bands[0].is_named] if len(named) > 1 else []
+        members = named if beside else members
         names = [header.bands[0].name for header in members]
         if not all(header.bands[0].is_named for header in members) or len(set(names)) < len(names):
             paths = ", ".join(header.source.path for header in members[:4])
@@ -45,13 +50,19 @@ def stacked(headers: Sequence[Header]) -> list[Header]:
                 "their names do not tell whether they are bands (B02, red, …) or copies: give one of them, or one "
                 "file with all bands"
             )
+        left_out += beside
         order = order or tuple(sorted(names))
         if set(order) != set(names):
             raise InputError(
                 f"{Path(members[0].source.path).parent} has bands {', '.join(sorted(names))} where another place has "
-                f"{', '.join(sorted(order))}: all places of one mosaic need the same bands"
+                f"{', '.join(sorted(order))}: all places of one mosaic need the same bands on "
+                "one grid: give a list of the files to use"
             )
         stacks.append(stack_of(sorted(members, key=lambda header: order.index(header.bands[0].name))))
+    if left_out:
+        shown = ", ".join(Path(path).name for path in left_out[:4]) + (" …" if len(left_out) > 4 else "")
+        word = f"{shown}: no bands by their names, as quality masks are none, and left out; a list of files settles it"
+        stacks[0] = replace(stacks[0], doubts=(*stacks[0].doubts, word))
     return stacks
 
 
@@ -82,6 +93,7 @@ def stack_of(headers: Sequence[Header]) -> Header:
             driver="stack",
             image_bands=tuple(range(1, len(bands) + 1)),
             bands=bands,
+            validity=_common_rule(first.dtype, parts),
             parts=parts,
         ),
         dtype=first.dtype,
@@ -89,6 +101,15 @@ def stack_of(headers: Sequence[Header]) -> Header:
         facts={**first.facts, "bands in files": str(len(parts))},
         doubts=tuple(dict.fromkeys(doubt for header in headers for doubt in header.doubts)),
     )
+
+
+def _common_rule(dtype: str, parts: Sequence[Source]) -> Validity | None:
+    """The rule over files of one band of eight bits that all have nodata: theirs is that of one file of all bands."""
+    rules = [part.validity for part in parts if part.validity is not None and len(part.bands) == 1]
+    if len(rules) < len(parts) or any(part.driver == "Zarr" for part in parts):
+        return None
+    rule, _ = nodata_rule(dtype, [rule.nodata[0] for rule in rules], alpha=None, mask=False)
+    return rule if rule.every_band else None
 
 
 def in_the_order_of(first: Source, other: Source, label: str) -> Source:
@@ -102,6 +123,12 @@ def in_the_order_of(first: Source, other: Source, label: str) -> Source:
             f"{label}: its files do not make one mosaic: {first.path} has {len(first.bands)} bands "
             f"({band_words(first.bands)}), {other.path} has {len(other.bands)} ({band_words(other.bands)})"
         )
+    for one, another in ((first, other), (other, first)):
+        if one.bands[0].named_by == "file" and not another.bands[0].is_named:
+            raise InputError(
+                f"{label}: its files do not make one mosaic: {one.path} is {one.bands[0].name} by its name, and what "
+                f"{another.path} is its name does not tell: give a list of the files to use"
+            )
     for key in ("name", "common_name"):
         mine, theirs = ([getattr(band, key) for band in source.bands] for source in (first, other))
         if mine == theirs:

@@ -8,13 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import InputError, ShortReadError
+from storage.imagery.description import Band, encoding_words
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import read_source
 from storage.imagery.values import Encoding, ValueRangeError
 
 _ACROSS, _SIDE = 5, 32
+_MOST_CUT = 0.5
+"""Share of values that a conversion may cut off: dark water lies a little below what a type can hold."""
+_FLATTENED = 8
+"""Times as few values as before that a conversion may leave."""
 _MEAN_OFF = 8.0
 """Standard deviations by which the mean of what is converted may differ from what a model has seen, without a word."""
+
+
+def scales_of(mosaic: Mosaic, numbers: Sequence[int]) -> list[tuple[str, str, tuple[Band, ...]]]:
+    """Label, type and bands (from 1, those that are read) of a mosaic, and of each file whose scale is another."""
+    own = {
+        tuple((source.bands[n - 1].scale, source.bands[n - 1].offset) for n in numbers): source
+        for source in reversed(mosaic.sources)
+    }
+    first, *others = sorted(own.values(), key=lambda source: source is not mosaic.sources[0])
+    return [
+        (mosaic.label, mosaic.dtype, tuple(first.bands[n - 1] for n in numbers)),
+        *((source.path, mosaic.dtype, tuple(source.bands[n - 1] for n in numbers)) for source in others),
+    ]
 
 
 def require_values(mosaic: Mosaic, numbers: Sequence[int], encoding: Encoding, *, model: str) -> None:
@@ -55,6 +73,34 @@ def require_values(mosaic: Mosaic, numbers: Sequence[int], encoding: Encoding, *
             f"{mosaic.label} holds {mosaic.dtype}, but {model} takes {encoding.dtype}: {error}; most values lie "
             f"between {low:g} and {high:g}"
         ) from error
+
+
+def require_kept(mosaic: Mosaic, numbers: Sequence[int], encoding: Encoding) -> None:
+    """Refuse scales by which whole numbers come to nothing: beyond the ends of their type, or all of them one.
+
+    Raises:
+        InputError: with values before and after.
+    """
+    if encoding.bands is None or encoding.dtype == "float32":
+        return
+    values, valid = sample(mosaic, numbers)
+    if not valid.any():
+        return
+    before = values[:, valid]
+    after = encoding.convert(values, valid, [mosaic.bands[number - 1] for number in numbers], path=mosaic.label)
+    after = after[:, valid]
+    limits = np.iinfo(encoding.dtype)
+    is_cut = ((after == limits.min) | (after == limits.max)) & (before != limits.min) & (before != limits.max)
+    few = len(np.unique(after)) * _FLATTENED < len(np.unique(before))
+    if is_cut.mean() > _MOST_CUT or few:
+        scale = ", ".join(
+            dict.fromkeys(f"scale {scale:.9g} and offset {offset:.9g}" for scale, offset in encoding.bands)
+        )
+        raise InputError(
+            f"{mosaic.label} holds {before.min():g} … {before.max():g}, which by its scale and offset "
+            f"({encoding_words(tuple(mosaic.bands[number - 1] for number in numbers))}) would be {after.min():g} … "
+            f"{after.max():g} as {encoding.dtype} of {scale}: --values stored takes the numbers as they stand"
+        )
 
 
 def unlike(mosaic: Mosaic, numbers: Sequence[int], encoding: Encoding, expected: Sequence[tuple[float, float]]) -> str:

@@ -248,3 +248,24 @@ def test_numbers_for_one_date_alone_are_no_pair(tmp_path: Path) -> None:
     path = image(tmp_path / "a.tif", pixels())
     refused("--after-bands", "--before-bands", mosaic=path, bundle="cva", after_bands=[3, 2, 1])
     assert_holds(planned(path, after_bands=[3, 2, 1]), pixels()[[2, 1, 0]])
+
+
+def test_a_quality_mask_among_the_files_of_bands(tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    scene = "LC08_L2SP_195025_20190601_20200828_02_T1"
+    for seed, number in enumerate((2, 3, 4)):
+        image(folder / f"{scene}_SR_B{number}.TIF", pixels(1, seed=seed))
+    image(folder / f"{scene}_QA_PIXEL.TIF", pixels(1, seed=9))
+    job = planned(folder)
+    assert_holds(job, np.concatenate([pixels(1, seed=seed) for seed in (2, 1, 0)]))
+    assert "QA_PIXEL.TIF: no bands by their names" in " ".join(job.warnings)
+
+
+def test_a_classification_is_no_tile_of_a_band(tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    image(folder / "T31UFS_20190601_B04_10m.tif", pixels(1), nodata=0)
+    coarse = rasterio.Affine(20, 0, 500_000, 0, -20, 5_600_000)
+    image(folder / "T31UFS_20190601_SCL_20m.tif", pixels(1, side=48), transform=coarse, nodata=0)
+    refused("B04", "SCL_20m.tif", mosaic=folder, bundle="cva")

@@ -256,3 +256,103 @@ def test_fill_value_of_one_variable(tmp_path: Path, zarr_format: int) -> None:
     path = tmp_path / "a.zarr"
     dataset.to_zarr(path, zarr_format=zarr_format, mode="w", consolidated=False)
     assert_holds(planned(path), values, valid=values[1] != 65535)
+
+
+def scaled(path: Path, scale: float, offset: float) -> Path:
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scale,) * file.count, (offset,) * file.count
+    return path
+
+
+def test_tiles_of_one_mosaic_with_other_offsets(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    values = pixels(dtype="uint16") * 10 + 1000
+    east = rasterio.Affine(10, 0, 500_960, 0, -10, 5_600_000)
+    scaled(image(folder / "a.tif", values), 1e-4, 0.0)
+    scaled(image(folder / "b.tif", values + 1000, transform=east), 1e-4, -0.1)
+    job = planned(folder, bundle="cva")
+    assert_holds(job, np.concatenate([values, values], axis=2))
+    warned(job, "b.tif has scale 0.0001 and offset -0.1")
+    stored = planned(folder, bundle="cva", values="stored")
+    assert_holds(stored, np.concatenate([values, values + 1000], axis=2))
+    scaled(folder / "a.tif", 1.0, 0.0)
+    refused("a.tif", "b.tif", "--values stored", mosaic=str(folder / "*.tif"), bundle="cva")
+
+
+def test_scales_by_which_nothing_is_left(tmp_path: Path) -> None:
+    values = pixels(dtype="uint16") * 10
+    one = image(tmp_path / "before_20190601.tif", values)
+    other = scaled(image(tmp_path / "after_20210601.tif", values), 1e-4, 0.0)
+    refused("would be 0 … 0", "--values stored", mosaic=one, after=other, bundle="cva", values="physical")
+
+
+def test_reflectances_and_the_numbers_that_stand_for_them(tmp_path: Path) -> None:
+    values = pixels(dtype="uint16") * 10
+    one = scaled(image(tmp_path / "before_20190601.tif", values), 1e-4, 0.0)
+    other = image(tmp_path / "after_20210601.tif", values * np.float32(1e-4))
+    refused("--values physical", mosaic=one, after=other, bundle="cva")
+    job = planned(one, other, bundle="cva", values="physical")
+    np.testing.assert_allclose(read(job, 0)[0], read(job, 1)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int8"])
+def test_a_method_without_training_takes_any_type(tmp_path: Path, dtype: str) -> None:
+    values = np.clip(pixels(), 0, 120).astype(dtype)
+    assert_holds(planned(image(tmp_path / "a.tif", values), bundle="cva"), values)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number(tmp_path: Path, scale: float) -> None:
+    refused("scale", mosaic=scaled(image(tmp_path / "a.tif", pixels()), scale, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("uint8", 255), ("uint16", 65535), ("int16", -9999), ("float32", -9999), ("float32", -3.4e38)]
+)
+def test_a_value_at_the_edge_that_nobody_declared(tmp_path: Path, dtype: str, value: float) -> None:
+    values = pixels(dtype=dtype)
+    values[:, :30] = value
+    warned(planned(image(tmp_path / "a.tif", values), bundle="cva"), "of its edge is exactly -" if value < 0 else "255")
+    declared = planned(image(tmp_path / "b.tif", values), bundle="cva", nodata=value)
+    assert "edge" not in " ".join(declared.warnings)
+    assert read(declared)[1].sum() == SIDE * (SIDE - 30)
+
+
+def test_tiles_that_a_sparse_file_leaves_out(tmp_path: Path) -> None:
+    values, path = pixels(side=128), tmp_path / "a.tif"
+    place = {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_600_000)}
+    tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64, "SPARSE_OK": True, "compress": "deflate"}
+    with rasterio.open(path, "w", driver="GTiff", count=3, height=128, width=128, dtype="uint8", **place, **tiles) as f:
+        f.write(values[:, :64], window=rasterio.windows.Window(0, 0, 128, 64))
+    warned(planned(path), "2 of its tiles are not in the file", "--nodata 0")
+    assert read(planned(path, nodata=0))[1].sum() == 128 * 64
+
+
+def test_bytes_in_one_file_a_band_are_missing_as_in_one_file(tmp_path: Path) -> None:
+    values = pixels()
+    values[0, :10] = 0
+    values[:, 50:60] = 0
+    one = image(tmp_path / "a.tif", values, nodata=0)
+    folder = tmp_path / "bands"
+    folder.mkdir()
+    for band, name in zip(values, ("red", "green", "blue"), strict=True):
+        image(folder / f"{name}.tif", band[None], nodata=0)
+    valid = values.any(axis=0)
+    assert_holds(planned(one), values, valid=valid)
+    assert_holds(planned(folder), values, valid=valid)
+    assert_holds(planned(folder, bundle="cva", bands=[3]), values[:1], valid=valid)
+
+
+def test_masks_of_single_bands_beside_the_file(tmp_path: Path) -> None:
+    path, mask = image(tmp_path / "a.tif", pixels()), np.full((3, SIDE, SIDE), 255, "uint8")
+    mask[1, :10] = 0
+    image(tmp_path / "a.tif.msk", mask)
+    with rasterio.open(tmp_path / "a.tif.msk", "r+") as file:
+        file.update_tags(**{f"INTERNAL_MASK_FLAGS_{band}": "0" for band in (1, 2, 3)})
+    assert_holds(planned(path), pixels(), valid=mask[1] > 0)
+
+
+def test_nodata_that_is_no_number_has_a_key(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.tif", pixels(dtype="float32"))
+    assert planned(path, bundle="cva", nodata=float("nan")).parameters["said"] == {"nodata": "nan"}

@@ -30,12 +30,15 @@ _INDEX_BYTES = 6
 """A TIFF lists an offset and a size for each tile or strip, at least 4 and 2 bytes, even where the tile is empty."""
 
 
-def check_header(dataset: DatasetReader, path: str) -> None:
+def check_header(dataset: DatasetReader, path: str) -> int:
     """Refuse a file whose header cannot be true of it.
 
     Args:
         dataset: opened by its header, nothing read.
         path: local path, for its size; other sources are checked as far as the header goes.
+
+    Returns:
+        how many of a local TIFF's tiles or strips are not in it, because its writer left them out.
 
     Raises:
         InputError: empty; a size that the file is too small for; a tile too large to decode; bytes that are missing.
@@ -52,7 +55,7 @@ def check_header(dataset: DatasetReader, path: str) -> None:
         )
     local = Path(path)
     if not local.is_file():
-        return
+        return 0
     present = local.stat().st_size
     if dataset.driver == "GTiff":
         # GDAL gives one strip row by row, and calls each of them a block
@@ -63,13 +66,14 @@ def check_header(dataset: DatasetReader, path: str) -> None:
                 f"{path}: its header claims {size} in {blocks:,} tiles, but the file has {present:,} bytes, "
                 "too few even for their index: damaged or forged"
             )
-        _check_tiff_extent(local, present)
-    elif dataset.driver == "ENVI":
+        return _check_tiff_extent(local, present)
+    if dataset.driver == "ENVI":
         claimed = dataset.width * dataset.height * dataset.count * itemsize
         if claimed > present:
             raise InputError(
                 f"{path}: its header claims {size}, {claimed:,} bytes, but the file has {present:,}: truncated"
             )
+    return 0
 
 
 def decoding_note(dataset: DatasetReader, path: str) -> str:
@@ -109,10 +113,14 @@ def _rows_a_strip(path: Path) -> int:
         return 1
 
 
-def _check_tiff_extent(path: Path, present: int) -> None:
-    """A truncated COG opens without complaint: its header is at the front, what is missing are its last tiles."""
+def _check_tiff_extent(path: Path, present: int) -> int:
+    """How many tiles of its first image are absent; a truncated file is refused.
+
+    A truncated COG opens without complaint: its header is at the front, what is missing are its last tiles.
+    """
     try:
         with tifffile.TiffFile(path) as tiff:
+            absent = int((np.asarray(tiff.pages.first.databytecounts) == 0).sum())
             ends = [
                 int((offsets + np.asarray(page.databytecounts, dtype=np.uint64)).max())
                 for page in tiff.pages
@@ -125,3 +133,4 @@ def _check_tiff_extent(path: Path, present: int) -> None:
         raise InputError(
             f"{path}: its header places pixels up to byte {max(ends):,}, but the file ends at {present:,}: truncated"
         )
+    return absent

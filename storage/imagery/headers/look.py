@@ -23,6 +23,8 @@ _FEW_VALUES = 8
 _BLACK = 0.02
 """Share of an edge that is worth a word."""
 _NEARLY_BLACK = 8
+_OFTEN_NOTHING = (-1, -99, -999, -9999, -99999, -32768, -3000)
+_NO_MEASUREMENT = 1e30
 
 
 def windows(dataset: DatasetReader, *, across: int = 5) -> Iterator[Window]:
@@ -36,8 +38,8 @@ def windows(dataset: DatasetReader, *, across: int = 5) -> Iterator[Window]:
 def looks_like_a_mask(dataset: DatasetReader, number: int) -> bool:
     """Whether a band has nearly nothing but the two values of a mask, or is 0 where the others show nothing.
 
-    Near infrared of open water is 0 too, but there the others show water. Where no pixel can be read it is taken for what its
-    header says: ingest says which pixels are missing.
+    Near infrared of open water is 0 too, but there the others show water. Where no pixel can be read it is taken for
+    what its header says: ingest says which pixels are missing.
     """
     try:
         values = np.concatenate([dataset.read(number, window=window).ravel() for window in windows(dataset)])
@@ -99,7 +101,9 @@ def valid_pixels(
         alpha = dataset.read(rule.alpha, window=window)
         valid &= alpha > 0  # NaN is not
     if rule.mask:
-        valid &= dataset.read_masks(numbers[0], window=window) > 0
+        is_common = MaskFlags.per_dataset in dataset.mask_flag_enums[numbers[0] - 1]
+        masked = numbers[:1] if is_common else tuple(numbers[band - 1] for band in bands)
+        valid &= (dataset.read_masks(list(masked), window=window) > 0).all(axis=0)
     if image.dtype.kind == "f":
         valid &= np.isfinite(image).all(axis=0)
     return valid
@@ -107,12 +111,17 @@ def valid_pixels(
 
 def has_mask(dataset: DatasetReader) -> bool:
     """Whether a file has a mask of its own, inside or beside it, that is no alpha band."""
-    flags = dataset.mask_flag_enums[0]
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    return any(
+        MaskFlags.alpha not in flags and (MaskFlags.per_dataset in flags or not flags)
+        for flags in dataset.mask_flag_enums  # without any flag a band has a mask of its own
+    )
 
 
-def black_edge(dataset: DatasetReader, numbers: tuple[int, ...]) -> str:
-    """How much of the edge of a raster that declares no nodata is exactly black, in words; empty where little is."""
+def edge_note(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...]) -> str:
+    """How much of a raster's edge counts and has one value that often means none, in words; empty where little has.
+
+    Exactly black, exactly white, or one of the values that people write where nothing is and forget to declare.
+    """
     height, width, side = dataset.height, dataset.width, _SIDE
     places = [(0, x) for x in np.linspace(0, max(width - side, 0), 16).astype(int)]
     places += [(height - 1, x) for _, x in places[:16]]
@@ -120,22 +129,46 @@ def black_edge(dataset: DatasetReader, numbers: tuple[int, ...]) -> str:
     edges = [Window(x, y, min(side, width), 1) for y, x in places]
     edges += [Window(x, y, 1, min(side, height)) for x in (0, width - 1) for y in sides]
     try:
-        pixels = np.concatenate(
-            [dataset.read(list(numbers), window=window).reshape(len(numbers), -1) for window in edges], axis=1
-        )
+        read = [_edge_pixels(dataset, rule, numbers, window) for window in edges]
     except Exception:  # as above
         return ""
-    if pixels.dtype.kind == "f":
-        pixels = np.nan_to_num(pixels)
-    black = float((pixels == 0).all(axis=0).mean())
+    pixels = np.concatenate([part for part, _ in read], axis=1)
+    size = sum(count for _, count in read)
+    black = float((pixels == 0).all(axis=0).sum()) / size
     is_lossy = dataset.compression is not None and dataset.compression.name.lower() in ("jpeg", "ycbcr_jpeg", "webp")
-    nearly = float((pixels <= _NEARLY_BLACK).all(axis=0).mean()) if is_lossy else 0.0
+    nearly = float((pixels <= _NEARLY_BLACK).all(axis=0).sum()) / size if is_lossy else 0.0
     if max(black, nearly) < _BLACK:
-        return ""
+        return _other_edge(pixels, size)
     words = f"{black:.0%} of its edge is exactly black (0 in all bands)"
     if nearly > black + _BLACK:
         words += f", {nearly:.0%} nearly so (up to {_NEARLY_BLACK}, as JPEG leaves it)"
-    return f"{words} and no nodata is declared: read as pixels; --nodata 0 reads it as no data"
+    declared = "no nodata is declared" if rule.says_nothing else "that is not declared as nodata"
+    return f"{words} and {declared}: read as pixels; --nodata 0 reads it as no data"
+
+
+def _edge_pixels(
+    dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...], window: Window
+) -> tuple[NDArray, int]:
+    """Valid pixels (C, n) of a window, and how many it has of whatever validity."""
+    image = dataset.read(list(numbers), window=window)
+    valid = valid_pixels(dataset, rule, image, numbers, tuple(range(1, len(numbers) + 1)), window)
+    return image[:, valid], valid.size
+
+
+def _other_edge(pixels: NDArray, size: int) -> str:
+    """A word of the value beside 0 that stands for nothing at an edge, by the pixels (C, n) that count there."""
+    alike = pixels[0, (pixels == pixels[:1]).all(axis=0)]
+    values, counts = np.unique(alike, return_counts=True)
+    ends = () if pixels.dtype.kind == "f" else (np.iinfo(pixels.dtype).min, np.iinfo(pixels.dtype).max)
+    is_usual = np.isin(values, [*_OFTEN_NOTHING, *ends]) | (np.abs(values.astype(np.float64)) > _NO_MEASUREMENT)
+    share = float(counts[is_usual].max(initial=0)) / size
+    if share < _BLACK:
+        return ""
+    value = values[is_usual][counts[is_usual].argmax()]
+    return (
+        f"{share:.0%} of its edge is exactly {value:.9g} in all bands and that is not declared as nodata: read as "
+        f"pixels; --nodata {value:.9g} reads it as no data"
+    )
 
 
 def _any_valid(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...], window: Window) -> bool:

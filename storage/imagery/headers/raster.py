@@ -18,7 +18,7 @@ from storage.imagery.band_names import band_in_file_name, common_name_in, descri
 from storage.imagery.dates.acquisition import date_of
 from storage.imagery.description import NOTHING_SAID, Band, Overrides
 from storage.imagery.headers.checks import check_header, decoding_note
-from storage.imagery.headers.look import black_edge, has_a_valid_pixel, has_mask, looks_like_a_mask
+from storage.imagery.headers.look import edge_note, has_a_valid_pixel, has_mask, looks_like_a_mask
 from storage.imagery.headers.placement import Placement, placement_of
 from storage.imagery.sources import Header, Source, is_remote, open_with_allowed_driver
 from storage.imagery.validity import nodata_rule
@@ -49,9 +49,15 @@ def open_raster(path: str, said: Overrides, *, look: bool) -> Header:
     """
     _require_content(path)
     with rasterio.Env(**gdal_settings(is_planning=True)), open_with_allowed_driver(path) as dataset:
-        check_header(dataset, path)
+        absent = check_header(dataset, path)
         placement = placement_of(dataset, path)
         header = _described(dataset, path, said, placement, what="a mosaic")
+        if absent and header.source.validity is not None and header.source.validity.says_nothing:
+            word = (
+                f"{absent:,} of its tiles are not in the file (it is sparse) and no nodata is declared: read as 0; "
+                "--nodata 0 reads them as no data"
+            )
+            header = replace(header, doubts=(*header.doubts, word))
         tags = {**dataset.tags(), **dataset.tags(ns="IMAGERY")}
         header = replace(header, acquired=date_of(path, tags, said.date_pattern))
         # last, because GDAL's error from a pixel that cannot be read surfaces again in the next call on this dataset
@@ -98,8 +104,7 @@ def _looked_at(dataset: DatasetReader, header: Header) -> Header:
     assert source.validity is not None
     if not has_a_valid_pixel(dataset, source.validity, source.image_bands, thorough=True):
         raise EmptyRasterError(f"{source.path} has no valid pixel: all of it is nodata")
-    is_open = source.validity.says_nothing and not source.palette
-    edge = black_edge(dataset, source.image_bands) if is_open else ""
+    edge = "" if source.palette else edge_note(dataset, source.validity, source.image_bands)
     return replace(header, doubts=(*header.doubts, edge)) if edge else header
 
 
