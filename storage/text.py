@@ -16,10 +16,12 @@ _MARKS = (
 """Byte order marks; that of UTF-32 begins with that of UTF-16."""
 
 _HEAD_BYTES = 4096
+_LATIN_SHARE = 4
+"""UTF-16 is taken for it where one byte in so many is the zero of a letter that ASCII has."""
 
 
 def decoded(data: bytes, *, path: str) -> str:
-    """Text of a file by its byte order mark, else UTF-16 where every other byte is zero, else UTF-8.
+    """Text of a file by its byte order mark, else UTF-16 where many bytes on one side are zero, else UTF-8.
 
     A byte that is no UTF-8 stays what it is, as in names that the system gives (``surrogateescape``).
 
@@ -30,7 +32,8 @@ def decoded(data: bytes, *, path: str) -> str:
     head = data[:_HEAD_BYTES]
     if encoding is None and b"\0" in head:
         zeros = head[0::2].count(0), head[1::2].count(0)
-        encoding = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+        if max(zeros) * _LATIN_SHARE >= len(head):
+            encoding = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
     try:
         text = data.decode(encoding or "utf-8", "strict" if encoding else "surrogateescape")
     except UnicodeDecodeError as error:

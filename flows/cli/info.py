@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlparse
@@ -12,14 +13,16 @@ from pydantic import BeforeValidator, Field
 
 from flows.cli.terminal import EXIT_REFUSED, print_pairs, print_warning, stderr
 from flows.inference.request import DatePatternText
-from flows.run.errors import REFUSALS
+from flows.run.errors import REFUSALS, PlanningError
 from flows.run.fields import Cli, Frozen, MosaicSpec
-from flows.run.planning import planning
+from flows.run.planning import planning, wants_traceback
 from storage.errors import InputError
 from storage.imagery.description import Overrides
+from storage.imagery.names.indexes import PARQUET_SUFFIXES, holds_items
+from storage.imagery.names.text_lists import table_rows
+from storage.text import decoded
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-_ARCHIVES = (".json", ".csv", ".geojson", ".parquet")
 
 
 class InfoRequest(Frozen):
@@ -59,6 +62,8 @@ def info(request: InfoRequest) -> None:
         except REFUSALS as error:
             refused = True
             found.append({"label": str(path), "error": str(error)})
+            if isinstance(error, PlanningError) and wants_traceback():
+                traceback.print_exception(error.__cause__ or error)
             if not request.as_json:
                 stderr.print("[red]refused[/red]: ", end="")
                 stderr.print(str(error), markup=False, soft_wrap=True)
@@ -73,7 +78,7 @@ def _described(spec: str | list[str], request: InfoRequest) -> list[dict[str, An
     if request.label:
         return _label(spec, request)
     said = Overrides(nodata=request.nodata, alpha=request.alpha, date_pattern=request.date_pattern)
-    if isinstance(spec, str) and _is_archive(spec):
+    if isinstance(spec, str) and _is_archive(spec, request):
         return _archive(spec, said, request)
     from storage.imagery.mosaics import open_mosaic
     from storage.imagery.summary import imagery_of
@@ -105,18 +110,23 @@ def _label(spec: str | list[str], request: InfoRequest) -> list[dict[str, Any]]:
     return [described.to_dict()]
 
 
-def _is_archive(spec: str) -> bool:
-    """Whether a path is a table or a STAC file, and not a tile index that makes one mosaic."""
+def _is_archive(spec: str, request: InfoRequest) -> bool:
+    """Whether a path is a table with dates or STAC items, and not a list or tile index that makes one mosaic."""
     name = urlparse(spec).path.lower()
-    if not name.endswith(_ARCHIVES) or not Path(spec).is_file():
+    if not Path(spec).is_file():
         return name.endswith((".json", ".csv")) and "://" in spec
-    if name.endswith((".csv", ".json")):
+    if name.endswith(".json"):
         return True
+    if name.endswith(".csv"):
+        rows = table_rows(Path(spec).read_bytes(), path=spec)
+        return not rows or "date" in map(str.lower, rows[0][1])
+    if name.endswith(PARQUET_SUFFIXES):
+        return request.asset is not None and holds_items(spec)
     if name.endswith(".geojson"):
         try:
-            features = json.loads(Path(spec).read_text()).get("features", [])
+            features = json.loads(decoded(Path(spec).read_bytes(), path=spec)).get("features", [])
             return bool(features) and "assets" in features[0]
-        except (ValueError, AttributeError, TypeError, IndexError):
+        except (ValueError, AttributeError, TypeError, IndexError, KeyError, RecursionError):
             return False
     return False
 

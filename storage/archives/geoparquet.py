@@ -13,8 +13,6 @@ from shapely.geometry import mapping
 from storage.errors import InputError
 from storage.imagery.names.indexes import rows_of_parquet
 
-PARQUET_SUFFIXES = (".parquet", ".geoparquet")
-
 _OF_ITEM = {
     "type",
     "stac_version",

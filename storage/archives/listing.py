@@ -13,9 +13,7 @@ Any of them, and the rasters that they name, may lie in a bucket, ``s3://…``.
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +23,14 @@ from urllib.parse import urlparse
 
 from odc.geo.geom import Geometry
 
-from storage.archives.geoparquet import PARQUET_SUFFIXES
 from storage.archives.stac import MissingFileError, SourceItem, Stack, read_images
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.dates.acquisition import date_in_name, is_future, listed_date, naive_utc
 from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.mosaics import Mosaic, open_mosaic, open_stacks
-from storage.imagery.names.indexes import holds_items, is_index
+from storage.imagery.names.indexes import PARQUET_SUFFIXES, holds_items, is_index
 from storage.imagery.names.spec import matching_paths, named_rasters, objects_named, rasters_in_folder
-from storage.imagery.names.text_lists import LIST_SUFFIXES
+from storage.imagery.names.text_lists import LIST_SUFFIXES, name_beside, table_rows
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote
 from storage.places.bucket import SCHEME, Location, ObjectPath, location
 
@@ -177,14 +174,20 @@ def _from_rasters(
 
 def _from_table(path: Location) -> Iterable[DatedFiles]:
     try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
-        if not {"date", "path"} <= set(reader.fieldnames or ()):
-            raise InputError(f"table {path} needs the columns date and path; it has {reader.fieldnames}")
-        rows = list(enumerate(reader, start=2))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = table_rows(path.read_bytes(), path=f"table {path}")
+    except OSError as error:
         raise InputError(f"table {path} cannot be read: {error}") from error
-    for line, row in rows:
-        day, file_name = (row["date"] or "").strip(), (row["path"] or "").strip()
+    head = [cell.lower() for cell in rows[0][1]] if rows else []
+    if not {"date", "path"} <= set(head):
+        raise InputError(f"table {path} needs the columns date and path; it has {', '.join(head) or 'none'}")
+    for line, cells in rows[1:]:
+        if any(cells[len(head) :]):
+            raise InputError(
+                f"{path}, line {line}: {len(cells)} cells, the head has {len(head)}: put quotes around a path with a "
+                "comma in it"
+            )
+        row = dict(zip(head, [*cells, *[""] * len(head)], strict=False))
+        day, file_name = row["date"], row["path"]
         try:
             time = naive_utc(datetime.fromisoformat(day))
         except ValueError as error:
@@ -193,7 +196,13 @@ def _from_table(path: Location) -> Iterable[DatedFiles]:
             raise InputError(f"{path}, line {line}: {day} lies in the future")
         if not file_name:
             raise InputError(f"{path}, line {line}: no path")
-        place = file_name if is_remote(file_name) else str(path.parent / file_name)
+        place = (
+            file_name
+            if is_remote(file_name)
+            else name_beside(path.parent, file_name)
+            if isinstance(path, Path)
+            else str(path.parent / file_name)
+        )
         yield DatedFiles(day=time.date(), time=time, stacks=((("", place),),))
 
 

@@ -18,10 +18,10 @@ import pystac
 from odc.geo.geom import Geometry
 from pystac.utils import make_absolute_href
 
-from storage.archives.geoparquet import PARQUET_SUFFIXES, items_of_parquet
+from storage.archives.geoparquet import items_of_parquet
 from storage.errors import InputError
 from storage.imagery.dates.acquisition import is_future, naive_utc
-from storage.imagery.names.indexes import is_raster_asset
+from storage.imagery.names.indexes import PARQUET_SUFFIXES, is_raster_asset
 from storage.imagery.sources import is_remote, is_zarr
 from storage.longitudes import footprint_touches
 from storage.places.bucket import SCHEME, ObjectPath
@@ -249,14 +249,21 @@ def _keys(image: StacImage, keys: str | None) -> list[str]:
     return names
 
 
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _path(image: StacImage, key: str) -> str:
     """Address of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
     path = make_absolute_href(image.content.assets[key].href, image.base).removeprefix("file://")
     if not is_remote(path):
-        if "%" in path and not Path(path).exists():  # an address as RFC 3986 has it, of a name with a blank
+        if "%" in path and not _exists(path):  # an address as RFC 3986 has it, of a name with a blank
             path = unquote(path)
-        if not Path(path).exists():
-            raise MissingFileError(f"{image.words}: its asset {key!r}, {path}, does not exist")
+        if not _exists(path):
+            raise MissingFileError(f"{image.words}: its asset {key!r}, {path[:400]}, does not exist")
         if not (Path(path).is_file() or is_zarr(path)):
             raise InputError(f"{image.words}: its asset {key!r}, {path}, is a folder, not a raster")
     return path

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from flows.cli.info import InfoRequest
+from flows.cli.info import InfoRequest, info
 from flows.run.errors import PlanningError
 from flows.run.planning import planning
 from storage.archives.listing import DatedFiles, read_archive
 from storage.errors import InputError
+from storage.imagery.names.spec import named_rasters
 from tests.attacks.door import image, pixels
 
 
@@ -89,3 +90,59 @@ def test_what_is_no_stac_is_refused_in_our_words(tmp_path: Path, text: str, word
 def test_a_refusal_names_the_inputs_and_no_option() -> None:
     with pytest.raises(PlanningError, match=r"^cannot plan a\.tif: TypeError"), planning(InfoRequest(paths=["a.tif"])):
         raise TypeError("words")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "date;path\n2019-06-01;a.tif\n",  # where the comma is in numbers
+        "Date\tPath\n2019-06-01\ta.tif\n",
+        "# made by hand\n\nid, date, path,\n1, 2019-06-01, a.tif,\n",
+        '"date","path"\r"2019-06-01","a.tif"\r',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_of_any_spreadsheet(tmp_path: Path, text: str, encoding: str) -> None:
+    (files,) = archive_of(tmp_path, text.encode(encoding), "archive.csv")
+    assert (files.day, files.paths) == (date(2019, 6, 1), (str(tmp_path / "a.tif"),))
+
+
+def test_a_list_in_the_encoding_of_windows_names_files_in_that_of_the_disk(tmp_path: Path) -> None:
+    path = image(tmp_path / "Île.tif", pixels())
+    (files,) = archive_of(tmp_path, "date,path\n2019-06-01,Île.tif\n".encode("cp1252"), "archive.csv")
+    assert files.paths == (str(path),)
+    (tmp_path / "list.txt").write_bytes("Île.tif\n".encode("cp1252"))
+    assert named_rasters(tmp_path / "list.txt").stacks == ((("", str(path)),),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("date,path\n2019-06-01,a,b.tif\n", "line 2: 3 cells.*quotes"),  # else another file
+        ('date,path\n2019-06-01,"a.tif\n2020-06-01,a.tif\n', "unexpected end"),
+        ("date,path\n2019-06-01,a\0.tif\n", "zero bytes"),
+        ("date,path\n0001-01-01T00:00:00+05:00,a.tif\n", "line 2: .* is no date"),
+    ],
+)
+def test_a_table_that_can_be_misread_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        archive_of(tmp_path, text, "archive.csv")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".tif", "/".join(["folder"] * 1000) + "/a.tif"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    (table,) = archive_of(tmp_path, f"date,path\n2019-06-01,{name}\n", "archive.csv")
+    with pytest.raises(InputError, match="longer than names"), planning(InfoRequest(paths=["archive.csv"])):
+        table.open()
+    (missing,) = archive_of(tmp_path, items(item(assets={"data": {"href": name, "type": "image/tiff"}})))
+    assert "does not exist" in missing.missing
+
+
+def test_info_takes_a_table_without_dates_for_the_list_that_detect_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image(tmp_path / "a.tif", pixels())
+    (tmp_path / "list.csv").write_text("path\na.tif\n")
+    info(InfoRequest(paths=[str(tmp_path / "list.csv")], as_json=True))
+    (described,) = json.loads(capsys.readouterr().out)
+    assert (described["kind"], described["files"]) == ("imagery", 1)

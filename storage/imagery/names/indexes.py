@@ -12,7 +12,8 @@ from storage.imagery.names.shown import shown
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote
 from storage.text import decoded
 
-INDEX_SUFFIXES = (".gpkg", ".shp", ".geojson", ".fgb", ".gti", ".parquet", ".geoparquet")
+PARQUET_SUFFIXES = (".parquet", ".geoparquet")
+INDEX_SUFFIXES = (".gpkg", ".shp", ".geojson", ".fgb", ".gti", *PARQUET_SUFFIXES)
 
 _LOCATION = "location"
 _NO_IMAGERY = {"thumbnail", "overview", "metadata"}
@@ -29,7 +30,7 @@ def indexed_names(path: str) -> list[str]:
     Raises:
         InputError: naming the table: it cannot be read, or says of a row not which one raster it stands for.
     """
-    if path.lower().endswith((".parquet", ".geoparquet")):
+    if path.lower().endswith(PARQUET_SUFFIXES):
         names = list(_names_in_parquet(path))
     elif path.lower().endswith(".gti"):
         names = _names_in_gti(path)

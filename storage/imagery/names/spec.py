@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import os
@@ -13,7 +14,7 @@ from storage.errors import InputError
 from storage.imagery.names.indexes import indexed_names, is_index
 from storage.imagery.names.packed import is_packed, packed_name, rasters_inside
 from storage.imagery.names.shown import shown
-from storage.imagery.names.text_lists import LIST_SUFFIXES, listed_names
+from storage.imagery.names.text_lists import LIST_SUFFIXES, listed_names, name_beside
 from storage.imagery.names.vrt import files_of_vrt
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
 from storage.places.bucket import SCHEME, ObjectPath
@@ -59,6 +60,7 @@ def named_rasters(spec: str | Path | Sequence[str | Path]) -> NamedRasters:
         return _named(text, objects_named(ObjectPath.parse(text)))
     if packed := packed_name(text):
         return _named(text, [packed])
+    _require_usable(text)
     if is_remote(text) or is_zarr(text):
         return _named(text, [text])
     path = Path(text)
@@ -112,6 +114,14 @@ def _require_usable(path: str) -> None:
         raise InputError(f"the name {shown(path)} is no UTF-8, which GDAL needs: rename it") from error
     if "\0" in path:
         raise InputError(f"the name {shown(path)} holds a zero byte")
+    try:
+        if not is_remote(path):
+            os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(
+                f"{shown(path)[:80]}… is longer than names of files can be: {len(path):,} letters"
+            ) from error
 
 
 def rasters_in_folder(folder: Path) -> list[str]:
@@ -196,4 +206,7 @@ def objects_named(path: ObjectPath) -> list[str]:
 
 def _listed(data: bytes, folder: Path | ObjectPath, *, name: str) -> list[str]:
     names = listed_names(data, path=shown(name))
-    return [line if is_remote(line) else str(folder / line) for line in names]
+    return [
+        line if is_remote(line) else name_beside(folder, line) if isinstance(folder, Path) else str(folder / line)
+        for line in names
+    ]

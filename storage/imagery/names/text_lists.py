@@ -1,9 +1,10 @@
-"""Lists of files as editors and spreadsheets write them."""
+"""Lists and tables of files as editors and spreadsheets write them."""
 
 from __future__ import annotations
 
 import csv
 import re
+from pathlib import Path
 
 from storage.errors import InputError
 from storage.text import decoded
@@ -11,6 +12,8 @@ from storage.text import decoded
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv")
 
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "location", "href", "url")
+_SEPARATORS = (",", ";", "\t")
+"""Of cells: a spreadsheet takes the one of its user's language."""
 
 
 def listed_names(data: bytes, *, path: str) -> list[str]:
@@ -23,30 +26,58 @@ def listed_names(data: bytes, *, path: str) -> list[str]:
     Raises:
         InputError: naming `path`: no text, or a table without a column of names.
     """
-    text = decoded(data, path=path)
-    # not splitlines: it also ends a line at characters that names may have
-    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
-    lines = [line for line in lines if line and not line.startswith("#")]
     if path.lower().endswith(".csv"):
-        return _column(lines, path)
-    return [_unquoted(line) for line in lines]
+        return _column(table_rows(data, path=path), path)
+    # not splitlines: it also ends a line at characters that names may have
+    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", decoded(data, path=path))]
+    return [_unquoted(line) for line in lines if line and not line.startswith("#")]
 
 
-def _column(lines: list[str], path: str) -> list[str]:
+def table_rows(data: bytes, *, path: str) -> list[tuple[int, list[str]]]:
+    """Number of its line, and cells, of each row of a table that is not empty and no comment; the head is one of them.
+
+    Cells are apart by commas, semicolons or tabs, whichever the first row has more of.
+
+    Raises:
+        InputError: naming `path`: no text, or no table.
+    """
+    text = decoded(data, path=path)
+    head = next((line for line in re.split(r"[\r\n]+", text) if line.strip() and not line.startswith("#")), "")
+    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
+    reader = csv.reader(lines, delimiter=max(_SEPARATORS, key=head.count), strict=True)
+    rows = []
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, strict=True)]
+        for cells in reader:
+            row = [cell.strip() for cell in cells]
+            if any(row) and not row[0].startswith("#"):
+                rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+        raise InputError(f"{path} cannot be read as a table: line {reader.line_num}: {error}") from error
+    return rows
+
+
+def name_beside(folder: Path, name: str) -> str:
+    """Path of a local file that a list in a folder names; a list in Windows' encoding names it too."""
+    path = folder / name
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8: those of the name, or of the list alone
+        other = folder / name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        return str(other if other.exists() and not path.exists() else path)
+    return str(path)
+
+
+def _column(rows: list[tuple[int, list[str]]], path: str) -> list[str]:
     if not rows:
         return []
-    head = [cell.lower() for cell in rows[0]]
+    head = [cell.lower() for cell in rows[0][1]]
     number = next((head.index(name) for name in _PATH_COLUMNS if name in head), None)
     if number is not None:
-        return [row[number] for row in rows[1:] if len(row) > number and row[number]]
-    if max(map(len, rows)) == 1:
-        return [row[0] for row in rows if row[0]]
+        return [row[number] for _, row in rows[1:] if len(row) > number and row[number]]
+    if max(len(row) for _, row in rows) == 1:
+        return [row[0] for _, row in rows]
     raise InputError(
-        f"{path} has the columns {', '.join(rows[0])}: the one with the names of the files must be called path"
+        f"{path} has the columns {', '.join(rows[0][1])}: the one with the names of the files must be called path"
     )
 
 

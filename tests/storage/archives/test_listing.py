@@ -168,11 +168,11 @@ def test_a_folder_a_pattern_and_a_list_take_dates_from_names(tmp_path: Path) -> 
         ("bare.json", '{"type": "Catalog"}', "cannot be read as STAC: a Catalog has a list of links"),
         ("items.json", '{"type": "FeatureCollection", "features": [{"type": "Feature"}]}', "cannot be read as STAC"),
         ("none.json", '{"type": "FeatureCollection", "features": []}', "holds no imagery"),
-        ("a.csv", "when,where\n1,2\n", "needs the columns date and path; it has ['when', 'where']"),
+        ("a.csv", "when,where\n1,2\n", "needs the columns date and path; it has when, where"),
         ("b.csv", "date,path\nsummer,a.tif\n", "line 2: 'summer' is no date"),
         ("c.csv", "date,path\n2020-01-01,\n", "line 2: no path"),
         ("d.csv", "date,path\n", "holds no imagery"),
-        ("e.csv", "date,path\n\xff\xfe", "cannot be read"),
+        ("e.csv", 'date,path\n2019-06-01,"a.tif', "line 2: unexpected end of data"),
     ],
 )
 def test_what_is_no_archive_is_refused_with_its_name(tmp_path: Path, name: str, content: str, words: str) -> None:
