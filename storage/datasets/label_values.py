@@ -27,6 +27,7 @@ _SHOWN = 8
 _SOFT = 0.25
 _STRAY = 0.002
 _NEAR = 32
+_HIGHEST_CLASS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def coding_of(path: str, counts: Mapping[float, int]) -> Coding:
         return "0/1"
     if whole and 1 in present and set(present) <= {0, 1, 255}:
         return "0/1/255"
-    if whole and highest <= 3 and sum(n for value, n in present.items() if value > 1) <= 0.01 * present.get(1.0, 0):
+    if whole and highest <= _HIGHEST_CLASS and sum(n for value, n in present.items() if value > 1) <= 0.01 * present.get(1.0, 0):
         return "0/1"
     if whole and highest >= 255 - _NEAR and _is_soft(present, total):
         return "0/255"
@@ -194,7 +195,8 @@ def one_band(path: str, image: NDArray[Any]) -> NDArray[Any]:
     """
     if len(image) > 1:
         spread = image.max(axis=0).astype(np.float64) - image.min(axis=0)
-        if (spread > _NEAR).mean() > _STRAY:
+        near = _NEAR if image.max(initial=0) > _HIGHEST_CLASS else 0  # of 0 and 1 no band is nearly another
+        if (spread > near).mean() > _STRAY:
             y, x = np.unravel_index(int(spread.argmax()), spread.shape)
             raise InputError(
                 f"{path} is coloured, pixel ({int(y)}, {int(x)}) is {tuple(image[:, y, x].tolist())}: a label has one "

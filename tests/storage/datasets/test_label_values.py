@@ -252,3 +252,9 @@ def test_whatever_is_read_has_both_classes_and_what_is_counted(values: list[int]
     label = rule.apply("a.tif", array, state)
     assert rule.shares(counts) == tuple(int((label == value).sum()) for value in (1, 0, 255))
     assert {0, 1} <= set(label.tolist()) and (label == 255).mean() <= 0.5
+
+
+def test_bands_of_0_and_1_are_no_copies_where_they_differ() -> None:
+    one_hot = np.stack([SHAPE > 0, SHAPE == 0]).astype(np.uint8)
+    with pytest.raises(InputError, match="a label has one band"):
+        one_band("a.tif", one_hot)
