@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlparse
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from flows.cli.terminal import EXIT_REFUSED, print_pairs, print_warning, stderr
 from flows.inference.request import DatePatternText
 from flows.run.errors import REFUSALS, PlanningError
-from flows.run.fields import Cli, Frozen, MosaicSpec
+from flows.run.fields import Cli, Frozen, MosaicSpec, PixelValues
 from flows.run.planning import planning, wants_traceback
+from storage.datasets.label_options import LabelOptions
 from storage.errors import InputError
 from storage.imagery.description import Overrides
 from storage.imagery.names.indexes import PARQUET_SUFFIXES, holds_items
@@ -49,6 +50,21 @@ class InfoRequest(Frozen):
     label: Annotated[
         bool, Field(description="The paths are label rasters: which values they have, and how `prepare` reads them.")
     ] = False
+    changed: Annotated[PixelValues, Field(description="Of labels: values that mean changed, as of `prepare`.")] = None
+    unchanged: Annotated[PixelValues, Field(description="Of labels: values that mean unchanged.")] = None
+    ignored: Annotated[PixelValues, Field(description="Of labels: values that mean: not known.")] = None
+
+    @model_validator(mode="after")
+    def _of_labels(self) -> InfoRequest:
+        if not self.label and (self.changed or self.unchanged or self.ignored):
+            raise ValueError("--changed, --unchanged and --ignored are of label rasters: say --label too")
+        self.label_options  # noqa: B018  values that two options name are refused
+        return self
+
+    @property
+    def label_options(self) -> LabelOptions:
+        """What the user says about the values of labels."""
+        return LabelOptions.of(changed=self.changed, unchanged=self.unchanged, ignored=self.ignored)
 
 
 def info(request: InfoRequest) -> None:
@@ -102,7 +118,7 @@ def _label(spec: str | list[str], request: InfoRequest) -> list[dict[str, Any]]:
 
     if not isinstance(spec, str):
         raise InputError("a label raster is named by one path")
-    described = describe_label(spec)
+    described = describe_label(spec, request.label_options)
     if not request.as_json:
         print_pairs(described.lines())
         for note in described.notes:

@@ -93,7 +93,7 @@ class PrepareRequest(Frozen):
         _SAMPLES,
         Cli(metavar="TRAIN,VAL,TEST"),
         Field(description="Shares of the splits, in any unit, where they are dealt out."),
-        at_commas(float),
+        at_commas(float, count=3),
     ] = (8.0, 1.0, 1.0)
     cell: Annotated[int, _SAMPLES, Field(ge=1, description="Side of a cell of the split `blocks`, in windows.")] = 4
     seed: Annotated[int, _SAMPLES, Field(ge=0, description="Seed of the split: another one, another split.")] = 0

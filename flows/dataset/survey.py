@@ -111,6 +111,9 @@ def _judge(request: PrepareRequest, scenes: list[SceneFiles], ledger: Ledger) ->
     except LabelError as error:
         if not (error.is_of_all and problems):  # it may be wrong because some are missing
             problems += error.problems
+    if not counts and facts and all("unmarked" in scene for scene in facts.values()):
+        path = reference["unmarked"]
+        problems.append(f"no polygon of {path} lies on its images, so nothing is changed: are its coordinates x and y?")
     if problems:
         more = f"\n  … and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise InputError(

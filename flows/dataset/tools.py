@@ -53,6 +53,7 @@ def describe_scene(scene: Scene) -> dict[str, Any]:
         "bands": list(scene.bands),
         "dtype": scene.dtype,
         "notes": list(scene.notes),
+        **({"unmarked": scene.polygons.path} if scene.polygons is not None and scene.polygons.is_elsewhere else {}),
         **({} if declared is None else {"scale_and_offset": [list(pair) for pair in declared]}),
     }
 

@@ -11,6 +11,7 @@ from dasnet.prediction.bundle import load_bundle
 from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
 from flows.dataset.fitting import fitted
+from flows.detect.job import resolve
 from flows.detect.run import run_detection
 from flows.evaluation.directory import EvaluationDirectory
 from flows.evaluation.mosaic import MosaicScore, rule_of_label, score_mosaic
@@ -21,6 +22,7 @@ from flows.inference.untrained_model import require_a_bundle
 from flows.run.artifacts import Markdown, Picture
 from flows.run.observer import Part, current_observer
 from flows.run.versions import versions
+from storage.datasets.scenes import label_on_grid
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.imagery.identity.digests import digest_files
 from storage.pages.page import Page, Section, markdown_table, write_page
@@ -67,12 +69,15 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
         store = fitted(store, bundle, name=request.bundle)
         store.indices(request.split)
     directory = EvaluationDirectory(request.output)
+    detection = request.detection(directory.run)
+    if detection is not None and request.label is not None:
+        label_on_grid(str(request.label), resolve(detection).grid, rule)  # a label elsewhere costs no night
     name = Path(request.bundle).stem if Path(request.bundle).exists() else request.bundle
     samples: Score | None = None
     mosaic: MosaicScore | None = None
     with directory.locked(), ExitStack() as until_end:
         directory.adopt(_identity(request, bundle.digest, store), versions=versions())
-        if detection := request.detection(directory.run):
+        if detection is not None:
             part = Part(kind="detect-changes", title=directory.run.name, parameters={"request": detection})
             current_observer().part(part, lambda: run_detection(detection))
         scoring = Scoring(

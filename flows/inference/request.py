@@ -28,7 +28,7 @@ class GridRequest(Frozen):
         tuple[float, float, float, float] | None,
         Cli(metavar="LEFT,BOTTOM,RIGHT,TOP"),
         Field(description="Extent in units of the CRS (the first mosaic's, if none is given)."),
-        at_commas(float),
+        at_commas(float, count=4),
     ] = None
     region: Annotated[
         Path | None,
@@ -129,7 +129,7 @@ class ComputationRequest(Frozen):
             description="These stored values become the ends of the bundle's type (0 and 255 of uint8), and what lies "
             "beyond is cut off: for imagery of more bits than the bundle was trained on."
         ),
-        at_commas(float),
+        at_commas(float, count=2),
     ] = None
     grid: Annotated[GridRequest, _GRID] = GridRequest()
     resampling: Annotated[

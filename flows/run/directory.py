@@ -159,8 +159,9 @@ class RunDirectory(Generic[P]):
         if present is None or self.is_of(identity):
             return
         changes = differences(_content_of(present["identity"]), _content_of(identity))
+        is_known = files is not None and present.get("files") and any(name == "inputs" for name, _, _ in changes)
         lines = [
-            *(changed_files(present["files"], files) if files is not None and present.get("files") else ()),
+            *(changed_files(present["files"], files or {}) if is_known else ()),
             *(f"{name}: {old} → {new}" for name, old, new in changes if files is None or name != "inputs"),
         ]
         raise DifferentRunError(

@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     ValidationInfo,
     WithJsonSchema,
 )
@@ -87,22 +88,30 @@ def option_name(field_name: str) -> str:
     return f"--{field_name.replace('_', '-')}"
 
 
-def at_commas(kind: Callable[[str], Any] = str) -> BeforeValidator:
-    """Lets a list also be one text with commas between its values, as on the command line."""
+def at_commas(kind: Callable[[str], Any] = str, *, count: int | None = None) -> BeforeValidator:
+    """Lets a list also be one text with commas between its values, as on the command line.
+
+    Args:
+        kind: makes a value of its text.
+        count: of values that there must be; None = any.
+    """
 
     def split(value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
+        name, many = option_name(info.field_name or ""), "" if count is None else f"{count} "
         try:
-            return [kind(part) for part in value.split(",")]
+            values = [kind(part) for part in value.split(",")]
         except ValueError:
-            name = option_name(info.field_name or "")
-            raise ValueError(f"{name} takes numbers with commas between them, not {value!r}") from None
+            raise ValueError(f"{name} takes {many}numbers with commas between them, not {value!r}") from None
+        if count is not None and len(values) != count:
+            raise ValueError(f"{name} takes {many}values with commas between them, not {value!r}")
+        return values
 
     return BeforeValidator(split)
 
 
-PixelValues = Annotated[list[float] | None, Cli(metavar="V,V,…"), at_commas(float)]
+PixelValues = Annotated[list[FiniteFloat] | None, Cli(metavar="V,V,…"), at_commas(float)]
 """Values of pixels."""
 
 

@@ -128,7 +128,8 @@ def coding_of(path: str, counts: Mapping[float, int]) -> Coding:
         return "0/1"
     if whole and 1 in present and set(present) <= {0, 1, 255}:
         return "0/1/255"
-    if whole and highest <= _HIGHEST_CLASS and sum(n for value, n in present.items() if value > 1) <= 0.01 * present.get(1.0, 0):
+    beyond = sum(count for value, count in present.items() if value > 1)
+    if whole and highest <= _HIGHEST_CLASS and beyond <= 0.01 * present.get(1.0, 0):
         return "0/1"
     if whole and highest >= 255 - _NEAR and _is_soft(present, total):
         return "0/255"

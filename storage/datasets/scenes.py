@@ -155,6 +155,11 @@ class DrawnPolygons:
             rasterize(hits.geometry, out=label, transform=part.affine, default_value=1)
         return label
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether no polygon touches the grid."""
+        return not len(self._shapes.sindex.query(self.grid.extent.geom, predicate="intersects"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOnGrid:
@@ -182,8 +187,12 @@ def label_on_grid(path: str, grid: GeoBox, rule: LabelRule | None) -> LabelOnGri
         InputError: unreadable, without georeferencing, or elsewhere.
     """
     if is_drawn(path):
-        read_polygons(path)
-        return LabelOnGrid(raster=None, polygons=DrawnPolygons(path=path, grid=grid))
+        polygons = DrawnPolygons(path=path, grid=grid)
+        if polygons.is_elsewhere:
+            raise InputError(
+                f"no polygon of {path} lies on the mosaic: are its coordinates x and y, in the CRS it names?"
+            )
+        return LabelOnGrid(raster=None, polygons=polygons)
     reader, _ = label_reader(georeferenced_label(path), grid, images=grid, images_path="the mosaic")
     return LabelOnGrid(raster=reader, polygons=None, rule=rule)
 
