@@ -29,4 +29,9 @@ class DatasetDirectory(RunDirectory[Path]):
 
 def opening_of(request: PrepareRequest) -> dict[str, Any]:
     """How every scene of the dataset is opened."""
-    return {"bands": request.bands, "resolution": request.grid_resolution}
+    return {
+        "bands": request.bands,
+        "resolution": request.grid_resolution,
+        "said": request.said,
+        "values": request.values,
+    }

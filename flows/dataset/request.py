@@ -11,10 +11,13 @@ from pydantic import Field, field_validator, model_validator
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, MosaicSpec, PixelValues, at_commas
 from storage.datasets.label_options import LabelOptions
+from storage.imagery.description import Overrides
+from tiling.conventions import Values
 
 _MOSAICS = Cli(section="One pair of mosaics")
 _LABELS = Cli(section="What labels mean", metavar="V,V,…")
 _SAMPLES = Cli(section="Samples and splits")
+_IMAGERY = Cli(section="What imagery is, where its files do not say it")
 _RUN = Cli(section="How it is computed")
 
 
@@ -63,6 +66,22 @@ class PrepareRequest(Frozen):
         Cli(metavar="N,N,…"),
         Field(description="Band numbers (from 1) to keep, for example 1,2,3; default: all."),
         at_commas(int),
+    ] = None
+    nodata: Annotated[
+        float | None, _IMAGERY, Field(description="Stored value that is no data, in the place of what the files say.")
+    ] = None
+    alpha: Annotated[
+        int | None,
+        _IMAGERY,
+        Field(ge=0, description="Number of the band that is a mask (0 where nothing is valid); 0: no band is one."),
+    ] = None
+    values: Annotated[
+        Values | None,
+        _IMAGERY,
+        Field(
+            description="`stored`: numbers as they stand, whatever scale and offset the files declare; `physical`: as "
+            "they declare; default: stored where both dates declare the same, else as those of the first."
+        ),
     ] = None
     band_names: Annotated[
         list[str] | None,
@@ -130,6 +149,11 @@ class PrepareRequest(Frozen):
     def _values_apart(self) -> PrepareRequest:
         self.label_options  # noqa: B018  values that two options name are refused
         return self
+
+    @property
+    def said(self) -> Overrides:
+        """What the user says of the imagery."""
+        return Overrides(nodata=self.nodata, alpha=self.alpha)
 
     @property
     def label_options(self) -> LabelOptions:

@@ -91,6 +91,8 @@ def _identity(
         "parameters": request.model_dump(mode="json", include=included),
         # a directory of the version before has no word of it
         **({"labels": named} if (named := request.label_options.to_dict()) else {}),
+        **({"said": said} if (said := request.said.to_dict()) else {}),
+        **({} if request.values is None else {"values": request.values}),
     }
 
 

@@ -12,9 +12,10 @@ from flows.evaluation.samples import Scoring
 from flows.evaluation.tools import make_mosaic_scoring_tool
 from flows.run.directory import RunDirectory
 from flows.run.observer import current_observer
+from storage.datasets.drawn_labels import is_drawn, read_polygons
 from storage.datasets.label_options import LabelOptions
 from storage.datasets.label_rules import LabelRule, rule_of
-from storage.datasets.scenes import georeferenced_label, is_drawn, label_on_grid, read_polygons
+from storage.datasets.scenes import georeferenced_label, label_on_grid
 from storage.stores.run_store import RunStore
 from tiling.grid import BlockGrid
 

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import rasterize
 
+from storage.datasets.drawn_labels import DrawnPolygons, is_drawn, read_polygons
 from storage.datasets.label_rasters import LabelRaster, open_label
 from storage.datasets.label_readers import LabelReader, label_reader
 from storage.datasets.label_rules import LabelRule
 from storage.datasets.label_values import LabelCounts, count_label
 from storage.errors import InputError
-from storage.imagery.bands import same_bands
+from storage.imagery.bands import numbered_bands, require_one_meaning, same_bands
+from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.grids import common_grid
 from storage.imagery.headers.raster import open_picture
 from storage.imagery.mosaics import Mosaic, open_mosaic, picture
@@ -33,10 +32,9 @@ from storage.imagery.rasters import GridReader
 from storage.imagery.sources import DRIVERS, absolute, open_with_allowed_driver
 from storage.imagery.value_checks import scales_of
 from storage.imagery.values import Encoding, any_declared, common_scale, working_type
-from tiling.conventions import IGNORED
+from tiling.conventions import IGNORED, Values
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
-POLYGONS = (".geojson", ".json", ".gpkg", ".shp", ".parquet", ".fgb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +89,7 @@ class Scene:
         bands: names.
         dtype: data type of the images.
         scale_and_offset: of each band, as the files declare it; None = they declare nothing.
-        notes: what is remarkable about how its label is read.
+        notes: what had to be guessed, and what is remarkable about how its label is read.
     """
 
     files: SceneFiles
@@ -130,38 +128,6 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnPolygons:
-    """Polygons on a grid: 1 inside, 0 outside. Reads its file when first asked, so it travels to workers."""
-
-    path: str
-    grid: GeoBox
-
-    @cached_property
-    def _shapes(self) -> geopandas.GeoDataFrame:
-        return read_polygons(self.path).to_crs(str(self.grid.crs))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": absolute(self.path), "grid": self.grid}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    def read(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
-        """(h, w) of a range inside the grid."""
-        part = self.grid[rows, cols]
-        hits = self._shapes.iloc[self._shapes.sindex.query(part.extent.geom)]
-        label = np.zeros(part.shape, dtype=np.uint8)
-        if len(hits):
-            rasterize(hits.geometry, out=label, transform=part.affine, default_value=1)
-        return label
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether no polygon touches the grid."""
-        return not len(self._shapes.sindex.query(self.grid.extent.geom, predicate="intersects"))
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabelOnGrid:
     """What changed, on the grid of a run: a raster with the rule by which it is read, or polygons."""
 
@@ -197,11 +163,6 @@ def label_on_grid(path: str, grid: GeoBox, rule: LabelRule | None) -> LabelOnGri
     return LabelOnGrid(raster=reader, polygons=None, rule=rule)
 
 
-def is_drawn(path: str) -> bool:
-    """Whether a label is polygons, by its name."""
-    return path.lower().endswith(POLYGONS)
-
-
 def georeferenced_label(path: str) -> LabelRaster:
     """Open a label raster that must have its place on Earth; raises InputError."""
     raster = open_label(path)
@@ -210,20 +171,29 @@ def georeferenced_label(path: str) -> LabelRaster:
     return raster
 
 
-def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolution: float | None = None) -> Scene:
+def open_scene(
+    files: SceneFiles,
+    *,
+    bands: Sequence[int] | None = None,
+    resolution: float | None = None,
+    said: Overrides = NOTHING_SAID,
+    values: Values | None = None,
+) -> Scene:
     """Open the headers of a scene and see that they fit together.
 
     Args:
-        bands: numbers (from 1, without alpha) to keep of both dates, in this order; None = all, those of the second
+        bands: numbers (from 1, in the files) to keep of both dates, in this order; None = all, those of the second
             date by the names of the first's where all have one.
         resolution: size of a pixel of the scene's grid in units of its CRS, onto which everything is resampled;
             None = the first date's. A network that sees positions eight pixels apart sees finer ones on a finer grid.
+        said: what the user says of the imagery.
+        values: whether numbers count as they stand (``stored``) or as the files declare them.
 
     Raises:
         InputError: an unreadable file, sizes that differ, other bands or other names of bands, no overlap; with paths
             and values.
     """
-    before, after = (open_image(spec) for spec in (files.before, files.after))
+    before, after = (open_image(spec, said) for spec in (files.before, files.after))
     if (before.grid.crs is None) != (after.grid.crs is None):
         # one of the two lost its georeferencing: pixels are all that is left to align them by
         before, after = _as_picture(before), _as_picture(after)
@@ -241,17 +211,19 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
         grid = before.grid
     else:
         grid = common_grid([before, after], resolution=resolution)
-    chosen = tuple(bands or range(1, len(before.bands) + 1))
-    if beyond := [number for number in chosen if not 1 <= number <= len(before.bands)]:
-        raise InputError(f"{before.label} has {len(before.bands)} bands, not {', '.join(map(str, beyond))}")
-    # of pictures, names are made up
-    by_number = bands is not None or before.grid.crs is None
-    others = chosen if by_number else same_bands(before, after, chosen)
-    encoding = _encoding(before, chosen, after, others)
+    chosen = tuple(range(1, len(before.bands) + 1))
+    if bands is not None:
+        chosen, others = (numbered_bands(mosaic, bands, "--bands") for mosaic in (before, after))
+        require_one_meaning((before, after), (chosen, others), option="--bands", instead="write both in one order")
+    elif before.grid.crs is None:  # of pictures, names are made up
+        others = chosen
+    else:
+        others = same_bands(before, after, chosen)
+    encoding = _encoding(before, chosen, after, others, values)
     own = [before.bands[number - 1] for number in chosen]
     label_paths = [files.label] if files.label is not None else [files.label_before, files.label_after]
     labels: list[LabelReader] = []
-    notes: list[str] = []
+    notes = [f"{mosaic.label}: {doubt}" for mosaic in (before, after) for doubt in mosaic.doubts]
     polygons = None
     for path in label_paths:
         assert path is not None
@@ -281,7 +253,9 @@ def open_scene(files: SceneFiles, *, bands: Sequence[int] | None = None, resolut
     )
 
 
-def _encoding(before: Mosaic, chosen: Sequence[int], after: Mosaic, others: Sequence[int]) -> Encoding:
+def _encoding(
+    before: Mosaic, chosen: Sequence[int], after: Mosaic, others: Sequence[int], values: Values | None
+) -> Encoding:
     """One type, scale and offset for both dates; raises InputError where their types say other things."""
     dtypes = [before.dtype, after.dtype]
     if len(set(dtypes)) > 1:
@@ -290,47 +264,27 @@ def _encoding(before: Mosaic, chosen: Sequence[int], after: Mosaic, others: Sequ
         )
     scale, _ = common_scale(
         [each for mosaic, numbers in ((before, chosen), (after, others)) for each in scales_of(mosaic, numbers)],
-        None,
+        values,
     )
     return Encoding(dtype=working_type(dtypes), bands=scale)
 
 
-def open_image(spec: str | Sequence[str]) -> Mosaic:
+def open_image(spec: str | Sequence[str], said: Overrides = NOTHING_SAID) -> Mosaic:
     """A mosaic, or a picture without georeferencing: its grid has no CRS then, and pixels as coordinates.
 
     Raises:
         InputError: missing, empty, unreadable, or of a type that is no image's.
     """
     if not isinstance(spec, str) or "://" in spec or not Path(spec).is_file():
-        return open_mosaic(spec)
+        return open_mosaic(spec, said)
     if not Path(spec).stat().st_size:
         raise InputError(f"{spec} is empty (0 bytes)")
     if Path(spec).suffix.lower() == ".vrt":
-        return open_mosaic(spec)
+        return open_mosaic(spec, said)
     with open_with_allowed_driver(spec, (*PICTURES, *(d for d in DRIVERS if d not in PICTURES))) as dataset:
         if dataset.crs is not None and not dataset.transform.is_identity:
-            return open_mosaic(spec)
-        return picture(open_picture(dataset, spec))
-
-
-def read_polygons(path: str) -> geopandas.GeoDataFrame:
-    """Polygons of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
-
-    Raises:
-        InputError: missing, unreadable, no CRS, or no polygon in it.
-    """
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist")
-    try:
-        frame = geopandas.read_parquet(path) if path.lower().endswith(".parquet") else geopandas.read_file(path)
-    except Exception as error:  # each format has errors of its own
-        raise InputError(f"{path} cannot be read as polygons: {error}") from error
-    if not isinstance(frame, geopandas.GeoDataFrame) or frame.crs is None:
-        raise InputError(f"{path} has no coordinate reference system")
-    areal = frame[frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
-    if areal.empty:
-        raise InputError(f"{path} holds no polygon: {len(frame)} features, none of them areal")
-    return areal
+            return open_mosaic(spec, said)
+        return picture(open_picture(dataset, spec, said))
 
 
 def _as_picture(mosaic: Mosaic) -> Mosaic:

@@ -39,7 +39,7 @@ def select_bands(
         raise InputError(
             f"{option} names {len(explicit)} bands, but the bundle needs {len(targets)} ({', '.join(targets)})"
         )
-    return _present(mosaic, explicit, option)
+    return numbered_bands(mosaic, explicit, option)
 
 
 def matching_bands(bands: Sequence[Band], targets: Sequence[str], *, has: str, needs: str, otherwise: str) -> Numbers:
@@ -126,7 +126,7 @@ def common_bands(
             raise InputError(
                 f"{len(one)} bands of {first.label} cannot be compared with {len(other)} of {second.label}"
             )
-        return _present(first, one, "--bands"), _present(second, other, "--bands")
+        return numbered_bands(first, one, "--bands"), numbered_bands(second, other, "--bands")
     for key in ("name", "common_name"):
         mine, theirs = ([getattr(band, key) for band in mosaic.bands if band.is_named] for mosaic in (first, second))
         shared = [name for name in mine if name is not None and mine.count(name) == 1 and theirs.count(name) == 1]
@@ -187,8 +187,12 @@ def _are_others(one: Band, other: Band, mosaic: Mosaic) -> bool:
     return one.is_named and one.name != other.name and one.name in mosaic.band_names
 
 
-def _present(mosaic: Mosaic, explicit: Sequence[int], option: str) -> Numbers:
-    """Numbers without alpha of bands that a user names by their numbers in the file, where an alpha band counts too."""
+def numbered_bands(mosaic: Mosaic, explicit: Sequence[int], option: str) -> Numbers:
+    """Numbers without alpha of bands that a user names by their numbers in the file, where an alpha band counts too.
+
+    Raises:
+        InputError: one that is not there, or the mask.
+    """
     in_file = _numbers_in_file(mosaic)
     if beyond := [number for number in explicit if number not in in_file]:
         mask = mosaic.sources[0].validity and mosaic.sources[0].validity.alpha

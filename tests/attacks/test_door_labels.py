@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from pydantic import ValidationError
 
 from flows.cli.info import InfoRequest
 from flows.dataset.request import PrepareRequest
+from flows.dataset.run import _identity
 from flows.detect.request import DetectRequest, PairRequest
 from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.run import run_evaluation
 from flows.run.directory import DifferentRunError, RunDirectory
 from storage.datasets.scenes import SceneFiles, open_scene
 from storage.errors import InputError
+from storage.imagery.description import Overrides
 from tests.attacks.door import image, pixels
 
 
@@ -79,3 +83,39 @@ def test_another_run_of_the_same_files_names_no_file(tmp_path: Path) -> None:
         directory.refuse_another({**identity, "parameters": {"stretch": [0, 6]}}, files=files)
     assert "stretch" in str(caught.value)
     assert "inputs" not in str(caught.value)
+
+
+def test_scenes_are_read_as_a_user_says_they_are(tmp_path: Path) -> None:
+    values = pixels(4)
+    values[3] = 255
+    values[3, :20] = 0
+    values[:, 50:60] = 7
+    before, after = (str(image(tmp_path / f"{name}.tif", values)) for name in ("before", "after"))
+    label = str(image(tmp_path / "label.tif", pixels(1) % 2))
+    files = SceneFiles(name="a", before=before, after=after, label=label)
+    scene = open_scene(files, bands=[3, 1], said=Overrides(nodata=7, alpha=4))
+    read, valid = scene.after.read(rows=slice(0, 96), cols=slice(0, 96))
+    np.testing.assert_array_equal(valid, (values[3] > 0) & ~(values == 7).all(axis=0))
+    np.testing.assert_array_equal(read[:, valid], values[[2, 0]][:, valid])
+
+
+def test_what_is_guessed_of_scenes_is_said_and_numbers_mean_one_thing(tmp_path: Path) -> None:
+    values = pixels()
+    values[:, :30] = 0
+    before, after = (image(tmp_path / f"{name}.tif", values) for name in ("before", "after"))
+    files = SceneFiles(
+        name="a", before=str(before), after=str(after), label=str(image(tmp_path / "label.tif", pixels(1) % 2))
+    )
+    assert "37% of its edge is exactly black" in " ".join(open_scene(files).notes)
+    with rasterio.open(after, "r+") as file:
+        file.descriptions = ("blue", "green", "red")
+    with pytest.raises(InputError, match=r"--bands 1 are red of .*, but blue of"):
+        open_scene(files, bands=[1])
+
+
+def test_a_dataset_is_bound_to_what_is_said_of_its_imagery(tmp_path: Path) -> None:
+    for name, options in (("plain", {}), ("said", {"nodata": 7, "values": "stored"})):
+        mosaics = {"before": "a.tif", "after": "b.tif", "label": "c.tif", "output": str(tmp_path)}
+        request = PrepareRequest.model_validate({**mosaics, **options})
+        known = _identity(request, [], {}, repr)
+        assert ("said" in known, "values" in known) == (name == "said",) * 2

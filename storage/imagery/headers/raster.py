@@ -64,11 +64,11 @@ def open_raster(path: str, said: Overrides, *, look: bool) -> Header:
         return _looked_at(dataset, header) if look else header
 
 
-def open_picture(dataset: DatasetReader, path: str) -> Header:
+def open_picture(dataset: DatasetReader, path: str, said: Overrides = NOTHING_SAID) -> Header:
     """The header of a picture without georeferencing: its grid has no CRS, and pixels as coordinates."""
     check_header(dataset, path)
     grid = GeoBox(dataset.shape, Affine.identity(), None)
-    return _described(dataset, path, NOTHING_SAID, Placement(grid=grid), what="an image")
+    return _described(dataset, path, said, Placement(grid=grid), what="an image")
 
 
 def _described(dataset: DatasetReader, path: str, said: Overrides, placement: Placement, *, what: str) -> Header:

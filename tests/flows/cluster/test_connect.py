@@ -38,7 +38,8 @@ from flows.detect.run import run_detection
 from flows.inference.predictor import predictor_factory
 from flows.run.errors import CertificateError, ClusterError
 from flows.service.embedded import flush_logs
-from storage.datasets.scenes import DrawnPolygons, SceneFiles
+from storage.datasets.drawn_labels import DrawnPolygons
+from storage.datasets.scenes import SceneFiles
 from storage.imagery.mosaics import open_mosaic
 from storage.imagery.rasters import GridReader
 from storage.stores.run_store import RunStore

@@ -149,7 +149,7 @@ def test_bands_can_be_chosen(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", pixels)
     files = SceneFiles(name="s", before=path, after=path, label=write(tmp_path / "l.tif", label()))
     np.testing.assert_array_equal(open_scene(files, bands=[3, 1]).before.read(**ALL)[0], pixels[[2, 0]])
-    with pytest.raises(InputError, match="has 4 bands, not 5"):
+    with pytest.raises(InputError, match=r"asks for 5, but .* has 4 bands"):
         open_scene(files, bands=[5])
 
 
