@@ -29,9 +29,10 @@ from storage.imagery.dates.acquisition import date_in_name, is_future, listed_da
 from storage.imagery.description import NOTHING_SAID, Overrides
 from storage.imagery.mosaics import Mosaic, open_mosaic, open_stacks
 from storage.imagery.names.indexes import PARQUET_SUFFIXES, holds_items, is_index
+from storage.imagery.names.local import name_beside
 from storage.imagery.names.spec import matching_paths, named_rasters, objects_named, rasters_in_folder
-from storage.imagery.names.text_lists import LIST_SUFFIXES, name_beside, table_rows
-from storage.imagery.sources import RASTER_SUFFIXES, is_remote
+from storage.imagery.names.text_lists import LIST_SUFFIXES, table_rows
+from storage.imagery.sources import RASTER_SUFFIXES
 from storage.places.bucket import SCHEME, Location, ObjectPath, location
 
 
@@ -196,14 +197,7 @@ def _from_table(path: Location) -> Iterable[DatedFiles]:
             raise InputError(f"{path}, line {line}: {day} lies in the future")
         if not file_name:
             raise InputError(f"{path}, line {line}: no path")
-        place = (
-            file_name
-            if is_remote(file_name)
-            else name_beside(path.parent, file_name)
-            if isinstance(path, Path)
-            else str(path.parent / file_name)
-        )
-        yield DatedFiles(day=time.date(), time=time, stacks=((("", place),),))
+        yield DatedFiles(day=time.date(), time=time, stacks=((("", name_beside(path.parent, file_name)),),))
 
 
 def _from_stac(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pystac
 from odc.geo.geom import Geometry
@@ -22,6 +21,7 @@ from storage.archives.geoparquet import items_of_parquet
 from storage.errors import InputError
 from storage.imagery.dates.acquisition import is_future, naive_utc
 from storage.imagery.names.indexes import PARQUET_SUFFIXES, is_raster_asset
+from storage.imagery.names.local import is_there, unquoted_name
 from storage.imagery.sources import is_remote, is_zarr
 from storage.longitudes import footprint_touches
 from storage.places.bucket import SCHEME, ObjectPath
@@ -249,20 +249,16 @@ def _keys(image: StacImage, keys: str | None) -> list[str]:
     return names
 
 
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
 def _path(image: StacImage, key: str) -> str:
     """Address of the one raster that an asset is: a folder, a list or a pattern would be taken for many."""
-    path = make_absolute_href(image.content.assets[key].href, image.base).removeprefix("file://")
+    path = (
+        make_absolute_href(image.content.assets[key].href, image.base)
+        .removeprefix("file://localhost")
+        .removeprefix("file://")
+    )
     if not is_remote(path):
-        if "%" in path and not _exists(path):  # an address as RFC 3986 has it, of a name with a blank
-            path = unquote(path)
-        if not _exists(path):
+        path = unquoted_name(path)
+        if not is_there(path):
             raise MissingFileError(f"{image.words}: its asset {key!r}, {path[:400]}, does not exist")
         if not (Path(path).is_file() or is_zarr(path)):
             raise InputError(f"{image.words}: its asset {key!r}, {path}, is a folder, not a raster")

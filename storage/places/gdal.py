@@ -21,7 +21,10 @@ def gdal_name(path: str) -> str:
     if path.startswith(SCHEME):
         return f"/vsis3/{path.removeprefix(SCHEME)}"
     address = path.removeprefix(_CURL)
-    return f"{_CURL}{quoted_once(address)}" if is_web(address) else path
+    if is_web(address):
+        return f"{_CURL}{quoted_once(address)}"
+    is_local_with_colon = ":" in path.partition("/")[0] and "://" not in path  # GDAL takes HTTP:x.tif for an address
+    return f"./{path}" if is_local_with_colon else path
 
 
 def plain_name(path: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 
+from storage.imagery.names.spec import named_rasters
 from tests.attacks.door import SIDE, image, pixels, planned, refused
 from tests.attacks.door import holds as assert_holds
 
@@ -163,3 +167,43 @@ def test_a_file_of_one_strip_is_read_with_its_cost_in_a_warning(tmp_path: Path) 
     assert any("a.tif" in warning and "times" in warning for warning in job.warnings), job.warnings
     tiled = image(tmp_path / "b.tif", values, compress="deflate", zlevel=1, tiled=True)
     assert not any("b.tif" in warning and "times" in warning for warning in planned(tiled).warnings)
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost"])
+def test_addresses_of_files_are_their_paths(tmp_path: Path, start: str) -> None:
+    path = image(tmp_path / "my tile.tif", pixels())
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{start}{tmp_path}/my%20tile.tif\n")
+    for spec in (f"{start}{tmp_path}/my%20tile.tif", str(listed), f"{start}{listed}"):
+        assert named_rasters(spec).stacks == ((("", str(path)),),)
+    literal = image(tmp_path / "my%20tile.tif", pixels())  # a name as it stands comes first
+    assert named_rasters(f"{start}{literal}").stacks == ((("", str(literal)),),)
+
+
+def test_a_name_that_gdal_would_take_for_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = pixels()
+    image(tmp_path / "HTTP:x.tif", values)
+    monkeypatch.chdir(tmp_path)
+    assert_holds(planned("HTTP:x.tif", "HTTP:x.tif", before_date="2019-06-01", after_date="2021-06-01"), values)
+
+
+def test_a_pipe_is_refused_at_once_and_no_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    refused("pipe.tif", "pipe", mosaic=tmp_path / "pipe.tif")
+    image(tmp_path / "a.tif", pixels())
+    monkeypatch.chdir(tmp_path)
+    for name in ("", " "):
+        with pytest.raises(ValueError, match="empty"):
+            named_rasters(name)
+
+
+def test_of_several_layers_the_tile_index_is_read(tmp_path: Path) -> None:
+    image(tmp_path / "a.tif", pixels())
+    path, place = tmp_path / "index.gpkg", [shapely.box(3, 50, 4, 51)]
+    gpd.GeoDataFrame({"style": ["red"]}, geometry=place, crs=4326).to_file(path, layer="layer_styles")
+    index = gpd.GeoDataFrame({"location": ["a.tif"]}, geometry=place, crs=4326)
+    index.to_file(path, layer="tiles")
+    assert named_rasters(path).stacks == ((("", str(tmp_path / "a.tif")),),)
+    index.to_file(path, layer="others")
+    with pytest.raises(ValueError, match=r"index\.gpkg holds 2 tile indexes \(tiles, others\)"):
+        named_rasters(path)

@@ -28,6 +28,8 @@ from storage.places.web import is_web, open_address, quoted_once, web_facts
 REPLACED = "was replaced since the run was planned"
 """Words that the error of a block has whose file is another one now; the same command takes it up again."""
 
+_UNREAD = ("ftp", "ftps", "sftp", "ssh")
+
 _ARCHIVE = re.compile(r"/vsi(zip|tar|gzip|7z|rar)/(.*)", re.DOTALL)
 _ARCHIVE_NAME = re.compile(r"(.+?\.(?:zip|kmz|tar|tar\.gz|tgz|gz|7z|rar))(?:/|$)", re.IGNORECASE | re.DOTALL)
 
@@ -295,9 +297,12 @@ def _of_web(address: str) -> FileVersion:
 def _of_other_place(address: str) -> FileVersion:
     import fsspec  # takes a while, and hardly anybody needs it
 
+    scheme = address.partition("://")[0]
+    if scheme in _UNREAD:
+        raise InputError(f"{address}: rasters are not read over {scheme}: download it first")
     try:
-        info = fsspec.filesystem(address.partition("://")[0]).info(address)
-    except (OSError, ValueError, ImportError) as error:
+        info = fsspec.filesystem(scheme).info(address)
+    except Exception as error:  # each scheme has its own library, and that its own errors
         raise InputError(f"{address}: its server does not tell its version: {error}") from error
     facts = {name: str(info[name]) for name in ("size", "LastModified", "ETag", "mtime") if name in info}
     return FileVersion(path=address, facts=str(facts))

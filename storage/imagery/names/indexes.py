@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from storage.errors import InputError
+from storage.imagery.names.local import name_beside
 from storage.imagery.names.shown import shown
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote
 from storage.text import decoded
@@ -38,8 +39,7 @@ def indexed_names(path: str) -> list[str]:
         names = _names_in_layer(path, layer=None, field=_LOCATION)
     if not names:
         raise InputError(f"{shown(path)} lists no file")
-    folder = Path(path).parent
-    return [name if is_remote(name) else str(folder / name.removeprefix("file://")) for name in names]
+    return [name_beside(Path(path).parent, name) for name in names]
 
 
 def _names_in_layer(path: str, *, layer: str | None, field: str) -> list[str]:
@@ -47,6 +47,7 @@ def _names_in_layer(path: str, *, layer: str | None, field: str) -> list[str]:
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
+        layer = layer or _layer_with(path, field)
         fields = {str(name).lower(): str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]}
         if field.lower() not in fields:
             raise InputError(
@@ -59,6 +60,21 @@ def _names_in_layer(path: str, *, layer: str | None, field: str) -> list[str]:
             raise
         raise InputError(f"{shown(path)} cannot be read as a tile index: {error}") from error
     return _texts(table.column(column).to_pylist(), path, field)
+
+
+def _layer_with(path: str, field: str) -> str | None:
+    """The one layer of several that has the field; None where there is one layer, or none of them has it."""
+    import pyogrio
+
+    layers = [str(name) for name, _ in pyogrio.list_layers(path)]
+    found = [
+        name
+        for name in (layers if len(layers) > 1 else ())
+        if field.lower() in {str(own).lower() for own in pyogrio.read_info(path, layer=name)["fields"]}
+    ]
+    if len(found) > 1:
+        raise InputError(f"{shown(path)} holds {len(found)} tile indexes ({', '.join(found)}): give each its own file")
+    return found[0] if found else None
 
 
 def _texts(values: list[Any], path: str, field: str) -> list[str]:

@@ -6,15 +6,17 @@ import errno
 import fnmatch
 import glob
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import InputError
 from storage.imagery.names.indexes import indexed_names, is_index
+from storage.imagery.names.local import local_name, name_beside
 from storage.imagery.names.packed import is_packed, packed_name, rasters_inside
 from storage.imagery.names.shown import shown
-from storage.imagery.names.text_lists import LIST_SUFFIXES, listed_names, name_beside
+from storage.imagery.names.text_lists import LIST_SUFFIXES, listed_names
 from storage.imagery.names.vrt import files_of_vrt
 from storage.imagery.sources import RASTER_SUFFIXES, is_remote, is_zarr
 from storage.places.bucket import SCHEME, ObjectPath
@@ -55,7 +57,7 @@ def named_rasters(spec: str | Path | Sequence[str | Path]) -> NamedRasters:
         if not paths:
             raise InputError("a mosaic needs at least one file, the list is empty")
         return _named(_label(paths), paths)
-    text = refuse_credentials(str(spec))
+    text = local_name(refuse_credentials(str(spec)))
     if text.startswith(SCHEME):
         return _named(text, objects_named(ObjectPath.parse(text)))
     if packed := packed_name(text):
@@ -114,14 +116,19 @@ def _require_usable(path: str) -> None:
         raise InputError(f"the name {shown(path)} is no UTF-8, which GDAL needs: rename it") from error
     if "\0" in path:
         raise InputError(f"the name {shown(path)} holds a zero byte")
+    if not path.strip():
+        raise InputError("the name of a raster is empty")
+    if is_remote(path):
+        return
     try:
-        if not is_remote(path):
-            os.lstat(path)
+        mode = Path(path).stat().st_mode
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(
-                f"{shown(path)[:80]}… is longer than names of files can be: {len(path):,} letters"
-            ) from error
+            words = f"{shown(path)[:80]}… is longer than names of files can be: {len(path):,} letters"
+            raise InputError(words) from error
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a pipe would wait for whoever writes to it
+        raise InputError(f"{shown(path)} is no file but a pipe or a device: write what it gives to a file")
 
 
 def rasters_in_folder(folder: Path) -> list[str]:
@@ -206,7 +213,4 @@ def objects_named(path: ObjectPath) -> list[str]:
 
 def _listed(data: bytes, folder: Path | ObjectPath, *, name: str) -> list[str]:
     names = listed_names(data, path=shown(name))
-    return [
-        line if is_remote(line) else name_beside(folder, line) if isinstance(folder, Path) else str(folder / line)
-        for line in names
-    ]
+    return [name_beside(folder, name) for name in names]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-from pathlib import Path
 
 from storage.errors import InputError
 from storage.text import decoded
@@ -54,17 +53,6 @@ def table_rows(data: bytes, *, path: str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         raise InputError(f"{path} cannot be read as a table: line {reader.line_num}: {error}") from error
     return rows
-
-
-def name_beside(folder: Path, name: str) -> str:
-    """Path of a local file that a list in a folder names; a list in Windows' encoding names it too."""
-    path = folder / name
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8: those of the name, or of the list alone
-        other = folder / name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-        return str(other if other.exists() and not path.exists() else path)
-    return str(path)
 
 
 def _column(rows: list[tuple[int, list[str]]], path: str) -> list[str]:
