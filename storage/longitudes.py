@@ -22,6 +22,8 @@ from shapely.geometry.polygon import orient
 from storage.reference_systems import to_degrees
 
 _EDGE_POINTS = 33
+_EDGE_SHARE = 1 / 256
+"""Of an extent: how long a piece of an edge may be that is straight in degrees and in a grid's CRS."""
 _HALF = 180.0
 
 
@@ -102,13 +104,17 @@ def box_in_frame(own: BoundingBox, frame: GeoBox) -> BoundingBox:
     return BoundingBox(own.left + by, own.bottom, own.right + by, own.top, crs=own.crs)
 
 
-def outline_on(outline: Geometry, grid: GeoBox) -> Geometry:
-    """An outline of longitudes and latitudes in a grid's CRS; where that counts longitudes, in its frame of them."""
+def outline_on(outline: Geometry, grid: GeoBox, *, is_whole: bool = False) -> Geometry:
+    """An outline of longitudes and latitudes in a grid's CRS; where that counts longitudes, in its frame of them.
+
+    Args:
+        is_whole: also of what lies far from the grid, where its CRS may be no good.
+    """
     assert grid.crs is not None
-    own = outline.to_crs(grid.crs)
     turn = turn_of(grid.crs)
     if not turn:
-        return own
+        return (outline if is_whole else _near(outline, grid)).to_crs(grid.crs)
+    own = outline.to_crs(grid.crs)
     extent = box(*grid.extent.boundingbox)
     middle = extent.centroid.x
     parts = []
@@ -119,6 +125,22 @@ def outline_on(outline: Geometry, grid: GeoBox) -> Geometry:
     if len(parts) == 1 and parts[0].equals(own.geom):
         return own
     return Geometry(shapely.union_all(parts), grid.crs)
+
+
+def _near(outline: Geometry, grid: GeoBox) -> Geometry:
+    """The part of an outline in degrees around a grid, its edges in short pieces: a parallel is no straight line there.
+
+    All of it where no part is near: whoever asks says so in the grid's own numbers.
+    """
+    footprint = shape(footprint_of(grid)[0])
+    margin = max(footprint.bounds[3] - footprint.bounds[1], _EDGE_SHARE) * _EDGE_SHARE
+    around = footprint.buffer(margin)
+    turned = [translate(outline.geom, xoff=by).intersection(around) for by in (0.0, -360.0, 360.0)]
+    part = shapely.union_all([piece for piece in turned if piece.area])
+    if part.is_empty:
+        return outline
+    west, south, east, north = part.bounds
+    return Geometry(shapely.segmentize(part, max(east - west, north - south) * _EDGE_SHARE), outline.crs)
 
 
 def footprint_of(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:

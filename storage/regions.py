@@ -16,7 +16,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from storage.errors import InputError
-from storage.reference_systems import crs_words, horizontal_crs
+from storage.reference_systems import crs_words, horizontal_crs, require_earth
 from storage.text import decoded
 
 _OTHERS = ("Point", "MultiPoint", "LineString", "MultiLineString")
@@ -51,8 +51,9 @@ def region_geometry(path: Path) -> Geometry:
     Raises:
         InputError: not GeoJSON, no polygon in it, or one that is none; naming which and where.
     """
+    text = region_text(path)
     try:
-        content = json.loads(region_text(path), parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_refuse_constant)
         polygons = [
             (number, shape)
             for number, shape in enumerate(_geometries(content), start=1)
@@ -68,9 +69,8 @@ def region_geometry(path: Path) -> Geometry:
     except RecursionError as error:
         raise InputError(f"region {path} is no GeoJSON: it is nested too deeply") from error
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"region {path} {error}") from error
+        # a fault of its CRS has words of its own
+        raise InputError(f"region {path}{':' * isinstance(error, InputError)} {error}") from error
     if outline.is_empty or not outline.area:
         raise InputError(f"region {path} holds polygons without an area")
     geometry = Geometry(outline, crs)
@@ -130,7 +130,9 @@ def _crs(content: Mapping[str, Any]) -> CRS:
     name = properties.get("name") if isinstance(properties, Mapping) else None
     if not isinstance(name, str):
         raise ValueError(f"names its CRS as {json.dumps(member)[:80]}: its crs member needs a name")
-    return horizontal_crs(name)
+    crs = horizontal_crs(name)
+    require_earth(crs, "its crs member")
+    return crs
 
 
 def _polygons(shape: Mapping[str, Any], number: int) -> BaseGeometry:
@@ -178,4 +180,7 @@ def _is_position(position: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False

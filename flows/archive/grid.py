@@ -52,7 +52,7 @@ def not_covered(grid: GeoBox, request: ReprocessRequest) -> list[str]:
     """A warning where the requested region reaches beyond the grid."""
     assert grid.crs is not None
     if request.grid.region is not None:
-        region = outline_on(region_geometry(request.grid.region), grid).boundingbox
+        region = outline_on(region_geometry(request.grid.region), grid, is_whole=True).boundingbox
     elif request.grid.bbox is not None:
         region = box_in_frame(BoundingBox(*request.grid.bbox, crs=grid.crs), grid)
     else:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
+from shapely.geometry import box, mapping
 
 from storage.imagery.grids import needs_resampling
-from tests.attacks.door import PLACE, SIDE, centres, cube, image, pixels, planned, refused
+from tests.attacks.door import PLACE, SIDE, centres, cube, image, pixels, planned, read, refused
 from tests.attacks.door import holds as assert_holds
 
 
@@ -253,3 +255,37 @@ def test_a_region_in_any_encoding_and_with_heights(tmp_path: Path, encoding: str
     region.write_text(json.dumps({"type": "Polygon", "coordinates": [heights]}), encoding=encoding)
     job = planned(image(tmp_path / "a.tif", pixels()), grid={"region": region})
     assert 0 < job.grid.shape[0] <= SIDE
+
+
+@pytest.mark.parametrize("west_east", [(-5.0, 11.0), (-180.0, 180.0), (0.0, 360.0)])
+def test_a_long_edge_of_a_region_is_a_parallel(tmp_path: Path, west_east: tuple[float, float]) -> None:
+    """Its corners lie kilometres north of where it crosses the imagery, or where UTM has no place at all."""
+    west, east = west_east
+    path = image(tmp_path / "a.tif", pixels())
+    south, north = 50.546, 50.549
+    region = tmp_path / "region.geojson"
+    region.write_text(json.dumps(mapping(box(west, south, east, north))))
+    job = planned(path, grid={"region": region})
+    x, y = centres()
+    _, latitudes = pyproj.Transformer.from_crs(32631, 4326, always_xy=True).transform(*np.meshgrid(x, y))
+    inside = (latitudes > south) & (latitudes < north)
+    rows = np.flatnonzero(inside.any(axis=1))
+    assert job.grid.shape[0] in (len(rows), len(rows) + 1, len(rows) + 2)
+    top = round((PLACE.f - job.grid.extent.boundingbox.top) / 10)
+    _, valid = read(job)
+    assert (valid == inside[top : top + job.grid.shape[0]]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"crs": {"type": "name", "properties": {"name": "+proj=longlat +a=3396190 +b=3376200 +no_defs"}}}, "Earth"),
+        ({"crs": {"type": "name", "properties": {"name": 'LOCAL_CS["site",UNIT["metre",1]]'}}}, "Earth"),
+        ({"coordinates": [[[10**400, 50], [3, 50], [3, 51], [10**400, 50]]]}, "where x and y are needed"),
+    ],
+)
+def test_a_region_that_lies_nowhere(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    path = image(tmp_path / "a.tif", pixels())
+    region = tmp_path / "region.geojson"
+    region.write_text(json.dumps({**mapping(box(3.002, 50.545, 3.008, 50.55)), **change}))
+    refused(words, mosaic=path, grid={"region": region})
