@@ -12,6 +12,8 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from odc.geo.geobox import GeoBox
+
 from flows.cluster.stage import ConnectCluster, StageResult, when_needed
 from flows.detect.job import Job, resolve
 from flows.detect.products import Summary, make_products
@@ -48,6 +50,11 @@ def plan_run(request: DetectRequest) -> Job:
 
 
 @step("digest inputs")
+def planned_grid(request: DetectRequest) -> GeoBox:
+    """The grid that a run would have; raises what planning it raises."""
+    return resolve(request).grid
+
+
 def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
     """Digest the inputs and make the directory this run's; refuse one that holds another run."""
     current_observer().begin("inputs", len(job.mosaics), unit="mosaics")

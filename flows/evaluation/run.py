@@ -11,8 +11,7 @@ from dasnet.prediction.bundle import load_bundle
 from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
 from flows.dataset.fitting import fitted
-from flows.detect.job import resolve
-from flows.detect.run import run_detection
+from flows.detect.run import planned_grid, run_detection
 from flows.evaluation.directory import EvaluationDirectory
 from flows.evaluation.mosaic import MosaicScore, rule_of_label, score_mosaic
 from flows.evaluation.report import write_evaluation
@@ -71,7 +70,7 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
     directory = EvaluationDirectory(request.output)
     detection = request.detection(directory.run)
     if detection is not None and request.label is not None:
-        label_on_grid(str(request.label), resolve(detection).grid, rule)  # a label elsewhere costs no night
+        label_on_grid(str(request.label), planned_grid(detection), rule)  # a label elsewhere costs no night
     name = Path(request.bundle).stem if Path(request.bundle).exists() else request.bundle
     samples: Score | None = None
     mosaic: MosaicScore | None = None

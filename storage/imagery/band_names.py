@@ -115,7 +115,7 @@ def describe_bands(
     texts = [text.strip() if text else "" for text in descriptions]
     named = [bool(text) and not _is_generic(text) for text in texts]
     letters = _of_letters(texts)
-    bands, guessed = [], []
+    bands, guessed, coloured = [], [], []
     for place, (text, is_named, colour, wavelength) in enumerate(zip(texts, named, colours, wavelengths, strict=True)):
         common = (letters[place] if letters else None) or _common_in_words(text)
         wavelength = wavelength or _written_wavelength(text)
@@ -129,6 +129,8 @@ def describe_bands(
         if is_named:
             # GDAL gives colours to any three bytes: they say something only where no description does
             is_colour = common is None and colour in COMMON_NAMES and not any(map(_speaks, texts))
+            if is_colour and text.lower() != colour:
+                coloured.append(f"{text} as {colour}")
             bands.append(
                 Band(
                     name=text,
@@ -149,6 +151,8 @@ def describe_bands(
         if guessed
         else ()
     )
+    if coloured:
+        doubts += (f"names of bands do not say what they are, colours do: {', '.join(coloured)}; --bands settles it",)
     return tuple(bands), doubts
 
 

@@ -269,3 +269,15 @@ def test_a_classification_is_no_tile_of_a_band(tmp_path: Path) -> None:
     coarse = rasterio.Affine(20, 0, 500_000, 0, -20, 5_600_000)
     image(folder / "T31UFS_20190601_SCL_20m.tif", pixels(1, side=48), transform=coarse, nodata=0)
     refused("B04", "SCL_20m.tif", mosaic=folder, bundle="cva")
+
+
+def test_colours_that_are_believed_though_names_say_other_things_are_said(tmp_path: Path) -> None:
+    job = planned(described(image(tmp_path / "a.tif", pixels()), "ndvi", "ndwi", "savi"))
+    assert "ndvi as red, ndwi as green, savi as blue" in " ".join(job.warnings)
+
+
+def test_alpha_of_eight_bits_with_a_sign(tmp_path: Path) -> None:
+    values = np.concatenate([pixels(), np.full((1, 96, 96), 255)]).astype("uint8").view("int8")
+    values[3, :20] = 0
+    path = described(image(tmp_path / "a.tif", values), "red", "green", "blue", "alpha")
+    assert_holds(planned(path, bundle="cva"), values[:3], valid=values[3] != 0)

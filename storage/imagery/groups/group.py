@@ -24,6 +24,7 @@ from storage.imagery.groups.axes import (
 )
 from storage.imagery.groups.bands import bands_of_array
 from storage.imagery.groups.chunks import chunk_files, chunks_here, require_all_chunks
+from storage.imagery.headers.look import is_opaque
 from storage.imagery.identity.versions import require_part
 from storage.imagery.sources import Header, Source, is_remote
 from storage.imagery.stacks import stack_of
@@ -139,7 +140,7 @@ def read_group(
             require_part(version, chunk_files(source.path, source.variable, rows=rows, cols=cols, **places))
     here = chunks_here(source.path, source.variable, rule, rows=rows, cols=cols, **places)
     if rule.alpha is not None:
-        here &= stored[rule.alpha - 1] > 0  # NaN is not
+        here &= is_opaque(stored[rule.alpha - 1])
     image = np.ascontiguousarray(pixels[[band - 1 for band in bands]])
     if rule.every_band:
         return image, here & rule.of_values(pixels, range(1, len(pixels) + 1))

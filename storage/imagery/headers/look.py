@@ -99,7 +99,7 @@ def valid_pixels(
         valid = rule.of_values(image, bands)
     if rule.alpha is not None:
         alpha = dataset.read(rule.alpha, window=window)
-        valid &= alpha > 0  # NaN is not
+        valid &= is_opaque(alpha)
     if rule.mask:
         is_common = MaskFlags.per_dataset in dataset.mask_flag_enums[numbers[0] - 1]
         masked = numbers[:1] if is_common else tuple(numbers[band - 1] for band in bands)
@@ -107,6 +107,11 @@ def valid_pixels(
     if image.dtype.kind == "f":
         valid &= np.isfinite(image).all(axis=0)
     return valid
+
+
+def is_opaque(alpha: NDArray) -> NDArray[np.bool_]:
+    """Where a mask says that pixels count: 0 and NaN say that they do not; 255 of eight bits with a sign is −1."""
+    return np.asarray((alpha != 0) & (alpha == alpha))
 
 
 def has_mask(dataset: DatasetReader) -> bool:
