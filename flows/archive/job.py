@@ -175,13 +175,10 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
         require_similar_resolution(mosaic, grid)
     numbers = [select_bands(mosaic, bundle.band_names, request.bands) for _, mosaic in inside]
     if request.bands is None:
-        warnings += filter(
-            None,
-            (
-                taken_by_position(mosaic, bundle.band_names, own)
-                for (_, mosaic), own in zip(inside, numbers, strict=True)
-            ),
-        )
+        found = zip(inside, numbers, strict=True)
+        words = [taken_by_position(mosaic, bundle.band_names, own) for (_, mosaic), own in found]
+        if words := list(filter(None, words)):
+            warnings.append(words[0] + (f" (so of {len(words)} dates)" if len(words) > 1 else ""))
     if inside and request.bands is not None:
         require_one_meaning(
             [mosaic for _, mosaic in inside],
