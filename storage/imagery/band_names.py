@@ -146,7 +146,7 @@ def describe_bands(
             bands.append(Band(name=str(colour), named_by="colour", common_name=colour))
         else:
             bands.append(Band(name=f"band{numbers[place] if numbers else place + 1}", wavelength=wavelength))
-    doubts = (
+    doubts: tuple[str, ...] = (
         (f"bands are taken for those of Sentinel-2 or Landsat 8/9: {', '.join(guessed)}; --bands settles it",)
         if guessed
         else ()
