@@ -38,7 +38,9 @@ def plain_name(path: str) -> str:
 
 
 def gdal_settings(*, is_planning: bool = False) -> dict[str, Any]:
-    """Options under which GDAL finds the same store as we do, and is as patient; keys it takes from the environment.
+    """Options under which GDAL reads what we describe, finds the same store as we do, and is as patient.
+
+    Keys it takes from the environment.
 
     Args:
         is_planning: give up after seconds where a server is silent, as its address is more likely to be wrong.
@@ -52,6 +54,8 @@ def gdal_settings(*, is_planning: bool = False) -> dict[str, Any]:
         # a server that sends less than a byte a second is taken for silent
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
         "GDAL_HTTP_LOW_SPEED_TIME": 8 if is_planning else 60,
+        # what a file beside a raster says of it counts, whatever the user's shell has set
+        "GDAL_PAM_ENABLED": "YES",
         # a file that was replaced, or that a failing server seemed not to have, is looked at again
         "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsicurl/",
     }

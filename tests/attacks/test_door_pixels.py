@@ -21,7 +21,8 @@ def warned(job: Any, *words: str) -> None:
         assert word.lower() in text, job.warnings
 
 
-def test_nodata_of_one_band_in_a_side_car_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["", "GDAL_PAM_ENABLED=NO", "GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR"])
+def test_nodata_of_one_band_in_a_side_car_file(tmp_path: Path, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values = pixels(dtype="uint16")
     values[1, 10:20] = 9
     path = image(tmp_path / "a.tif", values)
@@ -30,6 +31,8 @@ def test_nodata_of_one_band_in_a_side_car_file(tmp_path: Path) -> None:
     )
     with rasterio.open(path) as file:
         assert file.nodatavals == (None, 9.0, None)
+    if setting:  # of the user's shell
+        monkeypatch.setenv(*setting.split("="))
     assert_holds(planned(path, bundle="cva"), values, valid=values[1] != 9)
 
 

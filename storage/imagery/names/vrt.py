@@ -21,6 +21,7 @@ from rasterio.enums import ColorInterp
 from storage.errors import InputError
 from storage.imagery.names.shown import shown
 from storage.imagery.sources import is_remote, open_with_allowed_driver
+from storage.places.gdal import gdal_settings
 from storage.reference_systems import crs_words, horizontal_crs, is_same_crs
 from storage.text import decoded
 
@@ -292,7 +293,7 @@ class _Facts:
 
 
 def _facts(path: str) -> _Facts:
-    with rasterio.Env(), open_with_allowed_driver(path) as dataset:
+    with rasterio.Env(**gdal_settings(is_planning=True)), open_with_allowed_driver(path) as dataset:
         return _Facts(
             crs=horizontal_crs(dataset.crs.to_wkt()) if dataset.crs is not None else None,
             transform=dataset.transform,
