@@ -31,7 +31,6 @@ from storage.imagery.identity.versions import conditions, of_versions
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.source_index import SourceIndex
 from storage.imagery.sources import Source, is_remote
-from storage.imagery.validity import Validity
 from storage.imagery.values import Encoding
 from storage.longitudes import in_frame_of, outline_on
 from storage.places.gdal import gdal_settings
@@ -285,22 +284,12 @@ def _stored(span: slice, size: int, flipped: bool) -> slice:
 def _read_parts(
     source: Source, bands: tuple[int, ...], rows: slice, cols: slice
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Bands from rasters of their own: a pixel is valid if it is in all of them, but for nodata that all must have."""
-    if source.validity is not None:
-        parts = [replace(part, validity=_without_nodata(part.validity)) for part in source.parts]
-        everything = tuple(range(1, len(parts) + 1))
-        image, valid = _read_parts(replace(source, parts=tuple(parts), validity=None), everything, rows, cols)
-        return image[[band - 1 for band in bands]], valid & source.validity.of_values(image, everything)
+    """Bands from rasters of their own: a pixel is valid if it is in all of them."""
     places = [(part, number) for part in source.parts for number in range(1, len(part.image_bands) + 1)]
     bands_read = [
         read_source(part, (number,), rows=rows, cols=cols) for part, number in (places[band - 1] for band in bands)
     ]
     return np.concatenate([image for image, _ in bands_read]), np.logical_and.reduce([valid for _, valid in bands_read])
-
-
-def _without_nodata(rule: Validity | None) -> Validity:
-    assert rule is not None
-    return replace(rule, nodata=(None,) * len(rule.nodata))
 
 
 def _reading_of(source: Source) -> Callable[..., tuple[NDArray[Any], NDArray[np.bool_]]]:

@@ -44,8 +44,7 @@ class Source:
         image_bands: rasterio's numbers (from 1) of its bands without alpha, in the order of `bands`; of several rasters
             counted through.
         bands: what they are; three for the one band of a palette.
-        validity: which of its pixels count; None for several rasters, each of which has its own, unless their nodata
-            counts only where all have it.
+        validity: which of its pixels count; None for several rasters, each of which has its own.
         palette: red, green, blue and opacity, 0 … 255, of each value 0 … 255 of its one band; empty = none.
         parts: the rasters that hold its bands, in their order; empty for one that holds them all.
         flip_y: its first stored row is the southernmost; `grid` is north-up whatever it is.

@@ -13,7 +13,6 @@ from storage.errors import InputError
 from storage.imagery.dates.acquisition import joint_date
 from storage.imagery.description import band_words
 from storage.imagery.sources import Header, Source
-from storage.imagery.validity import Validity, nodata_rule
 
 
 def stacked(headers: Sequence[Header]) -> list[Header]:
@@ -93,7 +92,6 @@ def stack_of(headers: Sequence[Header]) -> Header:
             driver="stack",
             image_bands=tuple(range(1, len(bands) + 1)),
             bands=bands,
-            validity=_common_rule(first.dtype, parts),
             parts=parts,
         ),
         dtype=first.dtype,
@@ -101,15 +99,6 @@ def stack_of(headers: Sequence[Header]) -> Header:
         facts={**first.facts, "bands in files": str(len(parts))},
         doubts=tuple(dict.fromkeys(doubt for header in headers for doubt in header.doubts)),
     )
-
-
-def _common_rule(dtype: str, parts: Sequence[Source]) -> Validity | None:
-    """The rule over files of one band of eight bits that all have nodata: theirs is that of one file of all bands."""
-    rules = [part.validity for part in parts if part.validity is not None and len(part.bands) == 1]
-    if len(rules) < len(parts) or any(part.driver == "Zarr" for part in parts):
-        return None
-    rule, _ = nodata_rule(dtype, [rule.nodata[0] for rule in rules], alpha=None, mask=False)
-    return rule if rule.every_band else None
 
 
 def in_the_order_of(first: Source, other: Source, label: str) -> Source:

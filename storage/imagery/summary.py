@@ -145,7 +145,7 @@ def _validity(mosaic: Mosaic) -> str:
 
 
 def _rule(source: Source) -> str:
-    if source.parts and source.validity is None:
+    if source.parts:
         return "in all files of its bands: " + "; ".join(dict.fromkeys(map(_rule, source.parts)))
     return "all pixels" if source.validity is None else source.validity.words
 
