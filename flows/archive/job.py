@@ -89,7 +89,7 @@ class ArchiveJob(PlannedSeries):
         images: one a date, ascending, each in a pair.
         pairs: pairs of dates to compare, ascending by the date that each reports.
         left_out: days without a pixel on the grid or without a partner, each with the reason.
-        broken: days whose files cannot be read, each with the reason; the next run tries them again.
+        broken: days whose files cannot be read or lack the bands, each with the reason; the next run tries them again.
         resampled: names of the images that do not lie on the grid's pixels.
         cache: digests of the inputs, to be saved when the directory is this archive's.
     """
@@ -173,7 +173,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     warnings: list[str] = []
     for _, mosaic in inside:
         require_similar_resolution(mosaic, grid)
-    numbers = [select_bands(mosaic, bundle.band_names, request.bands) for _, mosaic in inside]
+    inside, numbers = _with_bands(inside, bundle, request, broken)
     if request.bands is None:
         found = zip(inside, numbers, strict=True)
         words = [taken_by_position(mosaic, bundle.band_names, own) for (_, mosaic), own in found]
@@ -268,6 +268,29 @@ def _opened(
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise InputError(f"archive {archive_name(request.archive)}: no date can be read: {day}{more}: {why}")
     return opened, broken
+
+
+def _with_bands(
+    inside: list[tuple[DatedFiles, Mosaic]], bundle: BundleModel, request: ReprocessRequest, broken: dict[date, str]
+) -> tuple[list[tuple[DatedFiles, Mosaic]], list[tuple[int, ...]]]:
+    """The dates whose bands are found, with their numbers; the others are added to `broken`.
+
+    Raises:
+        InputError: no date has the bands: the first one's message.
+    """
+    able: list[tuple[DatedFiles, Mosaic]] = []
+    numbers: list[tuple[int, ...]] = []
+    unable: dict[date, InputError] = {}
+    for files, mosaic in inside:
+        try:
+            numbers.append(select_bands(mosaic, bundle.band_names, request.bands))
+            able.append((files, mosaic))
+        except InputError as error:
+            unable[files.day] = error
+    if unable and not able:
+        raise next(iter(unable.values()))
+    broken |= {day: str(error) for day, error in unable.items()}
+    return able, numbers
 
 
 def _image(

@@ -75,6 +75,7 @@ def info(request: InfoRequest) -> None:
         try:
             with planning(request.model_copy(update={"paths": [path]})):
                 found += _described(path, request)
+                refused |= any("error" in date for date in found[-1].get("dates", ()))
         except REFUSALS as error:
             refused = True
             found.append({"label": str(path), "error": str(error)})

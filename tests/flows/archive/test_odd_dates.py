@@ -16,6 +16,7 @@ from flows.cluster.config import ClusterConfig
 from flows.run.errors import BrokenDatesError
 from storage.archives.listing import read_archive
 from storage.errors import InputError
+from tests.flows.conftest import Dasnet
 from tests.rasters import geotiff
 
 SIDE = 96
@@ -71,6 +72,26 @@ def test_a_date_of_another_type_changes_no_other_date(tmp_path: Path) -> None:
     image, valid = job.images[-1].reader.read(rows=slice(0, SIDE), cols=slice(0, SIDE))
     assert image.dtype == np.uint8 and valid.all()
     assert any("int16 read as uint8" in warning for warning in job.warnings)
+
+
+def test_a_date_without_the_bands_is_named_and_the_others_are_planned(tmp_path: Path) -> None:
+    for year in (2018, 2019, 2020):
+        dated(tmp_path, year)
+    geotiff(tmp_path / "x_20210601.tif", np.full((2, SIDE, SIDE), 7, np.uint8))
+    job = resolve_archive(request_of(tmp_path, tmp_path / "out"))
+    assert [image.day.year for image in job.images] == [2018, 2019, 2020]
+    (why,) = job.broken.values()
+    assert "x_20210601.tif has 2 bands" in why and "the bundle needs 3 (red, green, blue)" in why
+
+
+def test_info_of_an_archive_shows_all_dates_and_ends_otherwise_where_one_cannot_be_read(
+    pages: list[Path], dasnet: Dasnet
+) -> None:
+    linked(pages[0], href="page2.json")
+    assert dasnet("info", pages[0]).code == 0
+    (pages[0].parent / "x_20200601.tif").write_bytes(b"")
+    ended = dasnet("info", pages[0])
+    assert ended.code == 2 and "2021-06-01" in ended.out and "x_20200601.tif is empty" in ended.out
 
 
 @pytest.fixture
