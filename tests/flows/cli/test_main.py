@@ -56,7 +56,7 @@ def test_no_overlap_names_both_extents(dasnet: Dasnet, good: Path, tmp_path: Pat
 def test_other_bands_than_the_bundle(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
     five = raster(tmp_path / "five.tif", pixels=np.full((5, 200, 300), 9, dtype=np.uint8))
     refused(dasnet("detect", five, five, "--output", tmp_path / "o"), tmp_path / "o", "five.tif", "5 bands", "--bands")
-    refused(dasnet("detect", good, five, "--output", tmp_path / "o"), tmp_path / "o", "different bands", "3", "5")
+    refused(dasnet("detect", good, five, "--output", tmp_path / "o"), tmp_path / "o", "five.tif has 5 bands", "needs 3")
 
 
 def test_unknown_bundle_lists_the_shipped_ones(dasnet: Dasnet, good: Path, tmp_path: Path) -> None:
