@@ -86,7 +86,9 @@ def open_mosaic(
     try:
         named = named_rasters(spec)
         known = kept if len(named.stacks) > _FEW else NOTHING_KEPT
-        headers, empty = open_headers(named.label, [partial(_header, stack, said, known) for stack in named.stacks])
+        openers = [partial(_header, stack, said, known) for stack in named.stacks]
+        are_remote = any(is_remote(path) for stack in named.stacks for _, path in stack)
+        headers, empty = open_headers(named.label, openers, are_remote=are_remote)
     except ObjectStoreError as error:
         raise InputError(str(error)) from error
     if named.bands:
@@ -145,7 +147,8 @@ def open_stacks(stacks: Sequence[Mapping[str, str]], said: Overrides = NOTHING_S
     if len(paths) == len(stacks):
         return open_mosaic(paths[0] if len(paths) == 1 else paths, said)
     label = _label(paths)
-    headers, empty = open_headers(label, [partial(_stack_of_assets, stack, said) for stack in stacks])
+    openers = [partial(_stack_of_assets, stack, said) for stack in stacks]
+    headers, empty = open_headers(label, openers, are_remote=any(map(is_remote, paths)))
     headers = _in_one_frame(headers)
     return _mosaic(label, without_empty(headers, empty), [header.source.grid for header in headers])
 
