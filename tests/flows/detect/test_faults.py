@@ -117,7 +117,13 @@ def test_ctrl_c_ends_at_once_without_a_traceback_and_keeps_what_is_finished(
     arguments = ["detect", pair.before, pair.after, "--output", output, "--block", 128, "--workers", 2]
     command = [sys.executable, "-m", "flows", *map(str, arguments)]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        # what a shell starts in the background ignores Ctrl-C, and so would all that it starts
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as job:
         ledger = output / "ledger" / "infer.jsonl"
         deadline = time.monotonic() + 120
