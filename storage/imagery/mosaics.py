@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from storage.errors import InputError, ObjectStoreError
 from storage.imagery.band_names import common_name_in
 from storage.imagery.dates.acquisition import UNDATED, AcquisitionDate, date_of, joint_date
-from storage.imagery.description import NOTHING_SAID, Band, Overrides
+from storage.imagery.description import NOTHING_SAID, Band, NamedBy, Overrides
 from storage.imagery.headers.cache import NOTHING_KEPT, HeaderCache
 from storage.imagery.headers.opening import open_headers, without_empty
 from storage.imagery.names.spec import Stack, named_rasters
@@ -114,15 +114,15 @@ def _header(stack: Stack, said: Overrides, kept: HeaderCache, look: bool) -> Hea
         return stack_of([_renamed(header(path), (name,)) for name, path in stack])
 
 
-def _renamed(header: Header, names: tuple[str, ...]) -> Header:
-    """A header whose bands have the names that a list of its file gives them; '' leaves a band its own."""
+def _renamed(header: Header, names: tuple[str, ...], *, named_by: NamedBy = "description") -> Header:
+    """A header whose bands have the names that a list or a catalogue gives them; '' leaves a band its own."""
     if len(names) != len(header.bands):
         return header
     bands = tuple(
         replace(
             band,
             name=name,
-            named_by="description",
+            named_by=named_by,
             common_name=common_name_in(name, header.source.path) or band.common_name,
         )
         if name
@@ -174,23 +174,8 @@ def picture(header: Header) -> Mosaic:
 
 
 def _stack_of_assets(stack: Mapping[str, str], said: Overrides, look: bool) -> Header:
-    headers = {name: open_source(path, said, look=look) for name, path in stack.items()}
-    renamed = [
-        replace(
-            header.bands[0],
-            name=name,
-            named_by="asset",
-            common_name=common_name_in(name, header.source.path) or header.bands[0].common_name,
-        )
-        if len(header.bands) == 1
-        else None
-        for name, header in headers.items()
-    ]
     return stack_of(
-        [
-            replace(header, source=replace(header.source, bands=(band,))) if band is not None else header
-            for header, band in zip(headers.values(), renamed, strict=True)
-        ]
+        [_renamed(open_source(path, said, look=look), (name,), named_by="asset") for name, path in stack.items()]
     )
 
 

@@ -268,8 +268,6 @@ def read_source(
             cause = f"{error}" if error.__cause__ is None else f"{error} {error.__cause__}"
             window = f"rows {rows.start}–{rows.stop}, columns {cols.start}–{cols.stop}"
             raise ShortReadError(f"{source.path}: {window} cannot be read: {cause}") from error
-    if image.dtype.kind == "f":
-        valid = valid & np.isfinite(image).all(axis=0)
     if source.flip_y or source.flip_x:
         turned = (slice(None, None, -1 if source.flip_y else 1), slice(None, None, -1 if source.flip_x else 1))
         return np.ascontiguousarray(image[:, *turned]), np.ascontiguousarray(valid[turned])

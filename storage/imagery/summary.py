@@ -18,6 +18,7 @@ from storage.imagery.description import Band, band_words, encoding_words, plain
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
 from storage.imagery.sources import Source
+from storage.imagery.values import any_declared
 from storage.reference_systems import crs_name
 
 _BANDS_SHOWN = 12
@@ -79,7 +80,7 @@ class Imagery:
         grid, box = self.grid, self.grid.extent.boundingbox
         shown = band_words(self.bands[:_BANDS_SHOWN]) + (" …" if len(self.bands) > _BANDS_SHOWN else "")
         named_by = ", ".join(dict.fromkeys(band.named_by for band in self.bands))
-        scale = f", {encoding_words(self.bands)}" if any(band.scale != 1 or band.offset for band in self.bands) else ""
+        scale = f", {encoding_words(self.bands)}" if any_declared(self.bands) else ""
         units = "px" if grid.crs is None else f"px of {abs(grid.resolution.x):.9g} in {crs_name(grid.crs)}"
         degrees = self._degrees()
         if degrees is None:

@@ -67,9 +67,11 @@ class Validity:
             for index, band in enumerate(bands)
             if (value := self.nodata[band - 1]) is not None
         ]
-        if missing and (not self.every_band or len(missing) == len(bands)):
+        if missing:
             combine = np.logical_and if self.every_band else np.logical_or
             valid = ~combine.reduce(missing)
+        if image.dtype.kind == "f":
+            valid &= np.isfinite(image).all(axis=0)
         return valid
 
 

@@ -63,17 +63,15 @@ def _shows_something(dataset: DatasetReader, apart: int) -> bool:
     return len(np.unique(seen)) > _FEW_VALUES
 
 
-def has_a_valid_pixel(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...], *, thorough: bool) -> bool:
+def has_a_valid_pixel(dataset: DatasetReader, rule: Validity, numbers: tuple[int, ...]) -> bool:
     """Whether any pixel is valid.
 
-    Five by five small windows settle it for any real mosaic; only then is all of it read, if `thorough`. True where
-    pixels cannot be read.
+    Five by five small windows settle it for any real mosaic; only then is all of it read. True where pixels cannot be
+    read.
     """
     try:
         if any(_any_valid(dataset, rule, numbers, window) for window in windows(dataset)):
             return True
-        if not thorough:
-            return False
         return any(_any_valid(dataset, rule, numbers, window) for _, window in dataset.block_windows(1))
     except Exception:  # GDAL's errors come in many types; ingest reads every pixel and says which ones are missing
         return True
@@ -93,7 +91,7 @@ def valid_pixels(
         image: (C, h, w), the `bands` (from 1, without alpha) as read.
         numbers: rasterio's numbers of all bands without alpha.
     """
-    if rule.every_band and any(value is not None for value in rule.nodata) and len(bands) != len(numbers):
+    if rule.every_band and len(bands) != len(numbers):
         valid = rule.of_values(dataset.read(list(numbers), window=window), range(1, len(numbers) + 1))
     else:
         valid = rule.of_values(image, bands)
@@ -104,8 +102,6 @@ def valid_pixels(
         is_common = MaskFlags.per_dataset in dataset.mask_flag_enums[numbers[0] - 1]
         masked = numbers[:1] if is_common else tuple(numbers[band - 1] for band in bands)
         valid &= (dataset.read_masks(list(masked), window=window) > 0).all(axis=0)
-    if image.dtype.kind == "f":
-        valid &= np.isfinite(image).all(axis=0)
     return valid
 
 

@@ -72,7 +72,7 @@ def open_picture(dataset: DatasetReader, path: str, said: Overrides = NOTHING_SA
 
 
 def _described(dataset: DatasetReader, path: str, said: Overrides, placement: Placement, *, what: str) -> Header:
-    numbers, alpha, doubts = image_bands(dataset, path, said)
+    numbers, alpha, doubts = _image_bands(dataset, path, said)
     dtype = _common_type(dataset, numbers, path, what=what)
     bands, guesses = _bands(dataset, numbers, path, said)
     rule, odd = nodata_rule(dtype, [band.nodata for band in bands], alpha=alpha, mask=has_mask(dataset))
@@ -102,13 +102,13 @@ def _described(dataset: DatasetReader, path: str, said: Overrides, placement: Pl
 def _looked_at(dataset: DatasetReader, header: Header) -> Header:
     source = header.source
     assert source.validity is not None
-    if not has_a_valid_pixel(dataset, source.validity, source.image_bands, thorough=True):
+    if not has_a_valid_pixel(dataset, source.validity, source.image_bands):
         raise EmptyRasterError(f"{source.path} has no valid pixel: all of it is nodata")
     edge = "" if source.palette else edge_note(dataset, source.validity, source.image_bands)
     return replace(header, doubts=(*header.doubts, edge)) if edge else header
 
 
-def image_bands(
+def _image_bands(
     dataset: DatasetReader, path: str, said: Overrides
 ) -> tuple[tuple[int, ...], int | None, tuple[str, ...]]:
     """Rasterio's numbers (from 1) of the bands that are imagery, that of the one that is a mask, and doubts.
@@ -193,11 +193,8 @@ def _bands(
         named_by="file" if named_by_file else "description",
     )
     described = tuple(
-        Band(
-            name=band.name,
-            named_by=band.named_by,
-            common_name=band.common_name,
-            wavelength=band.wavelength,
+        replace(
+            band,
             scale=dataset.scales[number - 1],
             offset=dataset.offsets[number - 1],
             nodata=dataset.nodatavals[number - 1] if said.nodata is None else said.nodata,
