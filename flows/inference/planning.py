@@ -14,9 +14,9 @@ from flows.inference.model import Model
 from flows.inference.request import ComputationRequest, InferenceRequest
 from storage.errors import InputError
 from storage.geometry import metres_a_pixel
-from storage.imagery.description import encoding_words
+from storage.imagery.description import encoding_words, scales_and_offsets
 from storage.imagery.mosaics import Mosaic
-from storage.imagery.value_checks import require_kept, require_values, scales_of, unlike
+from storage.imagery.value_checks import Sample, require_kept, require_values, scales_of, unlike
 from storage.imagery.values import Encoding, any_declared, common_scale
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
@@ -51,23 +51,24 @@ def encoding_of(
     is_declared = any(any_declared(bands) for _, _, bands in described)
     if request.values == "physical" and expected and dtype == "float32" and is_declared:
         scale = ((1.0, 0.0),) * len(expected)
-        word = f"values are read as physical ones: {encoding_words(tuple(described[0][2]))} in the files"
+        word = f"values are read as physical ones: {encoding_words(described[0][2])} in the files"
     known = [band.scale is not None for band in expected]
     if request.values != "stored" and expected and all(known):
         # both sides know what a number stands for
         own = tuple((float(band.scale or 1), float(band.offset or 0)) for band in expected)
-        if is_declared and any(tuple((band.scale, band.offset) for band in bands) != own for _, _, bands in described):
-            scale, word = own, f"values are read as the bundle's: {encoding_words(tuple(described[0][2]))} in the files"
+        if is_declared and any(scales_and_offsets(bands) != own for _, _, bands in described):
+            scale, word = own, f"values are read as the bundle's: {encoding_words(described[0][2])} in the files"
     if request.stretch is not None and scale is not None:
         raise InputError(f"--stretch is of stored values, but {word}: --values stored takes the numbers as they stand")
     encoding = Encoding(dtype=dtype, bands=scale, stretch=request.stretch)
     for mosaic, numbers in dates:
-        require_kept(mosaic, numbers, encoding)
+        sample = Sample(mosaic=mosaic, numbers=tuple(numbers))
+        require_kept(sample, encoding)
         if expected:  # a method without training takes numbers as they are
-            require_values(mosaic, numbers, encoding, model=model)
+            require_values(sample, encoding, model=model)
         if converted := encoding.words(mosaic.dtype):
             warnings.append(f"{mosaic.label}: {converted}")
-        if expected and (strange := unlike(mosaic, numbers, encoding, [(b.mean, b.std) for b in expected])):
+        if expected and (strange := unlike(sample, encoding, [(b.mean, b.std) for b in expected])):
             warnings.append(strange)
     if word:
         warnings.append(word)

@@ -24,7 +24,7 @@ from storage.datasets.label_rules import LabelRule
 from storage.datasets.label_values import LabelCounts, count_label
 from storage.errors import InputError
 from storage.imagery.bands import numbered_bands, require_one_meaning, same_bands
-from storage.imagery.description import NOTHING_SAID, Overrides
+from storage.imagery.description import NOTHING_SAID, Overrides, scales_and_offsets
 from storage.imagery.grids import common_grid
 from storage.imagery.headers.raster import open_picture
 from storage.imagery.mosaics import Mosaic, open_mosaic, picture
@@ -248,7 +248,7 @@ def open_scene(
         grid=grid,
         bands=tuple(before.bands[number - 1].name for number in chosen),
         dtype=encoding.dtype,
-        scale_and_offset=tuple((band.scale, band.offset) for band in own) if any_declared(own) else None,
+        scale_and_offset=scales_and_offsets(own) if any_declared(own) else None,
         notes=tuple(notes),
     )
 

@@ -5,7 +5,7 @@ A description is made once, when headers are opened; readers read what it says a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -76,9 +76,19 @@ def band_words(bands: tuple[Band, ...]) -> str:
     )
 
 
-def encoding_words(bands: tuple[Band, ...]) -> str:
+def scales_and_offsets(bands: Sequence[Band]) -> tuple[tuple[float, float], ...]:
+    """(scale, offset) of each band."""
+    return tuple((band.scale, band.offset) for band in bands)
+
+
+def scale_words(pairs: Sequence[tuple[float, float]]) -> str:
+    """Scales and offsets for a message: once where all are the same."""
+    return ", ".join(dict.fromkeys(f"scale {scale:.9g} and offset {offset:.9g}" for scale, offset in pairs))
+
+
+def encoding_words(bands: Sequence[Band]) -> str:
     """Scale and offset of bands for a message: once where all have the same."""
-    return ", ".join(dict.fromkeys(f"scale {band.scale:.9g} and offset {band.offset:.9g}" for band in bands))
+    return scale_words(scales_and_offsets(bands))
 
 
 def plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import InputError
-from storage.imagery.description import Band, encoding_words
+from storage.imagery.description import Band, encoding_words, scales_and_offsets
 from tiling.conventions import DTYPES, Values
 
 READABLE = ("uint8", "uint16", "float32", "int8", "int16", "int32", "uint32", "int64", "uint64", "float16", "float64")
@@ -135,7 +135,7 @@ def require_scales(bands: Sequence[Band], path: str) -> None:
     """Refuse a scale by which no value has a meaning: 0, or no number; raises InputError."""
     if odd := [band for band in bands if not band.scale or not isfinite(band.scale) or not isfinite(band.offset)]:
         raise InputError(
-            f"{path} declares {encoding_words(tuple(odd))} for {', '.join(band.name for band in odd)}: no value has a "
+            f"{path} declares {encoding_words(odd)} for {', '.join(band.name for band in odd)}: no value has a "
             "meaning; write the right ones, or take them out"
         )
 
@@ -169,23 +169,21 @@ def common_scale(
         InputError: of two dates of one type one declares a scale and the other none, and the user does not say which.
     """
     label, dtype, first = dates[0]
-    own = tuple((band.scale, band.offset) for band in first)
-    if values == "stored" or all(
-        tuple((band.scale, band.offset) for band in bands) == own for _, _, bands in dates[1:]
-    ):
+    own = scales_and_offsets(first)
+    if values == "stored" or all(scales_and_offsets(bands) == own for _, _, bands in dates[1:]):
         return None, ""
     for other_label, other_dtype, bands in dates[1:]:
         if values is None and other_dtype == dtype:
             for one, other in zip(first, bands, strict=True):
                 if one.scale != other.scale and 1.0 in (one.scale, other.scale):
                     raise InputError(
-                        f"{label} declares {encoding_words(tuple(first))}, {other_label} "
-                        f"{encoding_words(tuple(bands))}, and both hold {dtype}: --values physical believes them, "
+                        f"{label} declares {encoding_words(first)}, {other_label} "
+                        f"{encoding_words(bands)}, and both hold {dtype}: --values physical believes them, "
                         "--values stored takes the numbers as they stand"
                     )
     others = "; ".join(
-        f"{other_label} has {encoding_words(tuple(bands))}"
+        f"{other_label} has {encoding_words(bands)}"
         for other_label, _, bands in dates[1:]
-        if tuple((band.scale, band.offset) for band in bands) != own
+        if scales_and_offsets(bands) != own
     )
-    return own, f"values are read as those of {label}, {encoding_words(tuple(first))}: {others}"
+    return own, f"values are read as those of {label}, {encoding_words(first)}: {others}"

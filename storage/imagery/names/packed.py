@@ -53,6 +53,9 @@ def rasters_inside(path: str) -> list[str]:
     is_zip = path.lower().endswith(".zip")
     try:
         names = sorted(_raster_names(_zip_members(path) if is_zip else _tar_members(path), path))
+    except InputError:
+        raise
+    # the last is zipfile's for a file that needs a newer version of ZIP
     except (
         OSError,
         EOFError,
@@ -62,8 +65,6 @@ def rasters_inside(path: str) -> list[str]:
         ValueError,
         NotImplementedError,
     ) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{shown(path)} cannot be read as a {'zip' if is_zip else 'tar'} file: {error}") from error
     if not names:
         raise InputError(
