@@ -5,6 +5,10 @@ class BundleError(ValueError):
     """A bundle or a checkpoint that cannot be used. The message names the file, the values and what to do."""
 
 
+class EncoderError(ValueError):
+    """An encoder that does not exist, or that gives no features that a network could use."""
+
+
 class PredictorError(ValueError):
     """A predictor that cannot be made or fed as asked: device, precision, window or bands do not fit."""
 

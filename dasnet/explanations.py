@@ -24,7 +24,7 @@ from dasnet.networks.attention import SpatialAttention
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.decoder import upsample
-from dasnet.networks.peer import PeerNetwork, SegmentationNetwork
+from dasnet.networks.peers.peer import PeerNetwork, SegmentationNetwork
 from tiling.conventions import IGNORED
 
 Layers = Mapping[str, Tensor]

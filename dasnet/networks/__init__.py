@@ -1,1 +1,1 @@
-"""The networks that the paper compares itself with, each behind the same interface as DASNet."""
+"""The networks: DASNet, and those that the paper and later ones compare it with, all behind one interface."""

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
+"""Encoders with a name of their own; all others are ``timm:NAME``."""
 Attention = Literal["none", "spatial", "channel", "both"]
-Distance = Literal["l2", "cosine"]
+Distance = Literal["l2", "cosine", "learned"]
 Decoder = Literal["none", "half", "full"]
 """The resolution to which a network decodes, of the image's; none = an eighth, the encoder's own."""
 PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
@@ -21,6 +22,8 @@ _DECODED_STRIDES = {"half": 2, "full": 1}
 HEAD_CHANNELS: dict[str, int] = {"resnet50": 512, "vgg16": 128, "mobilenet_v3": 64}
 """Channels of branches and embeddings by backbone unless others are asked for; the paper's have a quarter of the
 backbone's own."""
+_TIMM_HEAD_CHANNELS = 96
+_TIMM = "timm:"
 
 QUERY_SHARE = 8
 """Query and key of spatial attention have an eighth of the channels."""
@@ -33,18 +36,21 @@ class Architecture:
     """Which network: everything that its weights' names and shapes, and what it computes, depend on.
 
     Attributes:
-        backbone: the encoder; resnet50 and vgg16 are the paper's, mobilenet_v3 is for machines without a GPU.
+        backbone: the encoder; resnet50 and vgg16 are the paper's, mobilenet_v3 is for machines without a GPU, and
+            ``timm:NAME`` is any network of the library timm that gives features.
         in_bands: bands of an image.
         attention: which attention the two branches have. Without one a branch keeps its convolutions, so that two
             architectures differ by the attention alone; "none" is the paper's Siam-Conv.
-        distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2].
+        distance: between two embeddings: "l2", or "cosine" (1 − cos); both in [0, 2]. "learned": twice the probability
+            that a 1×1 convolution makes of the absolute difference of the two dates' features, which then have no unit
+            length; trained as a segmentation.
         head_channels: channels of branches and embeddings, a multiple of 8 up to 256 or of 256 up to 2048; None = the
             backbone's default, which for the paper's two is a quarter of the backbone's channels.
         decoder: "none", as in the paper, or the resolution of the fused embedding: "half" of the image's, with half
             as many channels, or "full", with a quarter of them (:mod:`dasnet.networks.decoder`).
     """
 
-    backbone: BackboneName
+    backbone: str
     in_bands: int = 3
     attention: Attention = "both"
     distance: Distance = "l2"
@@ -52,8 +58,8 @@ class Architecture:
     decoder: Decoder = "none"
 
     def __post_init__(self) -> None:
+        require_backbone(self.backbone)
         for name, value, choices in (
-            ("backbone", self.backbone, get_args(BackboneName)),
             ("attention", self.attention, get_args(Attention)),
             ("distance", self.distance, get_args(Distance)),
             ("decoder", self.decoder, get_args(Decoder)),
@@ -63,7 +69,7 @@ class Architecture:
         if type(self.in_bands) is not int or self.in_bands < 1:
             raise ValueError(f"in_bands must be 1 or more, not {self.in_bands!r}")
         if self.head_channels is None:
-            object.__setattr__(self, "head_channels", HEAD_CHANNELS[self.backbone])
+            object.__setattr__(self, "head_channels", HEAD_CHANNELS.get(self.backbone, _TIMM_HEAD_CHANNELS))
         if type(self.head_channels) is not int or not _fits_attention(self.head_channels):
             raise ValueError(
                 f"head_channels must be a multiple of 8 up to 256, or of 256 up to 2048, not {self.head_channels!r}"
@@ -169,6 +175,18 @@ class PeerArchitecture:
 
 
 AnyArchitecture = Architecture | PeerArchitecture
+
+
+def timm_name(backbone: str) -> str | None:
+    """timm's name of an encoder; None for those with a name of their own."""
+    return backbone.removeprefix(_TIMM) if backbone.startswith(_TIMM) else None
+
+
+def require_backbone(backbone: str) -> str:
+    """The name as it is; raises ValueError for one that no encoder can have. Whether timm knows it is asked later."""
+    if backbone not in get_args(BackboneName) and not timm_name(backbone):
+        raise ValueError(f"backbone {backbone!r} is none of {', '.join(get_args(BackboneName))}, and no timm:NAME")
+    return backbone
 
 
 def title_of(architecture: AnyArchitecture) -> str:

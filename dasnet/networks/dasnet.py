@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import Architecture, Attention
 from dasnet.networks.attention import ChannelAttention, SpatialAttention
-from dasnet.networks.backbones import BACKBONES
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.decoder import PyramidDecoder
+from dasnet.networks.encoders.backbones import build_encoder
 
 _DROPOUT = 0.1
 
@@ -73,8 +73,8 @@ class DASNet(ChangeNetwork):
         super().__init__()
         assert architecture.head_channels is not None
         self.architecture = architecture
-        backbone = BACKBONES[architecture.backbone]
-        self.backbone = backbone(architecture.in_bands)
+        backbone = build_encoder(architecture.backbone, architecture.in_bands)
+        self.backbone = backbone
         channels = architecture.head_channels
         self.decoder = (
             None

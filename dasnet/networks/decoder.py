@@ -7,12 +7,10 @@ convolution, sees at that resolution, as in feature pyramids (Lin et al. 2017).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import Decoder
-from dasnet.networks.backbones import Pyramid
+from dasnet.networks.encoders.positions import Pyramid, enlarge
 
 
 class PyramidDecoder(nn.Module):
@@ -51,31 +49,6 @@ class PyramidDecoder(nn.Module):
         if not self._full:
             return x
         return self.merge_full(self.from_image(images) + enlarge(self.to_full(x), 2, like=images))
-
-
-def enlarge(x: Tensor, factor: int, *, like: Tensor) -> Tensor:
-    """Bilinear interpolation of (B, C, h, w) to the rows and columns of `like`: position i comes to lie at factor · i.
-
-    Beyond the last position its value is kept; positions beyond `like` are cut off.
-    """
-    rows, cols = x.shape[-2:]
-    height, width = like.shape[-2:]
-    size = (factor * (rows - 1) + 1, factor * (cols - 1) + 1)
-    fine = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    return grown_to(fine, like)[..., :height, :width]
-
-
-def grown_to(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) at least as high and wide as `like`: beyond the last row and column their values are kept.
-
-    Not by padding: compiled for a CPU, the gradient of one that replicates has strides that torch 2.13 does not expect.
-    """
-    for axis in (-2, -1):
-        missing = like.shape[axis] - x.shape[axis]
-        if missing > 0:
-            last = x.narrow(axis, x.shape[axis] - 1, 1)
-            x = torch.cat([x, *[last] * missing], dim=axis)
-    return x
 
 
 def _merge(channels: int) -> nn.Sequential:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dasnet.networks.architectures import AnyArchitecture, Architecture
-from dasnet.networks.bidatenet import BiDateNet
-from dasnet.networks.cdnet import CDnet
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
-from dasnet.networks.dscn import DSCN
-from dasnet.networks.fully_convolutional import EarlyFusion, SiameseConcatenation, SiameseDifference
-from dasnet.networks.peer import PeerNetwork
-from dasnet.networks.sccn import SCCN
+from dasnet.networks.peers.bidatenet import BiDateNet
+from dasnet.networks.peers.cdnet import CDnet
+from dasnet.networks.peers.dscn import DSCN
+from dasnet.networks.peers.fully_convolutional import EarlyFusion, SiameseConcatenation, SiameseDifference
+from dasnet.networks.peers.peer import PeerNetwork
+from dasnet.networks.peers.sccn import SCCN
 
 PEER_NETWORKS: dict[str, type[PeerNetwork]] = {
     "fc-ef": EarlyFusion,

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from dasnet.networks.architectures import PEERS, BackboneName, Method
+from dasnet.networks.architectures import PEERS, Method
 from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.settings import (
@@ -87,7 +87,7 @@ class Recipe(Section):
         return self
 
     @property
-    def backbone(self) -> BackboneName | None:
+    def backbone(self) -> str | None:
         """The encoder that weights can be loaded into; None: the network has none."""
         return self.network.backbone if isinstance(self.network, DasnetSettings) else None
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dasnet.networks.architectures import (
     PEERS,
     Architecture,
     Attention,
-    BackboneName,
     Decoder,
     Distance,
     Method,
     PeerArchitecture,
     PeerMethod,
+    require_backbone,
 )
 from dasnet.training.class_frequency import ClassFrequency
 
@@ -42,7 +42,11 @@ class DasnetSettings(NetworkSettings):
     """DASNet."""
 
     method: Literal["dasnet"] = "dasnet"
-    backbone: Annotated[BackboneName, Field(description="Encoder.")] = "resnet50"
+    backbone: Annotated[
+        str,
+        AfterValidator(require_backbone),
+        Field(description="Encoder: resnet50, vgg16, mobilenet_v3, or timm:NAME for any of timm's."),
+    ] = "resnet50"
     attention: Annotated[Attention, Field(description="Which attention the two branches have.")] = "both"
     distance: Annotated[Distance, Field(description="Between two embeddings.")] = "l2"
     head_channels: Annotated[int | None, Field(description="Channels of the embeddings; empty: the backbone's.")] = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dasnet.errors import BundleError
 from dasnet.metrics import Confusion
-from dasnet.networks.backbone_weights import load_backbone
+from dasnet.networks.encoders.backbone_weights import load_backbone
 from dasnet.prediction.bundle import load_bundle
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from dasnet.errors import TrainingError
-from dasnet.networks.backbone_weights import load_backbone
+from dasnet.networks.encoders.backbone_weights import load_backbone
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.recipes import Recipe

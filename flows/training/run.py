@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 
 from dasnet.errors import TrainingError
-from dasnet.networks.backbone_weights import load_backbone
+from dasnet.networks.encoders.backbone_weights import load_backbone
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.cluster.layout import planned_layout

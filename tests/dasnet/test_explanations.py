@@ -23,7 +23,7 @@ from dasnet.networks.architectures import Architecture, PeerArchitecture, PeerMe
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.decoder import upsample
 from dasnet.networks.methods import build_network
-from dasnet.networks.peer import SegmentationNetwork
+from dasnet.networks.peers.peer import SegmentationNetwork
 from dasnet.training.pseudo_changes import AXES, STRENGTHS, pseudo_changed
 
 SIDE = 64

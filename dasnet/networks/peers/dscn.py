@@ -15,7 +15,7 @@ from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.peer import Features, PeerNetwork
+from dasnet.networks.peers.peer import Features, PeerNetwork
 
 _LAYERS = 5
 _SIDE = 5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dasnet.errors import TrainingError
 from dasnet.networks.architectures import BackboneName
-from dasnet.networks.backbones import BACKBONES
+from dasnet.networks.encoders.backbones import BACKBONES
 
 _LISTED = 8
 _PREFIXES = ("module.", "model.", "backbone.")

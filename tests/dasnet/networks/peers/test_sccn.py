@@ -10,7 +10,7 @@ import torch
 
 from dasnet.networks.architectures import PeerArchitecture
 from dasnet.networks.methods import build_network
-from dasnet.networks.sccn import SCCN
+from dasnet.networks.peers.sccn import SCCN
 from dasnet.training.directory import BEST, CHECKPOINT, HISTORY
 from dasnet.training.losses import MeanCost
 from tests.dasnet.training.training_data import Squares, run_of

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.fully_convolutional import SiameseConcatenation, SiameseDifference
 from dasnet.networks.methods import build_network
+from dasnet.networks.peers.fully_convolutional import SiameseConcatenation, SiameseDifference
 
 
 def hand_sum(first: int, *, taken: int) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.decoder import grown_to
-from dasnet.networks.peer import Features, SegmentationNetwork
+from dasnet.networks.encoders.positions import grown_to
+from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _LEVELS = 5
 _DROPOUT = 0.7

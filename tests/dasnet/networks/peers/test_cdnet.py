@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.cdnet import unpooled
 from dasnet.networks.methods import build_network
+from dasnet.networks.peers.cdnet import unpooled
 
 
 def test_parameters_are_as_many_as_published() -> None:

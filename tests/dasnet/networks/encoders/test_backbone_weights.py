@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from dasnet.errors import TrainingError
 from dasnet.networks._torchvision import models
 from dasnet.networks.architectures import Architecture, BackboneName
-from dasnet.networks.backbone_weights import load_backbone
 from dasnet.networks.dasnet import DASNet
+from dasnet.networks.encoders.backbone_weights import load_backbone
 
 
 @pytest.mark.parametrize("kind", ["whole", "features"])

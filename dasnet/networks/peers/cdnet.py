@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.peer import Features, SegmentationNetwork
+from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _BLOCKS = 4
 _SIDE = 7

@@ -17,7 +17,7 @@ from dasnet.errors import BundleError
 from dasnet.networks.architectures import PEERS, PeerArchitecture, architecture_from_dict
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import PEER_NETWORKS, build_network
-from dasnet.networks.peer import SegmentationNetwork
+from dasnet.networks.peers.peer import SegmentationNetwork
 from dasnet.prediction.bundle import build_model, load_bundle, random_bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.network import fold_normalisation

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.peer import Features, PeerNetwork
+from dasnet.networks.peers.peer import Features, PeerNetwork
 
 _COUPLING_LAYERS = 3
 _LAMBDA = 0.2

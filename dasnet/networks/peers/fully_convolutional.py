@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.decoder import grown_to
-from dasnet.networks.peer import Features, SegmentationNetwork
+from dasnet.networks.encoders.positions import grown_to
+from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _DROPOUT = 0.2
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3))

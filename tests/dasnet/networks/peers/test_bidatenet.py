@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.bidatenet import BiDateNet, ConvolutionalLSTM
 from dasnet.networks.methods import build_network
+from dasnet.networks.peers.bidatenet import BiDateNet, ConvolutionalLSTM
 
 
 def test_parameters_are_as_many_as_published() -> None:

@@ -1,25 +1,19 @@
 """The encoders: an image in, features at a half, a quarter and an eighth of its resolution out.
 
-In all three, position i of the features is centred on pixel 8·i of the image (2·i and 4·i of the finer ones): every
+In all, position i of the features is centred on pixel 8·i of the image (2·i and 4·i of the finer ones): every
 layer that halves the resolution has an odd kernel with symmetric padding. No weights are downloaded.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-
-class Pyramid(NamedTuple):
-    """Features of images (B, in_bands, H, W), each (B, C, h, w) with positions `half` 2, `quarter` 4 and `last` 8 px
-    apart; the channels of all three are the backbone's `pyramid_channels`."""
-
-    half: Tensor
-    quarter: Tensor
-    last: Tensor
+from dasnet.networks.architectures import timm_name
+from dasnet.networks.encoders.positions import Pyramid
+from dasnet.networks.encoders.timm_encoder import TimmEncoder
 
 
 class ResNet50(nn.Module):
@@ -142,6 +136,19 @@ BACKBONES: dict[str, type[ResNet50] | type[VGG16] | type[MobileNetV3]] = {
     "vgg16": VGG16,
     "mobilenet_v3": MobileNetV3,
 }
+"""The encoders with a name of their own."""
+
+Encoder = ResNet50 | VGG16 | MobileNetV3 | TimmEncoder
+
+
+def build_encoder(backbone: str, in_bands: int) -> Encoder:
+    """An encoder with fresh weights, by its own name or ``timm:NAME``.
+
+    Raises:
+        EncoderError: timm has no such network, or it gives no features.
+    """
+    name = timm_name(backbone)
+    return BACKBONES[backbone](in_bands) if name is None else TimmEncoder(name, in_bands)
 
 
 def _plain_block(inputs: int, outputs: int, *, layers: int, dilation: int = 1) -> nn.Sequential:

@@ -12,8 +12,8 @@ from torch import nn
 
 from dasnet.networks._torchvision import models
 from dasnet.networks.architectures import STRIDE
-from dasnet.networks.backbones import BACKBONES, ResNet50
 from dasnet.networks.decoder import PyramidDecoder
+from dasnet.networks.encoders.backbones import BACKBONES, ResNet50
 
 NAMES = sorted(BACKBONES)
 

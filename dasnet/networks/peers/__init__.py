@@ -1,0 +1,1 @@
+"""The networks that DASNet is compared with, each behind the same interface."""
