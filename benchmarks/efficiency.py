@@ -47,7 +47,7 @@ def main() -> None:
     lanes = local_layout(ClusterConfig()).computing
     bundle = load_bundle(options.bundle)
     model = build_model(bundle)
-    network = prepare(model, device="cpu")
+    network = prepare(model, in_bands=3, device="cpu")
 
     def forward(pairs: int) -> None:
         images = torch.randn(2, len(bundle.bands), bundle.window, bundle.window)

@@ -95,11 +95,11 @@ def bare(bundle: Bundle, device: str, precision: Precision, batch: int) -> tuple
     from dasnet.prediction.network import prepare
 
     on_cpu = prepare(
-        build_model(bundle), device="cpu", precision="float32"
+        build_model(bundle), in_bands=len(bundle.bands), device="cpu", precision="float32"
     )  # a GPU's kernels are not all counted alike
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         on_cpu.embed(torch.randn(2, len(bundle.bands), bundle.window, bundle.window))
-    network = prepare(build_model(bundle), device=device, precision=precision)
+    network = prepare(build_model(bundle), in_bands=len(bundle.bands), device=device, precision=precision)
     shape = (batch, len(bundle.bands), bundle.window, bundle.window)
     before, after = (torch.randn(shape, device=device) for _ in range(2))
 

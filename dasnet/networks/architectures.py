@@ -15,6 +15,9 @@ Decoder = Literal["none", "half", "full"]
 PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
 Method = Literal["dasnet", "fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
 
+DISTANCE_LOSSES = ("wdmc", "contrastive")
+SEGMENTATION_LOSSES = ("cross-entropy", "dice")
+
 STRIDE = 8
 """Pixels of the image between two positions of the last features, in every backbone."""
 
@@ -111,7 +114,7 @@ class Peer:
 
     title: str
     default_width: int
-    losses: tuple[str, ...] = ("cross-entropy",)
+    losses: tuple[str, ...] = SEGMENTATION_LOSSES
     version: int = 1
 
 

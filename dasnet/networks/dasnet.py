@@ -6,6 +6,7 @@ with a decoder the fused embedding's are two pixels apart, or one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -22,7 +23,10 @@ _DROPOUT = 0.1
 
 
 class Embeddings(NamedTuple):
-    """The three embeddings of a batch of images, each (B, C, h, w) float32 of length 1 along the channels."""
+    """The three embeddings of a batch of images, each (B, C, h, w), float32 of length 1 along the channels.
+
+    Where the distance is learned they have no unit length, and the type that the network computes in.
+    """
 
     spatial: Tensor
     channel: Tensor
@@ -59,6 +63,21 @@ class DualAttentionHead(nn.Module):
         return self.conv51(self.sa(self.conv5a(features))), self.conv52(self.sc(self.conv5c(features)))
 
 
+class LearnedDifference(nn.Module):
+    """Log-odds of a change from the absolute difference of two dates' features, by one 1×1 convolution.
+
+    In the place of a distance: what a segmentation network has, on the same features. Not in the paper.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Features of two dates (B, C, h, w) to log-odds (B, h, w), float32."""
+        return self.score((a - b).abs()).float()[:, 0]
+
+
 class DASNet(ChangeNetwork):
     """Dual attentive Siamese network; Siam-Conv is the same with ``attention="none"``.
 
@@ -93,6 +112,10 @@ class DASNet(ChangeNetwork):
             norm=architecture.backbone != "vgg16",  # plain VGG16 has none, and neither has the authors' head on it
             fused_channels=channels if self.decoder is None else self.decoder.channels,
         )
+        self.differences: nn.ModuleList | None = None
+        if architecture.distance == "learned":
+            widths = (channels, channels, self.head.conv8[-1].out_channels)
+            self.differences = nn.ModuleList(LearnedDifference(width) for width in widths)
 
     @property
     def stride(self) -> int:
@@ -103,14 +126,17 @@ class DASNet(ChangeNetwork):
         """All three embeddings of images (B, in_bands, H, W), normalised as the bundle says."""
         spatial, channel, fused = self._features(images)
         return Embeddings(
-            spatial=_unit(self.head.conv6(spatial)),
-            channel=_unit(self.head.conv7(channel)),
-            fused=_unit(self.head.conv8(fused)),
+            spatial=self._embedding(self.head.conv6(spatial)),
+            channel=self._embedding(self.head.conv7(channel)),
+            fused=self._embedding(self.head.conv8(fused)),
         )
 
     def embed_fused(self, images: Tensor) -> Tensor:
         """The fused embedding alone, which is what a prediction needs: (B, in_bands, H, W) to (B, C, h, w)."""
-        return _unit(self.head.conv8(self._features(images)[-1]))
+        return self._embedding(self.head.conv8(self._features(images)[-1]))
+
+    def _embedding(self, features: Tensor) -> Tensor:
+        return _unit(features) if self.differences is None else features
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the spatial, the channel and the fused embedding are made of."""
@@ -122,7 +148,9 @@ class DASNet(ChangeNetwork):
     features = embed_fused
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of two embeddings (B, C, h, w) for each position, by the architecture: (B, h, w) in [0, 2]."""
+        """Distance of two fused embeddings (B, C, h, w) for each position, by the architecture: (B, h, w) in [0, 2]."""
+        if self.differences is not None:
+            return 2 * self.differences[-1](a, b).sigmoid()
         if self.architecture.distance == "cosine":
             return 1 - (a * b).sum(dim=1)
         return vector_norm(a - b, dim=1)
@@ -130,15 +158,24 @@ class DASNet(ChangeNetwork):
     def forward(self, before: Tensor, after: Tensor) -> Distances:
         """Distances of two dates (B, in_bands, H, W), at the resolution of each embedding."""
         a, b = self.embed(before), self.embed(after)
+        if self.differences is not None:
+            return Distances(*(2 * logit.sigmoid() for logit in self._log_odds(zip(a, b, strict=True))))
         return Distances(
             spatial=self.distance(a.spatial, b.spatial),
             channel=self.distance(a.channel, b.channel),
             fused=self.distance(a.fused, b.fused),
         )
 
-    def outputs(self, images: Tensor) -> Distances:
-        """(2b, C, H, W) to the three distances of b pairs, at the features' resolution."""
-        return Distances(*(self.distance(*embedding.chunk(2)) for embedding in self.embed(images)))
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(2b, C, H, W) to the three distances of b pairs, at the features' resolution; log-odds where learned."""
+        dates = [embedding.chunk(2) for embedding in self.embed(images)]
+        if self.differences is not None:
+            return tuple(self._log_odds(dates))
+        return Distances(*(self.distance(*pair) for pair in dates))
+
+    def _log_odds(self, dates: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+        assert self.differences is not None
+        return [difference(*pair) for difference, pair in zip(self.differences, dates, strict=True)]
 
 
 def _unit(x: Tensor) -> Tensor:

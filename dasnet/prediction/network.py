@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dasnet.errors import PredictorError
 from dasnet.networks.change_network import ChangeNetwork
+from dasnet.prediction.folding import fold_normalisation
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -97,39 +96,31 @@ class InferenceNetwork:
         return f"CPU {torch.backends.cpu.get_cpu_capability()}"
 
 
-def prepare(model: ChangeNetwork, *, device: str = "auto", precision: Precision = "auto") -> InferenceNetwork:
+def prepare(
+    model: ChangeNetwork, *, in_bands: int, device: str = "auto", precision: Precision = "auto"
+) -> InferenceNetwork:
     """Make `model` ready; it is changed and must not be used for anything else afterwards.
 
     Args:
         model: in eval mode, on the CPU.
+        in_bands: of an image.
         device: "auto" takes a GPU where there is one; or what torch.device takes.
         precision: "auto" is bfloat16 on a GPU that has it, and on a CPU that has instructions for it (twice as fast
             there for the paper's backbones, a sixth for the light one); elsewhere float32.
 
     Raises:
         PredictorError: no such device or precision.
+        BundleError: with its normalisation folded away the network answers otherwise.
     """
     where = _device(device)
     dtype = _dtype(precision, where)
-    fold_normalisation(model)
+    fold_normalisation(model, in_bands=in_bands)
     model = model.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embed(images: Tensor) -> Any:
         return model.features(images.to(dtype=dtype, memory_format=torch.channels_last))
 
     return InferenceNetwork(embed=embed, compare=model.distance, device=where, dtype=dtype)
-
-
-def fold_normalisation(module: nn.Module) -> None:
-    """Fold every BatchNorm2d that follows a convolution into it, in place: the same function in eval mode, faster."""
-    children = list(module.named_children())
-    for (name, first), (next_name, second) in pairwise(children):
-        if isinstance(first, nn.Conv2d | nn.ConvTranspose2d) and isinstance(second, nn.BatchNorm2d):
-            transposed = isinstance(first, nn.ConvTranspose2d)
-            setattr(module, name, fuse_conv_bn_eval(first, second, transpose=transposed))
-            setattr(module, next_name, nn.Identity())
-    for _, child in module.named_children():
-        fold_normalisation(child)
 
 
 def _device(name: str) -> torch.device:

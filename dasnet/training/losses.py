@@ -1,4 +1,4 @@
-"""The paper's losses on distances, contrastive and weighted double-margin contrastive (WDMC), and the cross-entropy.
+"""The losses: the paper's on distances, contrastive and weighted double-margin contrastive (WDMC); of segmentations.
 
 Source: Chen et al. 2020, section III-D. Eq. (5) and (6) print the hinge of changed pairs as max(d − m, 0), which would
 pull changed pairs together; the contrastive loss that they extend, the text around them and the authors' code have
@@ -25,6 +25,7 @@ from dasnet.training.settings import (
     ContrastiveSettings,
     CouplingSettings,
     CrossEntropySettings,
+    DiceSettings,
     require_margins,
 )
 from tiling.conventions import IGNORED
@@ -116,43 +117,69 @@ class DoubleMarginLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropyLoss:
-    """Cross-entropy of log-odds: w_unchanged (1 − y) ln(1 + e^z) + w_changed y ln(1 + e^−z), a mean over valid pixels.
+class SegmentationLoss:
+    """Cross-entropy and Dice of log-odds z, each times its share.
 
-    The same as the negative log-likelihood of a softmax over two scores with z their difference. The mean is over
-    pixels, not over their weights as torch's is, so that the parts of a batch add up; for one data set that is a
-    factor, which Adam all but ignores, but for its weight decay: beside a smaller loss the same decay weighs more.
+    Cross-entropy: w_unchanged (1 − y) ln(1 + e^z) + w_changed y ln(1 + e^−z), a mean over valid pixels; the same as the
+    negative log-likelihood of a softmax over two scores with z their difference. The mean is over pixels, not over
+    their weights as torch's is, so that the parts of a batch add up; for one data set that is a factor, which Adam all
+    but ignores, but for its weight decay: beside a smaller loss the same decay weighs more.
+
+    Dice: 1 − (2 Σ p y + 1) / (Σ p + Σ y + 1) of each image with p = σ(z), a mean over images by their valid pixels
+    (Milletari et al. 2016, with the sums of a set's size, and 1 for images without a change).
 
     Attributes:
-        weight_unchanged: for example 1 / the share of unchanged pixels in the training split.
+        cross_entropy, dice: shares.
+        weight_unchanged: of the cross-entropy, for example 1 / the share of unchanged pixels in the training split.
         weight_changed: likewise for changed pixels.
+        supervision: λ of each of the network's outputs.
+        strides: pixels between two positions of each of them.
     """
 
+    cross_entropy: float = 1.0
+    dice: float = 0.0
     weight_unchanged: float = 1.0
     weight_changed: float = 1.0
+    supervision: tuple[float, ...] = (1.0,)
+    strides: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(w) and w >= 0 for w in (self.weight_unchanged, self.weight_changed)):
+        shares = (self.weight_unchanged, self.weight_changed, self.cross_entropy, self.dice, *self.supervision)
+        if not all(math.isfinite(w) and w >= 0 for w in shares):
             raise ValueError(f"weights must be finite and not negative: {self}")
 
     def parts(self, logits: Sequence[Tensor], labels: Tensor, *, pixels: Tensor | None = None) -> Tensor:
-        """Log-odds of changed (B, H, W), each with labels of the same shape, to the loss of each.
+        """Log-odds of changed (B, h, w), each brought to the labels' resolution, to the loss of each times its λ.
 
         Raises:
-            ValueError: other labels, or another shape.
+            ValueError: other labels, or another number of images.
         """
         unchanged, changed = classes(labels)
         counted = ((changed | unchanged).sum() if pixels is None else pixels).clamp(min=1)
+        height, width = labels.shape[-2:]
         losses = []
-        for logit in logits:
-            if logit.shape != labels.shape:
+        for share, logit, stride in zip(self.supervision, logits, self.strides, strict=True):
+            fine = upsample(logit, height=height, width=width, stride=stride)
+            if fine.shape != labels.shape:
                 raise ValueError(
-                    f"log-odds and labels have one shape, not {tuple(logit.shape)} and {tuple(labels.shape)}"
+                    f"log-odds and labels have one shape, not {tuple(fine.shape)} and {tuple(labels.shape)}"
                 )
-            cost = self.weight_unchanged * unchanged * F.softplus(logit)
-            cost = cost + self.weight_changed * changed * F.softplus(-logit)
-            losses.append(cost.sum() / counted)
+            losses.append(share * self._of(fine, unchanged, changed) / counted if share else logit.new_zeros(()))
         return torch.stack(losses)
+
+    def _of(self, logit: Tensor, unchanged: Tensor, changed: Tensor) -> Tensor:
+        """The sum over valid pixels."""
+        total = logit.new_zeros(())
+        if self.cross_entropy:
+            cost = self.weight_unchanged * unchanged * F.softplus(logit)
+            total = total + self.cross_entropy * (cost + self.weight_changed * changed * F.softplus(-logit)).sum()
+        if self.dice:
+            known = changed | unchanged
+            probability = logit.sigmoid() * known
+            common = (probability * changed).sum(dim=(1, 2))
+            both = probability.sum(dim=(1, 2)) + changed.sum(dim=(1, 2))
+            total = total + self.dice * ((1 - (2 * common + 1) / (both + 1)) * known.sum(dim=(1, 2))).sum()
+        return total
 
 
 @dataclass(frozen=True)
@@ -173,16 +200,23 @@ def build_loss(loss: AnyLoss, network: AnyNetwork, frequency: ClassFrequency) ->
     """
     if isinstance(loss, CouplingSettings):
         return MeanCost()
+    strides = network.architecture(1).strides
+    if isinstance(loss, DiceSettings):
+        return SegmentationLoss(
+            cross_entropy=loss.cross_entropy, dice=1.0, supervision=network.supervision, strides=strides
+        )
     unchanged, changed = (1.0, 1.0) if isinstance(loss, ContrastiveSettings) else loss.weights(frequency)
     if isinstance(loss, CrossEntropySettings):
-        return CrossEntropyLoss(weight_unchanged=unchanged, weight_changed=changed)
+        return SegmentationLoss(
+            weight_unchanged=unchanged, weight_changed=changed, supervision=network.supervision, strides=strides
+        )
     return DoubleMarginLoss(
         margin_unchanged=loss.margins[0],
         margin_changed=loss.margins[1],
         weight_unchanged=unchanged,
         weight_changed=changed,
         supervision=network.supervision,
-        strides=network.architecture(1).strides,
+        strides=strides,
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from dasnet.networks.architectures import PEERS, Method
+from dasnet.networks.architectures import DISTANCE_LOSSES, PEERS, SEGMENTATION_LOSSES, Method
 from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.settings import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _LOSSES: dict[str, type[LossSettings]] = {kind.model_fields["loss"].default: kind for kind in get_args(AnyLoss)}
 _EXPONENTIAL = 0.95
+_ADDED_LATER = {"unchanged_weight": 1.0, "cross_entropy": 0.0}
+"""Settings that recipes had not always, with the value that changes nothing."""
 
 
 class Recipe(Section):
@@ -82,6 +84,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         _require_loss_of(self.network.method, self.loss.loss)
+        _require_loss_of_distance(self.network, self.loss.loss)
         if isinstance(self.loss, MarginSettings):
             require_margins(*self.loss.margins, supervision=self.network.supervision)
         return self
@@ -105,8 +108,9 @@ class Recipe(Section):
         reason what the network or the loss has no use for is there, as it always was.
         """
         facts = {name: to_jsonable_python(field.default) for name, field in _IN_SECTIONS.items()} | self.settings()
-        if facts["unchanged_weight"] == 1.0:
-            del facts["unchanged_weight"]
+        for name, nothing in _ADDED_LATER.items():
+            if facts[name] == nothing:
+                del facts[name]
         if isinstance(self.network, PeerSettings) and (version := PEERS[self.network.method].version) > 1:
             facts["version"] = version
         return facts
@@ -137,12 +141,21 @@ class Recipe(Section):
 
 def _require_loss_of(method: str, loss: str) -> None:
     """Raise ValueError if a method is not trained by a loss."""
-    losses = ("wdmc", "contrastive") if method == "dasnet" else PEERS[method].losses
+    losses = (*DISTANCE_LOSSES, *SEGMENTATION_LOSSES) if method == "dasnet" else PEERS[method].losses
     if loss not in losses:
         raise ValueError(
             f"method {method} is trained by {' or '.join(losses)}, not by {loss}: start from its recipe, "
             f"{recipe_of_method(method)}"
         )
+
+
+def _require_loss_of_distance(network: AnyNetwork, loss: str) -> None:
+    """Raise ValueError if DASNet's distance is not trained by a loss."""
+    if not isinstance(network, DasnetSettings):
+        return
+    losses = SEGMENTATION_LOSSES if network.distance == "learned" else DISTANCE_LOSSES
+    if loss not in losses:
+        raise ValueError(f"distance {network.distance} is trained by {' or '.join(losses)}, not by {loss}")
 
 
 # where several sections have a setting, the section that they are made from describes it
@@ -153,7 +166,7 @@ _IN_SECTIONS: dict[str, FieldInfo] = {
 }
 _ORDER = (
     "name method width backbone attention distance head_channels decoder dropout "
-    "loss margin_unchanged margin_changed supervision class_weights unchanged_weight "
+    "loss margin_unchanged margin_changed cross_entropy supervision class_weights unchanged_weight "
     "rate weight_decay schedule warmup batch accumulate epochs samples_per_epoch balance "
     "clip ema patience precision compile normalisation augmentation seed"
 )

@@ -20,7 +20,7 @@ from dasnet.networks.architectures import (
 )
 from dasnet.training.class_frequency import ClassFrequency
 
-LossName = Literal["wdmc", "contrastive", "cross-entropy", "coupling"]
+LossName = Literal["wdmc", "contrastive", "cross-entropy", "dice", "coupling"]
 
 
 class Section(BaseModel):
@@ -90,7 +90,9 @@ class LossSettings(Section):
 
     loss: Annotated[
         LossName,
-        Field(description="Weighted double margin, one margin, cross-entropy of a segmentation, or SCCN's own."),
+        Field(
+            description="Weighted double margin, one margin, cross-entropy or Dice of a segmentation, or SCCN's own."
+        ),
     ] = "wdmc"
     class_weights: Annotated[
         Literal["normalised", "frequency", "none"],
@@ -158,13 +160,22 @@ class CrossEntropySettings(WeightedSettings):
     loss: Literal["cross-entropy"] = "cross-entropy"
 
 
+class DiceSettings(LossSettings):
+    """The Dice loss of a segmentation, alone or beside the cross-entropy."""
+
+    loss: Literal["dice"] = "dice"
+    cross_entropy: Annotated[
+        float, Field(ge=0, description="Weight of the cross-entropy beside the Dice loss; 0: that alone.")
+    ] = 0.0
+
+
 class CouplingSettings(LossSettings):
     """SCCN's own loss, which looks at no label."""
 
     loss: Literal["coupling"] = "coupling"
 
 
-AnyLoss = WdmcSettings | ContrastiveSettings | CrossEntropySettings | CouplingSettings
+AnyLoss = WdmcSettings | ContrastiveSettings | CrossEntropySettings | DiceSettings | CouplingSettings
 
 
 class OptimizerSettings(Section):

@@ -18,7 +18,7 @@ from dasnet.networks.architectures import Architecture
 from dasnet.networks.decoder import upsample
 from dasnet.prediction import predictor as inference
 from dasnet.prediction.bundle import build_model, random_bundle
-from dasnet.prediction.network import fold_normalisation
+from dasnet.prediction.folding import fold_normalisation
 from dasnet.prediction.predictor import DasnetPredictor
 from tests.dasnet.prediction.blocks import BUNDLE, LATTICE, by_blocks, made, scene, whole
 from tiling.grid import Box
@@ -147,7 +147,7 @@ def test_without_a_compiler_the_network_runs_uncompiled(monkeypatch: pytest.Monk
 def test_folding_the_normalisation_changes_no_result(backbone: Any) -> None:
     bundle = random_bundle(Architecture(backbone=backbone))
     plain, folded = build_model(bundle), build_model(bundle)
-    fold_normalisation(folded)
+    fold_normalisation(folded, in_bands=3)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -20,11 +20,11 @@ from dasnet.networks.methods import PEER_NETWORKS, build_network
 from dasnet.networks.peers.peer import SegmentationNetwork
 from dasnet.prediction.bundle import build_model, load_bundle, random_bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
-from dasnet.prediction.network import fold_normalisation
+from dasnet.prediction.folding import fold_normalisation
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.directory import CHECKPOINT, HISTORY
-from dasnet.training.losses import CrossEntropyLoss
+from dasnet.training.losses import SegmentationLoss
 from dasnet.training.recipes import Recipe, recipe_named, recipe_of_method
 from dasnet.training.trained_bundle import bundle_of
 from tests.dasnet.prediction.blocks import SIZE, by_blocks, scene, whole
@@ -88,7 +88,7 @@ def test_half_the_distance_is_the_softmax_of_two_scores(method: str) -> None:
 def test_folding_normalisation_changes_nothing(method: str) -> None:
     bundle = random_bundle(architecture(method), seed=4)
     plain, folded = build_model(bundle), build_model(bundle)
-    fold_normalisation(folded)
+    fold_normalisation(folded, in_bands=3)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     before, after = torch.randn(2, 1, 3, 40, 40)
     torch.testing.assert_close(distance(folded, before, after), distance(plain, before, after), atol=1e-4, rtol=1e-3)
@@ -209,7 +209,7 @@ def test_cross_entropy_is_torchs_up_to_the_weights_mean() -> None:
     torch.manual_seed(0)
     scores, labels = torch.randn(2, 2, 8, 8), torch.randint(0, 2, (2, 8, 8))
     labels[0, 0] = 255
-    loss = CrossEntropyLoss(weight_unchanged=0.4, weight_changed=1.6)
+    loss = SegmentationLoss(weight_unchanged=0.4, weight_changed=1.6)
     weights = torch.tensor([0.4, 1.6])
     summed = F.cross_entropy(scores, labels, weight=weights, ignore_index=255, reduction="sum")
     (found,) = loss.parts([scores[:, 1] - scores[:, 0]], labels)
