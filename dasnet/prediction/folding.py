@@ -47,8 +47,8 @@ def fold_normalisation(model: ChangeNetwork, *, in_bands: int) -> None:
     difference = float((folded - expected).abs().max())
     if not difference <= _TOLERANCE:
         raise BundleError(
-            f"with its normalisation folded into its convolutions the network answers otherwise: distances differ by up "
-            f"to {difference:.3g}. It cannot be made ready to predict"
+            f"with its normalisation folded into its convolutions the network answers otherwise: distances differ by "
+            f"up to {difference:.3g}. It cannot be made ready to predict"
         )
 
 
@@ -95,11 +95,13 @@ class _Flow(TorchFunctionMode):
         self._kept: list[Tensor] = []  # an id is that of one tensor as long as it lives
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not getattr(func, "__name__", "").startswith("__get__"):  # a shape that is looked at is no use
-            for leaf in tree_leaves((args, kwargs or {})):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # to ask for a shape is no use of the values
+            for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, Tensor) and id(leaf) in self._maker:
                     self._uses[id(leaf)] += 1
-        return func(*args, **(kwargs or {}))
+        return result
 
     def made_by(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dasnet.errors import PredictorError
 from dasnet.networks.change_network import ChangeNetwork

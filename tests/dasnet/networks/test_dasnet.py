@@ -167,3 +167,17 @@ def test_an_architecture_survives_its_dictionary() -> None:
     assert Architecture.from_dict(architecture.to_dict()) == architecture
     with pytest.raises(ValueError, match="depth"):
         Architecture.from_dict({**architecture.to_dict(), "depth": 3})
+
+
+def test_a_learned_distance_is_twice_the_probability_of_its_log_odds() -> None:
+    torch.manual_seed(0)
+    network = DASNet(Architecture(backbone="mobilenet_v3", distance="learned", decoder="half")).eval()
+    images = torch.randn(4, 3, 64, 64)
+    before, after = images.chunk(2)
+    with torch.inference_mode():
+        log_odds, distances = network.outputs(images), network(before, after)
+        alone = network.distance(network.features(before), network.features(after))
+    for logit, distance in zip(log_odds, distances, strict=True):
+        torch.testing.assert_close(2 / (1 + torch.exp(-logit)), distance)
+    torch.testing.assert_close(alone, distances.fused)
+    assert float(network.distance(network.features(before), network.features(before)).std()) < 1e-6, "no difference"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from dasnet.networks.dasnet import Distances
 from dasnet.networks.decoder import upsample
 from dasnet.training.class_frequency import ClassFrequency
-from dasnet.training.losses import DoubleMarginLoss
+from dasnet.training.losses import DoubleMarginLoss, SegmentationLoss
 from dasnet.training.recipes import recipe_named
 from tiling.conventions import IGNORED
 
@@ -111,3 +113,40 @@ def test_strange_labels_and_shapes_are_refused() -> None:
         loss.of_distance(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 7))
     with pytest.raises(ValueError, match="one B"):
         loss.of_distance(torch.zeros(1, 2, 2), torch.zeros(2, 2, 2, dtype=torch.long))
+
+
+def test_dice_of_one_image_is_worked_out_by_hand() -> None:
+    probability = torch.tensor([[[0.9, 0.2], [0.4, 0.7]], [[0.1, 0.1], [0.3, 0.5]]])
+    labels = torch.tensor([[[1, 0], [1, 255]], [[0, 0], [0, 0]]])
+    loss = SegmentationLoss(cross_entropy=0.0, dice=1.0)
+    # the pixel without a label has no part; in the other image nothing has changed
+    each = [1 - (2 * 1.3 + 1) / (1.5 + 2 + 1), 1 - 1 / (1.0 + 1)]
+    expected = (3 * each[0] + 4 * each[1]) / 7
+    assert float(loss.parts([probability.logit()], labels)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_batch_in_two_passes_costs_what_it_costs_in_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(4, 8, 8, generator=random), torch.randint(0, 2, (4, 8, 8), generator=random)
+    labels[0, :3] = 255
+    loss = SegmentationLoss(cross_entropy=0.5, dice=1.0, weight_changed=3.0)
+    pixels = (labels != 255).sum()
+    parts = [loss.parts([logits[part]], labels[part], pixels=pixels) for part in (slice(0, 1), slice(1, 4))]
+    torch.testing.assert_close(parts[0] + parts[1], loss.parts([logits], labels))
+
+
+def test_log_odds_are_brought_to_the_labels_resolution_and_weighed() -> None:
+    coarse, labels = torch.zeros(1, 4, 4), torch.ones(1, 8, 8, dtype=torch.int64)
+    loss = SegmentationLoss(supervision=(0.0, 2.0), strides=(8, 2))
+    parts = loss.parts([torch.zeros(1, 1, 1), coarse], labels)
+    assert parts.tolist() == pytest.approx([0.0, 2 * math.log(2)])
+
+
+def test_a_distance_wants_its_own_kind_of_loss() -> None:
+    recipe = recipe_named("cpu_small", distance="learned", loss="dice", cross_entropy=0.5)
+    assert recipe.settings()["cross_entropy"] == 0.5
+    assert "cross_entropy" not in recipe_named("cpu_small").identity()
+    with pytest.raises(ValueError, match="distance l2 is trained by wdmc or contrastive, not by dice"):
+        recipe_named("cpu_small", loss="dice")
+    with pytest.raises(ValueError, match="distance learned is trained by cross-entropy or dice, not by wdmc"):
+        recipe_named("cpu_small", distance="learned")

@@ -67,8 +67,10 @@ def test_a_section_has_no_place_for_what_has_no_meaning_there(section: type[Sect
 def test_sections_and_single_settings_make_one_recipe() -> None:
     made = Recipe(network=PeerSettings(method="dscn", width=8), loss=ContrastiveSettings(margin_changed=1.0), seed=3)
     assert made == Recipe.of(method="dscn", width=8, loss="contrastive", margin_changed=1.0, seed=3)
-    assert set(Recipe.of().settings()) == set(SETTINGS) - {"width"}
-    with pytest.raises(ValueError, match="method dasnet is trained by wdmc or contrastive, not by coupling"):
+    assert set(Recipe.of().settings()) == set(SETTINGS) - {"width", "cross_entropy"}
+    with pytest.raises(
+        ValueError, match="method dasnet is trained by wdmc or contrastive or cross-entropy or dice, not by coupling"
+    ):
         Recipe(loss=CouplingSettings())
 
 

@@ -58,8 +58,6 @@ def test_what_is_moved_by_a_position_moves_the_features_by_a_position(name: str)
         ("convnext_atto", {4: 1.5, 8: 3.5, 16: 7.5, 32: 15.5}),
         # 7 px padded by 2 instead of 3, then odd kernels
         ("poolformer_s12", {4: 1.0, 8: 1.0, 16: 1.0, 32: 1.0}),
-        # one path at 0, and one through averages of 2 at a resolution of 4, 8 and 16 px
-        ("resnet18d", {2: 0.0, 4: 0.0, 8: 1.0, 16: 3.0, 32: 7.0}),
     ],
 )
 def test_offsets_are_those_that_kernels_and_paddings_make(name: str, offsets: dict[int, float]) -> None:
@@ -97,7 +95,7 @@ def test_folded_and_unfolded_networks_answer_alike(name: str, distance: str) -> 
     fold_normalisation(folded, in_bands=3)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(folded.features(images), plain.features(images), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(folded.features(images), plain.features(images), atol=1e-3, rtol=1e-2)
     names = [name for name, module in folded.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
     if name.startswith("tf_efficientnet"):
         assert not names

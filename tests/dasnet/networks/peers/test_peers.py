@@ -232,9 +232,9 @@ def test_every_method_has_a_recipe_of_its_own(method: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "fc-ef"}, "method fc-ef is trained by cross-entropy, not by wdmc"),
+        ({"method": "fc-ef"}, "method fc-ef is trained by cross-entropy or dice, not by wdmc"),
         ({"method": "fc-ef", "loss": "cross-entropy", "backbone": "vgg16", "margin_changed": 1.0}, "no backbone, marg"),
-        ({"loss": "cross-entropy"}, "method dasnet is trained by wdmc or contrastive, not by cross-entropy"),
+        ({"loss": "cross-entropy"}, "distance l2 is trained by wdmc or contrastive, not by cross-entropy"),
         ({"width": 8}, "method dasnet trained by wdmc has no width"),
     ],
 )
