@@ -65,7 +65,7 @@ def test_offsets_are_those_that_kernels_and_paddings_make(name: str, offsets: di
 
 
 @pytest.mark.parametrize(
-    ("stride", "offset", "step"), [(4, 1.5, 4), (8, 3.5, 8), (16, 7.5, 8), (14, 6.5, 8), (32, 1, 8)]
+    ("stride", "offset", "step"), [(4, 1.5, 4), (8, 3.5, 8), (16, 7.5, 8), (14, 6.5, 8), (32, 1.0, 8)]
 )
 def test_a_level_brought_to_other_positions_says_where_they_are(stride: int, offset: float, step: int) -> None:
     own = stride * torch.arange(224 // stride) + offset  # each position knows its pixel
