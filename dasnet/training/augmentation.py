@@ -25,9 +25,16 @@ class Augmentation:
         season: largest relative gain, and half of it as offset, of each band on its own, in [0, 1).
         haze: largest share of a bright veil that varies smoothly over the image, in [0, 1).
         blur: probability of a slight Gaussian blur.
+        blur_limit: largest standard deviation of that blur, pixels; the smallest is 0.3. 0 = always 0.9.
+        sharpen: probability of an unsharp mask, where there is no blur.
+        sharpen_limit: largest strength of that mask: so much of what a blur of 1 px takes away is added.
         noise: largest standard deviation of noise, as a share of the value range.
         shift: largest shift of the second date against the first along each axis, pixels; bilinear.
         nodata: probability that an edge of one date is without data.
+        scale: largest relative zoom of both dates and label together, in or out, in [0, 1); the label by its nearest
+            pixel. Out of the whole sample there is nothing to zoom out to.
+        mixed_dates: whether the two dates change places in half of the samples, for networks whose answer depends on
+            their order.
         peak: highest value of the images, above which nothing is left to be bright; 0 = their type's: 255, 65,535, or
             1 for float32.
     """
@@ -41,22 +48,30 @@ class Augmentation:
     season: float = 0.0
     haze: float = 0.0
     blur: float = 0.0
+    blur_limit: float = 0.0
+    sharpen: float = 0.0
+    sharpen_limit: float = 2.0
     noise: float = 0.0
     shift: float = 0.0
     nodata: float = 0.0
+    scale: float = 0.0
+    mixed_dates: bool = False
     peak: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {
             "hue": 0.5,
             "blur": 1.0,
+            "blur_limit": 4.0,
+            "sharpen": 1.0,
+            "sharpen_limit": 8.0,
             "nodata": 1.0,
             "shift": 8.0,
             "crop": math.inf,
             "peak": math.inf,
             "noise": 0.5,
         }
-        for name in (field.name for field in fields(self) if field.name != "flips"):
+        for name in (field.name for field in fields(self) if field.type != "bool"):
             value, limit = getattr(self, name), limits.get(name, 0.999)
             if not (0 <= value <= limit and math.isfinite(value)):
                 raise ValueError(f"augmentation: {name} {value} must lie between 0 and {limit:g}")
@@ -66,9 +81,13 @@ class Augmentation:
     @property
     def photometric(self) -> bool:
         """Whether values change."""
-        return any(
-            (self.brightness, self.contrast, self.saturation, self.hue, self.season, self.haze, self.blur, self.noise)
-        )
+        colours = self.brightness, self.contrast, self.saturation, self.hue, self.season, self.haze
+        return any((*colours, self.blur, self.sharpen, self.noise))
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether more happens than that pixels change places."""
+        return bool(self.photometric or self.shift or self.nodata or self.scale)
 
     def __call__(self, sample: Sample, *, seed: int) -> Sample:
         """An augmented copy; the same seed gives the same bits.
@@ -76,9 +95,9 @@ class Augmentation:
         Raises:
             ValueError: the crop is larger than the sample.
         """
-        from dasnet.training.augment import augmented
+        from dasnet.training.augment import alone
 
-        return augmented(sample, self, seed=seed)
+        return alone(sample, self, seed=seed)
 
 
 PSEUDO_CHANGES = Augmentation(
@@ -88,7 +107,7 @@ PSEUDO_CHANGES = Augmentation(
 of single bands do nearly the same."""
 
 PSEUDO_CHANGE_FIELDS = tuple(
-    field.name for field in fields(Augmentation) if field.name not in ("flips", "crop", "peak")
+    field.name for field in fields(Augmentation) if field.name not in ("flips", "crop", "scale", "mixed_dates", "peak")
 )
 """Strengths of pseudo-changes; 0 each is none."""
 

@@ -26,6 +26,7 @@ from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
+from dasnet.training.kept_samples import KeptSamples
 from dasnet.training.parallel import Ranks, made_parallel, sums_in_one_order, torch_threads
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Batch, Order, SampleSource, prefetched
@@ -56,7 +57,8 @@ class TrainingRun:
         changed: training samples with a changed pixel.
         device: "cpu", "cuda" or "cuda:N".
         threads: torch's own on a CPU; the bits depend on their number.
-        loader_threads: that read and augment.
+        loader_threads: that read and, for a CPU, augment.
+        memory: bytes of samples that may be kept once they are read; 0 = none.
         initial: state dict of the whole network or of a part of it to start from; None = from scratch.
         on_epoch: called on the first rank after validation with the validated network, the normalisation of a batch,
             the best threshold of the distance and the device.
@@ -71,6 +73,7 @@ class TrainingRun:
     device: str = "cpu"
     threads: int = 1
     loader_threads: int = 1
+    memory: int = 0
     initial: dict[str, Tensor] | None = None
     on_epoch: Callable[[nn.Module, Callable[[Batch], Tensor], float, torch.device], None] | None = None
 
@@ -135,6 +138,7 @@ class _Trainer:
         self.loss = self.recipe.loss_of(run.data.frequency)
         self.mean = torch.tensor([mean for _, mean, _ in run.data.bands], device=self.device)[:, None, None]
         self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]
+        self.source = KeptSamples(run.source, memory=run.memory) if run.memory else run.source
         self.order = Order(recipe=self.recipe, samples=run.source.indices("train"), changed=run.changed)
         self.steps = self.order.steps * self.sampling.epochs
         self.files = TrainingFiles(run.directory, identity=self._identity())
@@ -185,7 +189,11 @@ class _Trainer:
                     )
                 )
         batches = prefetched(
-            self.run.source, work, augmentation=self.recipe.augmentation, threads=self.run.loader_threads
+            self.source,
+            work,
+            augmentation=self.recipe.augmentation,
+            threads=self.run.loader_threads,
+            device=self.device,
         )
         while passes := [batch for _, batch in zip(range(self.sampling.accumulate), batches, strict=False)]:
             yield passes
@@ -193,8 +201,8 @@ class _Trainer:
     def _step(self, passes: Sequence[Batch]) -> float:
         """One optimizer step over the passes of a global batch; returns its loss."""
         number = self.progress.epoch * self.order.steps + self.progress.step
-        labelled = torch.tensor(sum(int((batch.labels != IGNORED).sum()) for batch in passes), device=self.device)
-        pixels = self.ranks.sum(labelled)
+        labelled = [(batch.labels != IGNORED).sum() for batch in passes]
+        pixels = self.ranks.sum(torch.stack(labelled).sum())
         self.model.begin_step(number, self.steps)
         parts = torch.zeros(len(self.model.parts), device=self.device)
         for index, batch in enumerate(passes):
@@ -203,7 +211,7 @@ class _Trainer:
                 dropout.pairs = len(batch.labels)
             last = index == len(passes) - 1
             with self._gradients_shared(last):
-                loss = self._parts(batch.to(self.device), pixels)
+                loss = self._parts(batch, pixels)
                 parts += loss.detach()
                 # DDP takes the mean over ranks; each has its part of the sum
                 (loss.sum() * self.ranks.world).backward()
@@ -256,8 +264,8 @@ class _Trainer:
         trained = self.averaged.module if self.averaged is not None else self.model
         sweep = validation_sweep(
             trained,
-            self.run.source,
-            self.run.source.indices("val"),
+            self.source,
+            self.source.indices("val"),
             normalise=self._normalised,
             ranks=self.ranks,
             threads=self.run.loader_threads,

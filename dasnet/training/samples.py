@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,36 +16,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dasnet.samples import SampleSource
-from dasnet.training.augment import Sample
+from dasnet.training.augment import Pairs, Sample, as_float, augmented, placed
 from dasnet.training.augmentation import Augmentation
+from dasnet.training.draws import Draws, drawn
 from dasnet.training.recipes import Recipe
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pairs ready for the device.
+    """Pairs ready for the network.
 
     Attributes:
         indices: which samples.
         images: (2b, C, s, s) float32, in the images' own units, the first b those of the first date.
         valid: (2b, 1, s, s) bool.
         labels: (b, s, s) uint8: 1, 0, 255.
+        made: when a GPU has made all of that; None: it is there.
     """
 
     indices: tuple[int, ...]
     images: Tensor
     valid: Tensor
     labels: Tensor
+    made: torch.cuda.Event | None = None
 
-    def to(self, device: torch.device) -> Batch:
-        if device.type == "cpu":
-            return self
-        return Batch(
-            indices=self.indices,
-            images=self.images.pin_memory().to(device, non_blocking=True),
-            valid=self.valid.pin_memory().to(device, non_blocking=True),
-            labels=self.labels.pin_memory().to(device, non_blocking=True),
-        )
+    def ready(self) -> Batch:
+        """Itself, after what the GPU's present stream does next has been told to wait for it."""
+        if self.made is not None:
+            stream = torch.cuda.current_stream(self.images.device)
+            stream.wait_event(self.made)
+            for tensor in (self.images, self.valid, self.labels):
+                tensor.record_stream(stream)  # its memory was taken for another stream
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,30 +88,107 @@ class Order:
         return int(np.random.SeedSequence([self.recipe.seed, epoch, step, position, 2]).generate_state(1)[0])
 
 
-def assemble(
-    source: SampleSource, indices: Sequence[int], augmentation: Augmentation | None, seeds: Sequence[int]
-) -> Batch:
-    """Read samples, augment each with its seed, stack them."""
-    stored = source.read(indices)
-    samples = [
-        Sample(
-            before=torch.from_numpy(stored.before[n]),
-            after=torch.from_numpy(stored.after[n]),
-            valid=torch.from_numpy(stored.valid[n]),
-            label=torch.from_numpy(stored.label[n]),
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """What was read of the samples of a batch, still in the stored type, and the numbers that augment it; on the CPU."""
+
+    indices: tuple[int, ...]
+    pairs: Pairs
+    draws: Draws | None
+
+    def batch(self, augmentation: Augmentation | None, device: torch.device) -> Batch:
+        """Augmented on a device."""
+        if device.type == "cpu":
+            step = max(1, _AT_ONCE // self.pairs.images[0].numel())
+            starts = range(0, len(self.indices), step)
+            parts = [self._made(slice(first, first + step), augmentation, device) for first in starts]
+        else:
+            parts = [self._made(slice(None), augmentation, device)]
+        dates = [part.images.chunk(2) for part in parts]
+        valid = [part.valid.chunk(2) for part in parts]
+        one = len(parts) == 1
+        return Batch(
+            indices=self.indices,
+            images=parts[0].images if one else torch.cat([part[date] for date in (0, 1) for part in dates]),
+            valid=(parts[0].valid if one else torch.cat([part[date] for date in (0, 1) for part in valid]))[:, None],
+            labels=parts[0].labels if one else torch.cat([part.labels for part in parts]),
         )
-        for n in range(len(indices))
-    ]
-    if augmentation is not None:
-        samples = [augmentation(sample, seed=seed) for sample, seed in zip(samples, seeds, strict=True)]
-    images = torch.stack([s.before.float() for s in samples] + [s.after.float() for s in samples])
-    valid = torch.stack([s.valid[0] for s in samples] + [s.valid[1] for s in samples])
-    return Batch(
-        indices=tuple(int(i) for i in indices),
-        images=images,
-        valid=valid[:, None],
-        labels=torch.stack([s.label for s in samples]),
+
+    def _made(self, samples: slice, augmentation: Augmentation | None, device: torch.device) -> Pairs:
+        count = len(self.indices)
+        first, last, _ = samples.indices(count)
+        here = self.pairs
+        if (first, last) != (0, count):
+            rows = [*range(first, last), *range(count + first, count + last)]
+            here = Pairs(images=here.images[rows], valid=here.valid[rows], labels=here.labels[samples])
+        if device.type != "cpu":
+            here = Pairs(
+                images=_moved(here.images, device), valid=_moved(here.valid, device), labels=_moved(here.labels, device)
+            )
+        if augmentation is None or self.draws is None:
+            return Pairs(images=as_float(here.images), valid=here.valid, labels=here.labels)
+        return augmented(here, self.draws[samples], augmentation)
+
+
+_AT_ONCE = 1 << 16
+"""Values of one date that a CPU augments at once: more do not stay in its caches."""
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def read_crops(
+    source: SampleSource, indices: Sequence[int], augmentation: Augmentation | None, seeds: Sequence[int]
+) -> Crops:
+    """Read samples, and of each what is shown, as it is to lie.
+
+    Raises:
+        ValueError: the crop is larger than the samples.
+    """
+    samples: list[Sample] = []
+    draws: list[Draws] = []
+    for index, seed in zip(indices, seeds, strict=False):
+        stored = source.read([index])
+        sample = Sample(
+            before=torch.from_numpy(stored.before[0]),
+            after=torch.from_numpy(stored.after[0]),
+            valid=torch.from_numpy(stored.valid[0]),
+            label=torch.from_numpy(stored.label[0]),
+        )
+        if augmentation is not None:
+            bands, height, width = sample.before.shape
+            place, numbers = drawn(seed, augmentation, bands=bands, height=height, width=width)
+            sample = placed(sample, place)
+            draws.append(numbers)
+        samples.append(sample)
+    return Crops(
+        indices=tuple(int(index) for index in indices),
+        pairs=Pairs(
+            images=torch.stack([s.before for s in samples] + [s.after for s in samples]),
+            valid=torch.stack([s.valid[0] for s in samples] + [s.valid[1] for s in samples]),
+            labels=torch.stack([s.label for s in samples]),
+        ),
+        draws=Draws(
+            numbers=torch.cat([d.numbers for d in draws]), seeds=torch.cat([d.seeds for d in draws])
+        )
+        if draws
+        else None,
     )
+
+
+_CPU = torch.device("cpu")
+
+
+def assemble(
+    source: SampleSource,
+    indices: Sequence[int],
+    augmentation: Augmentation | None,
+    seeds: Sequence[int],
+    device: torch.device = _CPU,
+) -> Batch:
+    """Read samples, augment each with its seed, all of them on a device."""
+    return read_crops(source, indices, augmentation, seeds).batch(augmentation, device)
 
 
 def prefetched(
@@ -113,25 +197,60 @@ def prefetched(
     *,
     augmentation: Augmentation | None,
     threads: int,
+    device: torch.device = _CPU,
     ahead: int = 4,
 ) -> Iterator[Batch]:
-    """Batches of `work`, (indices, seeds) each, in its order; read ahead by threads, at most `ahead` at a time."""
+    """Batches of `work`, (indices, seeds) each, in its order, made ahead of the network.
+
+    Threads read, at most `ahead` batches or one each. On a CPU they augment too. On a GPU that is the work of one more
+    thread with a stream of its own, two batches ahead: copies and kernels run beside those of the network.
+    """
+    with ExitStack() as until_end:
+        readers = until_end.enter_context(_pool(threads))
+        if device.type == "cpu":
+            yield from _in_turn(
+                work, lambda task: readers.submit(assemble, source, task[0], augmentation, task[1]), max(ahead, threads)
+            )
+            return
+        stream = torch.cuda.Stream(device)
+        maker = until_end.enter_context(_pool(1))
+
+        def make(crops: Future[Crops]) -> Batch:
+            read = crops.result()
+            with torch.cuda.stream(stream):
+                return replace(read.batch(augmentation, device), made=stream.record_event())
+
+        # reading runs ahead of making, which asks for what is read in the order of the work
+        reading = _submitted(
+            work, lambda task: readers.submit(read_crops, source, task[0], augmentation, task[1]), max(ahead, threads)
+        )
+        for batch in _in_turn(reading, lambda crops: maker.submit(make, crops), 2):
+            yield batch.ready()
+
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="samples", initializer=_one_thread_each)
-    waiting: deque[Future[Batch]] = deque()
-    todo = iter(work)
     try:
-        for indices, seeds in todo:
-            waiting.append(pool.submit(assemble, source, indices, augmentation, seeds))
-            if len(waiting) >= max(ahead, threads):
-                break
-        while waiting:
-            batch = waiting.popleft().result()
-            following = next(todo, None)
-            if following is not None:
-                waiting.append(pool.submit(assemble, source, following[0], augmentation, following[1]))
-            yield batch
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submitted(tasks: Iterable[T], submit: Callable[[T], Future[R]], ahead: int) -> Iterator[Future[R]]:
+    """Futures of tasks in their order; `ahead` of them are begun before the first is handed on."""
+    waiting: deque[Future[R]] = deque()
+    for task in tasks:
+        waiting.append(submit(task))
+        if len(waiting) > ahead:  # so many are under way while the one that is handed on is used
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _in_turn(tasks: Iterable[T], submit: Callable[[T], Future[R]], ahead: int) -> Iterator[R]:
+    """Results of tasks in their order."""
+    for future in _submitted(tasks, submit, ahead):
+        yield future.result()
 
 
 _starting = threading.Lock()

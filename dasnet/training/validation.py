@@ -43,8 +43,7 @@ def validation_sweep(
     counts = torch.zeros(2 * BINS, dtype=torch.int64, device=device)
     mine = indices[ranks.rank :: ranks.world]
     work = [([int(i) for i in mine[first : first + batch]], [0] * batch) for first in range(0, len(mine), batch)]
-    for loaded in prefetched(source, work, augmentation=None, threads=threads):
-        here = loaded.to(device)
+    for here in prefetched(source, work, augmentation=None, threads=threads, device=device):
         counts += binned(pixel_distances(model, normalise(here)), here.labels)
     counts = ranks.sum(counts)
     model.train(was_training)

@@ -21,6 +21,7 @@ from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle, bundle_of
+from flows.run.limits import limits
 from flows.run.machine import cores
 from flows.training.data import training_data
 from flows.training.directory import LOCK, SAMPLES
@@ -28,6 +29,8 @@ from flows.training.sample_sheet import SampleSheet
 from storage.datasets.store import DatasetStore
 
 _PATIENCE = timedelta(minutes=10)
+_PART_OF_MEMORY = 4
+"""One part in so many of the free memory may hold samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class RankTask:
             device="cuda:0" if self.cuda else "cpu",
             threads=1 if self.cuda else available,
             loader_threads=max(available - 1, 1) if self.cuda else 1,
+            memory=limits().free_memory // (_PART_OF_MEMORY * self.neighbours),
             initial=initial,
             on_epoch=SampleSheet(store, self.directory / SAMPLES) if self.rank == 0 else None,
         )

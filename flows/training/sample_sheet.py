@@ -34,8 +34,8 @@ class SampleSheet:
         assert isinstance(model, ChangeNetwork)
         was_training = model.training
         model.eval()
-        batch = assemble(self._store, self._indices, None, [0] * len(self._indices))
-        fine = pixel_distances(model, normalise(batch.to(device))).clamp(0, 2).cpu().numpy()
+        batch = assemble(self._store, self._indices, None, [0] * len(self._indices), device)
+        fine = pixel_distances(model, normalise(batch)).clamp(0, 2).cpu().numpy()
         model.train(was_training)
         samples = self._store.read(self._indices)
         panels = [
