@@ -16,8 +16,8 @@ from storage.pages.page import markdown_table
 def model_card(outcome: Outcome) -> str:
     """Markdown, wrapped at 120 columns."""
     job, trained, score = outcome.job, outcome.trained, outcome.test
-    recipe, store, start = job.recipe, job.store, job.request.backbone_weights
-    weights = "from scratch" if start is None else f"of the backbone from {start.name}"
+    recipe, store = job.recipe, job.store
+    weights = "from scratch" if job.start is None else f"of the encoder from {job.start}"
     bundle = trained.bundle
     sections = [f"# {job.name}", _network(bundle), "## Trained on"]
     if job.request.about:

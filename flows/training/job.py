@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+from dasnet.networks.encoders.start_weights import StartWeights, start_weights
 from dasnet.training.checkpoints import Progress
 from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle
@@ -37,10 +37,14 @@ class TrainingJob:
         return self.request.name or self.directory.path.resolve().name
 
     @cached_property
-    def backbone_sha256(self) -> str | None:
-        """SHA-256 of the weights that the backbone starts from; None: random ones."""
-        weights = self.request.backbone_weights
-        return None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
+    def start(self) -> StartWeights | None:
+        """The weights that the encoder starts from; None: random ones.
+
+        Raises:
+            TrainingError: there are none of that name.
+        """
+        weights, backbone = self.request.backbone_weights, self.recipe.backbone
+        return None if weights is None or backbone is None else start_weights(weights, backbone)
 
 
 @dataclass(frozen=True, kw_only=True)

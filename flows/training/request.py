@@ -66,8 +66,11 @@ class TrainRequest(Frozen):
     ] = RecipeChanges()
     backbone_weights: Annotated[
         Path | None,
-        Cli(metavar="FILE"),
-        Field(description="Weights for the backbone to start from: torchvision's state dict, .safetensors or .pth."),
+        Cli(metavar="WEIGHTS"),
+        Field(
+            description="Weights for the encoder to start from: imagenet, for what is installed (extra `pretrained`); a "
+            "file, .safetensors or .pth, named as in timm or torchvision; or a folder as the Hugging Face hub has it."
+        ),
     ] = None
     about: Annotated[
         str,

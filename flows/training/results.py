@@ -57,13 +57,13 @@ class TrainingSummary:
 def finished(outcome: Outcome) -> TrainingSummary:
     """Write card, metrics and provenance into the bundle; write the report."""
     job, trained, test = outcome.job, outcome.trained, outcome.test
-    directory, weights = job.directory, job.request.backbone_weights
+    directory = job.directory
     provenance = {
         "made": date.today().isoformat(),
         "recipe": job.recipe.settings(),
         "dataset": {"name": job.store.path.parent.name, "sha256": job.store.digest},
         "class_frequency": training_data(job.store, job.recipe).frequency.to_dict(),
-        "backbone_weights": None if weights is None else {"file": weights.name, "sha256": job.backbone_sha256},
+        "backbone_weights": None if job.start is None else job.start.to_dict(),
         "epochs": outcome.progress.epoch,
         "stopped": outcome.progress.stopped,
         "versions": versions(),

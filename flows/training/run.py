@@ -77,7 +77,7 @@ def run_training(request: TrainRequest) -> TrainingSummary:
                 "kind": "training",
                 "dataset": job.store.digest,
                 "recipe": job.recipe.identity(),
-                "backbone_weights": job.backbone_sha256,
+                "backbone_weights": None if job.start is None else job.start.sha256,
                 "ranks": request.cluster.workers,
             },
             request=request.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""Weights to start from: a local file in torchvision's layout (or our own) brought onto a network's backbone."""
+"""Weights to start from: read from a file, and brought onto an encoder, whatever their layout and number of bands."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dasnet.errors import TrainingError
-from dasnet.networks.architectures import BackboneName
-from dasnet.networks.encoders.backbones import BACKBONES
+from dasnet.errors import EncoderError, TrainingError
+from dasnet.networks.architectures import timm_name
+from dasnet.networks.encoders.backbones import build_encoder
+from dasnet.networks.encoders.start_weights import start_weights
+from dasnet.networks.encoders.timm_weights import adapted_to_bands, listed, onto_timm
 
-_LISTED = 8
 _PREFIXES = ("module.", "model.", "backbone.")
+_STATES = ("state_dict", "model")
+"""Under which name a checkpoint keeps its weights, where it holds more."""
 # vgg16().features counts every layer; ours are five blocks that count their own
 _VGG_LAYERS = {0: "conv1.0", 2: "conv1.2", 5: "conv2.0", 7: "conv2.2", 10: "conv3.0", 12: "conv3.2", 14: "conv3.4"} | {
     17: "conv4.0",
@@ -26,25 +29,50 @@ _VGG_LAYERS = {0: "conv1.0", 2: "conv1.2", 5: "conv2.0", 7: "conv2.2", 10: "conv
     26: "conv5.2",
     28: "conv5.4",
 }
+_FIRST_CONVOLUTION = {"resnet50": "conv1.weight", "vgg16": "conv1.0.weight", "mobilenet_v3": "features.0.0.weight"}
 
 
-def load_backbone(path: Path, backbone: BackboneName, *, in_bands: int) -> dict[str, Tensor]:
-    """Weights of a backbone by the keys of a whole DASNet (``backbone.…``), float32.
+def load_backbone(weights: Path, backbone: str, *, in_bands: int) -> dict[str, Tensor]:
+    """Weights of an encoder by the keys of a whole DASNet (``backbone.…``), float32.
+
+    Where the weights were trained on another number of bands, those of the first convolution are repeated and scaled,
+    or summed for one band, as timm does it.
 
     Args:
-        path: a state dict, ``.safetensors`` or ``.pth`` (opened with ``weights_only``: nothing in it is executed), as
-            torchvision's network of that name has it; a classifier on top, and stages that ours lacks, are left out.
+        weights: a file, a folder, or what is installed (:func:`~dasnet.networks.encoders.start_weights.start_weights`);
+            ``.safetensors``, or ``.pth`` opened with ``weights_only``: nothing in it is executed. Tensors are named as
+            in timm or torchvision; a classifier on top, and stages that the encoder lacks, are left out.
+        backbone: the encoder's name.
 
     Raises:
         TrainingError: unreadable, or weights that do not fit; with keys and shapes.
     """
-    if not path.is_file():
-        raise TrainingError(f"{path}: no such file of weights")
-    weights = {_plain(key): value for key, value in _read(path).items()}
+    source = start_weights(weights, backbone)
+    state = _read(source.path)
+    broken = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise TrainingError(f"{source.path} holds NaN or infinite weights: {listed(broken)}")
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    try:
+        if (name := timm_name(backbone)) is not None:
+            return {f"backbone.{key}": value for key, value in onto_timm(state, name, in_bands=in_bands).items()}
+        return {f"backbone.{key}": value for key, value in _onto_ours(state, backbone, in_bands=in_bands).items()}
+    except EncoderError as error:
+        raise TrainingError(
+            f"{source.path} does not fit the encoder {backbone} of {in_bands} bands: {error}"
+        ) from error
+
+
+def _onto_ours(state: Mapping[str, Tensor], backbone: str, *, in_bands: int) -> dict[str, Tensor]:
+    """Weights of an encoder with a name of its own, by its keys; raises EncoderError where they do not fit."""
+    weights = {_plain(key): value for key, value in state.items()}
     if backbone == "vgg16":
         weights = {_vgg_key(key): value for key, value in weights.items()}
     with torch.device("meta"):
-        shapes = {key: tuple(value.shape) for key, value in BACKBONES[backbone](in_bands).state_dict().items()}
+        shapes = {key: tuple(value.shape) for key, value in build_encoder(backbone, in_bands).state_dict().items()}
+    first = _FIRST_CONVOLUTION[backbone]
+    if first in weights and weights[first].ndim == len(shapes[first]) and weights[first].shape[1] != in_bands:
+        weights[first] = adapted_to_bands(weights[first], in_bands)
     counters = {key for key in shapes if key.endswith("num_batches_tracked")}
     missing = sorted(set(shapes) - set(weights) - counters)
     wrong = [
@@ -53,19 +81,11 @@ def load_backbone(path: Path, backbone: BackboneName, *, in_bands: int) -> dict[
         if key in weights and tuple(weights[key].shape) != shape
     ]
     if missing or wrong:
-        unknown = sorted(set(weights) - set(shapes))
-        raise TrainingError(
-            f"{path} does not fit the backbone {backbone} of {in_bands} bands: missing {_some(missing)}; of another "
-            f"shape {_some(wrong)}; not known {_some(unknown)}"
+        raise EncoderError(
+            f"missing {listed(missing)}; of another shape {listed(wrong)}; not known "
+            f"{listed(sorted(set(weights) - set(shapes)))}"
         )
-    broken = [key for key in shapes if key in weights and not torch.isfinite(weights[key]).all()]
-    if broken:
-        raise TrainingError(f"{path} holds NaN or infinite weights: {_some(broken)}")
-    return {
-        f"backbone.{key}": weights[key].float() if weights[key].is_floating_point() else weights[key]
-        for key in shapes
-        if key in weights
-    }
+    return {key: weights[key] for key in shapes if key in weights}
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -76,8 +96,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as weights: {error}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for name in _STATES:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise TrainingError(f"{path} holds no state dict: a mapping of names to tensors is wanted")
     return content
@@ -94,8 +115,3 @@ def _vgg_key(key: str) -> str:
     if layer and int(layer[1]) in _VGG_LAYERS:
         return f"{_VGG_LAYERS[int(layer[1])]}.{layer[2]}"
     return key
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return (", ".join(items[:_LISTED]) or "none") + more
