@@ -27,6 +27,7 @@ from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
 from dasnet.training.kept_samples import KeptSamples
+from dasnet.training.optimizers import optimizer_of
 from dasnet.training.parallel import Ranks, made_parallel, sums_in_one_order, torch_threads
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Batch, Order, SampleSource, prefetched
@@ -132,9 +133,7 @@ class _Trainer:
                 # a branch without λ has no gradient
                 find_unused_parameters=not all(self.recipe.network.supervision) or model.leaves_weights_alone,
             )
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, fused=on_gpu or None
-        )
+        self.optimizer = optimizer_of(model, settings, on_gpu=on_gpu)
         self.loss = self.recipe.loss_of(run.data.frequency)
         self.mean = torch.tensor([mean for _, mean, _ in run.data.bands], device=self.device)[:, None, None]
         self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]

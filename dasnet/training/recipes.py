@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _LOSSES: dict[str, type[LossSettings]] = {kind.model_fields["loss"].default: kind for kind in get_args(AnyLoss)}
 _EXPONENTIAL = 0.95
-_ADDED_LATER = {"unchanged_weight": 1.0, "cross_entropy": 0.0}
+_ADDED_LATER = {"unchanged_weight": 1.0, "cross_entropy": 0.0, "update_rule": "adam"}
 """Settings that recipes had not always, with the value that changes nothing."""
 _AUGMENTATION = 2
 """Which augmentation a training is begun with: in version 2 whole batches are augmented where the network is, by numbers
@@ -150,6 +150,8 @@ class Recipe(Section):
             return rate * 0.5 * (1 + math.cos(math.pi * done))
         if schedule == "exponential":
             return rate * _EXPONENTIAL ** (self.sampling.epochs * done)
+        if schedule == "linear":
+            return rate * (1 - done)
         return rate * (1 - done) ** 0.9 if schedule == "poly" else rate
 
 
@@ -181,7 +183,7 @@ _IN_SECTIONS: dict[str, FieldInfo] = {
 _ORDER = (
     "name method width backbone attention distance head_channels decoder dropout "
     "loss margin_unchanged margin_changed cross_entropy supervision class_weights unchanged_weight "
-    "rate weight_decay schedule warmup batch accumulate epochs samples_per_epoch balance "
+    "update_rule rate weight_decay schedule warmup batch accumulate epochs samples_per_epoch balance "
     "clip ema patience precision compile normalisation augmentation seed"
 )
 SETTINGS: dict[str, FieldInfo] = {name: (Recipe.model_fields | _IN_SECTIONS)[name] for name in _ORDER.split()}

@@ -181,10 +181,16 @@ AnyLoss = WdmcSettings | ContrastiveSettings | CrossEntropySettings | DiceSettin
 class OptimizerSettings(Section):
     """How one step is taken."""
 
-    rate: Annotated[float, Field(gt=0, description="Highest learning rate of Adam.")] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty, as in the authors' Adam.")] = 0.0
+    update_rule: Annotated[
+        Literal["adam", "adamw", "sgd"],
+        Field(description="How a gradient becomes a step: Adam, AdamW, or SGD with a momentum of 0.9."),
+    ] = "adam"
+    rate: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-4
+    weight_decay: Annotated[
+        float, Field(ge=0, description="L2 penalty, as in the authors' Adam; of AdamW apart from the gradient.")
+    ] = 0.0
     schedule: Annotated[
-        Literal["constant", "cosine", "poly", "exponential"],
+        Literal["constant", "cosine", "poly", "exponential", "linear"],
         Field(description="How the learning rate falls, step by step; exponential: by 5 % an epoch."),
     ] = "constant"
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of all steps in which the rate rises.")] = 0.0
