@@ -36,7 +36,9 @@ except RuntimeError as error:
     import torchvision
 
 models = torchvision.models
+efficientnet = torchvision.models.efficientnet
 mobilenetv3 = torchvision.models.mobilenetv3
+resnet = torchvision.models.resnet
 
 
 def __getattr__(name: str) -> Any:
@@ -48,4 +50,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
-__all__ = ["mobilenetv3", "models", "torchvision", "transforms_v2"]  # noqa: F822
+__all__ = ["efficientnet", "mobilenetv3", "models", "resnet", "torchvision", "transforms_v2"]  # noqa: F822

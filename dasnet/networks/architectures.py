@@ -12,8 +12,10 @@ Attention = Literal["none", "spatial", "channel", "both"]
 Distance = Literal["l2", "cosine", "learned"]
 Decoder = Literal["none", "half", "full"]
 """The resolution to which a network decodes, of the image's; none = an eighth, the encoder's own."""
-PeerMethod = Literal["fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
-Method = Literal["dasnet", "fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn"]
+PeerMethod = Literal[
+    "fc-ef", "fc-siam-conc", "fc-siam-diff", "cdnet", "bidatenet", "dscn", "sccn", "bit", "tinycd", "changemamba"
+]
+Method = Literal["dasnet", PeerMethod]
 
 DISTANCE_LOSSES = ("wdmc", "contrastive")
 SEGMENTATION_LOSSES = ("cross-entropy", "dice")
@@ -126,6 +128,9 @@ PEERS: dict[str, Peer] = {
     "bidatenet": Peer(title="BiDateNet (Papadomanolaki et al. 2019)", default_width=16),
     "dscn": Peer(title="DSCN (Zhan et al. 2017)", default_width=32, losses=("wdmc", "contrastive")),
     "sccn": Peer(title="SCCN (Liu et al. 2018)", default_width=20, losses=("coupling",), version=2),
+    "bit": Peer(title="BIT (Chen et al. 2021)", default_width=32),
+    "tinycd": Peer(title="TinyCD (Codegoni et al. 2022)", default_width=32),
+    "changemamba": Peer(title="ChangeMamba, MambaBCD (Chen et al. 2024)", default_width=96),
 }
 """The methods beside DASNet by name."""
 

@@ -6,11 +6,14 @@ from dasnet.networks.architectures import AnyArchitecture, Architecture
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.peers.bidatenet import BiDateNet
+from dasnet.networks.peers.bit import BIT
 from dasnet.networks.peers.cdnet import CDnet
+from dasnet.networks.peers.changemamba import ChangeMamba
 from dasnet.networks.peers.dscn import DSCN
 from dasnet.networks.peers.fully_convolutional import EarlyFusion, SiameseConcatenation, SiameseDifference
 from dasnet.networks.peers.peer import PeerNetwork
 from dasnet.networks.peers.sccn import SCCN
+from dasnet.networks.peers.tinycd import TinyCD
 
 PEER_NETWORKS: dict[str, type[PeerNetwork]] = {
     "fc-ef": EarlyFusion,
@@ -20,6 +23,9 @@ PEER_NETWORKS: dict[str, type[PeerNetwork]] = {
     "bidatenet": BiDateNet,
     "dscn": DSCN,
     "sccn": SCCN,
+    "bit": BIT,
+    "tinycd": TinyCD,
+    "changemamba": ChangeMamba,
 }
 
 

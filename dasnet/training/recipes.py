@@ -191,7 +191,9 @@ SETTINGS: dict[str, FieldInfo] = {name: (Recipe.model_fields | _IN_SECTIONS)[nam
 
 
 _OfDasnet = Literal["paper_cdd", "paper_bcdd", "cpu_small"]
-_OfPeers = Literal["fc_ef", "fc_siam_conc", "fc_siam_diff", "cdnet", "bidatenet", "dscn", "sccn"]
+_OfPeers = Literal[
+    "fc_ef", "fc_siam_conc", "fc_siam_diff", "cdnet", "bidatenet", "dscn", "sccn", "bit", "tinycd", "changemamba"
+]
 RecipeName = Literal[_OfDasnet, _OfPeers]
 
 # as Daudt et al. train: Adam 1e-3 with weight decay, the rate falling by 5 % an epoch, batch 32 of 96 px, classes
@@ -245,6 +247,46 @@ _USUAL: Mapping[RecipeName, Mapping[str, Any]] = {
     "dscn": {"method": "dscn", "margin_unchanged": 0.0, "margin_changed": 2.0, "dropout": 0.0},
     # SCCN, without labels: autoencoders for a third of training, then coupling; Adam 1e-3
     "sccn": {"method": "sccn", "loss": "coupling", "rate": 1e-3, "clip": 1.0, "class_weights": "none"},
+    # BIT as its authors train: SGD 0.01 that falls linearly, batch 8 of 256 px, 200 epochs, plain cross-entropy; they
+    # blur, and crop and enlarge by up to a fifth
+    "bit": {
+        "method": "bit",
+        "loss": "cross-entropy",
+        "class_weights": "none",
+        "dropout": 0.0,
+        "update_rule": "sgd",
+        "rate": 0.01,
+        "weight_decay": 5e-4,
+        "schedule": "linear",
+        "epochs": 200,
+        "augmentation": Augmentation(blur=1.0),
+    },
+    # TinyCD as its authors train on LEVIR-CD: AdamW that falls by a cosine, batch 8, 100 epochs, plain cross-entropy,
+    # brightness and contrast by up to a fifth, blur in half of the samples; they also turn by up to 5°
+    "tinycd": {
+        "method": "tinycd",
+        "loss": "cross-entropy",
+        "class_weights": "none",
+        "dropout": 0.0,
+        "update_rule": "adamw",
+        "rate": 3.568e-3,
+        "weight_decay": 9.45e-3,
+        "schedule": "cosine",
+        "epochs": 100,
+        "augmentation": Augmentation(brightness=0.2, contrast=0.2, blur=0.5),
+    },
+    # ChangeMamba as its authors train: AdamW 1e-4, 20,000 steps of 16 pairs of 256 px, which is 45 epochs of LEVIR-CD,
+    # flips and rotations; they add 0.75 of a Lovász loss to the cross-entropy, which is not here
+    "changemamba": {
+        "method": "changemamba",
+        "loss": "cross-entropy",
+        "class_weights": "none",
+        "dropout": 0.1,
+        "update_rule": "adamw",
+        "weight_decay": 5e-3,
+        "batch": 16,
+        "epochs": 45,
+    },
 }
 
 
