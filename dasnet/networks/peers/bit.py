@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.peer import Features, SegmentationNetwork
+from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _TOKENS = 4
 _HEADS = 8

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.peer import Features, SegmentationNetwork
+from dasnet.networks.peers.peer import Features, SegmentationNetwork
 from dasnet.networks.peers.state_space import StateSpaceBlock
 
 _DEPTHS = (2, 2, 4, 2)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
-from dasnet.networks.peer import Features, SegmentationNetwork
+from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _WIDTH = 32  # of the paper's network
 _EFFICIENTNET_B4 = 1.4  # times the channels of EfficientNet-B0

@@ -27,7 +27,7 @@ from tests.dasnet.training.training_data import SIDE, Squares, Stored
 
 EVERYTHING = replace(
     PSEUDO_CHANGES,
-    **{"crop": 32, "hue": 0.05, "noise": 0.02, "nodata": 0.5, "blur": 0.4, "blur_limit": 2.0, "sharpen": 0.6},
+    crop=32, hue=0.05, noise=0.02, nodata=0.5, blur=0.4, blur_limit=2.0, sharpen=0.6,
     scale=0.25,
     mixed_dates=True,
 )
