@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class Stack:
     """b samples side by side; what belongs to a date has 2b rows, the first dates' before the second dates'.
 
     Attributes:
@@ -79,14 +79,14 @@ def as_float(images: Tensor) -> Tensor:
     return images.to(torch.float32, copy=True)
 
 
-def augmented(pairs: Pairs, draws: Draws, augmentation: Augmentation) -> Pairs:
+def augmented(stack: Stack, draws: Draws, augmentation: Augmentation) -> Stack:
     """Samples that lie as they are to lie, with all else that was drawn for them: float32 images in the stored units.
 
     Args:
-        draws: on the CPU, wherever the pairs are.
+        draws: on the CPU, wherever the stack is.
     """
-    peak = highest_value(str(pairs.images.dtype).removeprefix("torch."), augmentation.peak)
-    images, valid, labels = as_float(pairs.images), pairs.valid, pairs.labels
+    peak = highest_value(str(stack.images.dtype).removeprefix("torch."), augmentation.peak)
+    images, valid, labels = as_float(stack.images), stack.valid, stack.labels
     if augmentation.interpolates and peak != 1:
         images = images.div_(torch.tensor(peak, device=images.device))
     if augmentation.scale:
@@ -100,9 +100,7 @@ def augmented(pairs: Pairs, draws: Draws, augmentation: Augmentation) -> Pairs:
     if augmentation.interpolates and peak != 1:
         images = images.mul_(peak)
     before, after = valid.chunk(2)
-    return Pairs(
-        images=images.mul_(valid[:, None]), valid=valid, labels=labels.masked_fill(~(before & after), IGNORED)
-    )
+    return Stack(images=images.mul_(valid[:, None]), valid=valid, labels=labels.masked_fill(~(before & after), IGNORED))
 
 
 def alone(sample: Sample, augmentation: Augmentation, *, seed: int) -> Sample:
@@ -114,8 +112,8 @@ def alone(sample: Sample, augmentation: Augmentation, *, seed: int) -> Sample:
     bands, height, width = sample.before.shape
     place, draws = drawn(seed, augmentation, bands=bands, height=height, width=width)
     one = placed(sample, place)
-    pairs = Pairs(images=torch.stack([one.before, one.after]), valid=one.valid, labels=one.label[None])
-    made = augmented(pairs, draws, augmentation)
+    stack = Stack(images=torch.stack([one.before, one.after]), valid=one.valid, labels=one.label[None])
+    made = augmented(stack, draws, augmentation)
     return Sample(before=made.images[0], after=made.images[1], valid=made.valid.clone(), label=made.labels[0])
 
 
@@ -158,8 +156,9 @@ def _around_one(number: Tensor, strength: float) -> Tensor:
 
 
 def _relit(images: Tensor, valid: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
-    """Each band's gain and offset about its mean, then brightness, then contrast about the mean of all: one gain and one
-    offset of each band, since the means that the later steps need follow from those of the bands.
+    """Each band's gain and offset about its mean, then brightness, then contrast about the mean of all.
+
+    That is one gain and one offset of each band: the means that the later steps need follow from those of the bands.
     """
     gains, offsets = draws.season
     gain = _around_one(gains, augmentation.season).to(images.device)

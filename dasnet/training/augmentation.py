@@ -89,6 +89,16 @@ class Augmentation:
         """Whether more happens than that pixels change places."""
         return bool(self.photometric or self.shift or self.nodata or self.scale)
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Names of what was added later and changes nothing as it is."""
+        idle = {name for name in ("sharpen", "scale", "mixed_dates") if not getattr(self, name)}
+        if not (self.blur and self.blur_limit):
+            idle.add("blur_limit")
+        if not self.sharpen:
+            idle.add("sharpen_limit")
+        return frozenset(idle)
+
     def __call__(self, sample: Sample, *, seed: int) -> Sample:
         """An augmented copy; the same seed gives the same bits.
 

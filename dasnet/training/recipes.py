@@ -37,8 +37,8 @@ _EXPONENTIAL = 0.95
 _ADDED_LATER = {"unchanged_weight": 1.0, "cross_entropy": 0.0, "update_rule": "adam"}
 """Settings that recipes had not always, with the value that changes nothing."""
 _AUGMENTATION = 2
-"""Which augmentation a training is begun with: in version 2 whole batches are augmented where the network is, by numbers
-drawn in another order. Crops and flips are those of version 1."""
+"""Version of augmentation: the second augments whole batches where the network is, by numbers drawn in another order.
+Crops and flips are those of the first."""
 
 
 class Recipe(Section):
@@ -114,15 +114,8 @@ class Recipe(Section):
         for name, nothing in _ADDED_LATER.items():
             if facts[name] == nothing:
                 del facts[name]
-        strengths = facts["augmentation"] = dict(facts["augmentation"])
-        later = {"sharpen": 0.0, "scale": 0.0, "mixed_dates": False}
-        if not self.augmentation.blur or not self.augmentation.blur_limit:
-            later["blur_limit"] = self.augmentation.blur_limit
-        if not self.augmentation.sharpen:
-            later["sharpen_limit"] = self.augmentation.sharpen_limit
-        for name, nothing in later.items():
-            if strengths[name] == nothing:
-                del strengths[name]
+        idle = self.augmentation.idle
+        facts["augmentation"] = {name: value for name, value in facts["augmentation"].items() if name not in idle}
         if self.augmentation.interpolates:
             facts["augmentation_version"] = _AUGMENTATION
         if isinstance(self.network, PeerSettings) and (version := PEERS[self.network.method].version) > 1:

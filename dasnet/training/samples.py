@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dasnet.samples import SampleSource
-from dasnet.training.augment import Pairs, Sample, as_float, augmented, placed
+from dasnet.training.augment import Sample, Stack, as_float, augmented, placed
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.draws import Draws, drawn
 from dasnet.training.recipes import Recipe
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pairs ready for the network.
+    """Stack ready for the network.
 
     Attributes:
         indices: which samples.
@@ -90,16 +90,16 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """What was read of the samples of a batch, still in the stored type, and the numbers that augment it; on the CPU."""
+    """What was read of a batch's samples, still in the stored type, and the numbers that augment it; on the CPU."""
 
     indices: tuple[int, ...]
-    pairs: Pairs
+    stack: Stack
     draws: Draws | None
 
     def batch(self, augmentation: Augmentation | None, device: torch.device) -> Batch:
         """Augmented on a device."""
         if device.type == "cpu":
-            step = max(1, _AT_ONCE // self.pairs.images[0].numel())
+            step = max(1, _AT_ONCE // self.stack.images[0].numel())
             starts = range(0, len(self.indices), step)
             parts = [self._made(slice(first, first + step), augmentation, device) for first in starts]
         else:
@@ -114,19 +114,19 @@ class Crops:
             labels=parts[0].labels if one else torch.cat([part.labels for part in parts]),
         )
 
-    def _made(self, samples: slice, augmentation: Augmentation | None, device: torch.device) -> Pairs:
+    def _made(self, samples: slice, augmentation: Augmentation | None, device: torch.device) -> Stack:
         count = len(self.indices)
         first, last, _ = samples.indices(count)
-        here = self.pairs
+        here = self.stack
         if (first, last) != (0, count):
             rows = [*range(first, last), *range(count + first, count + last)]
-            here = Pairs(images=here.images[rows], valid=here.valid[rows], labels=here.labels[samples])
+            here = Stack(images=here.images[rows], valid=here.valid[rows], labels=here.labels[samples])
         if device.type != "cpu":
-            here = Pairs(
+            here = Stack(
                 images=_moved(here.images, device), valid=_moved(here.valid, device), labels=_moved(here.labels, device)
             )
         if augmentation is None or self.draws is None:
-            return Pairs(images=as_float(here.images), valid=here.valid, labels=here.labels)
+            return Stack(images=as_float(here.images), valid=here.valid, labels=here.labels)
         return augmented(here, self.draws[samples], augmentation)
 
 
@@ -164,14 +164,12 @@ def read_crops(
         samples.append(sample)
     return Crops(
         indices=tuple(int(index) for index in indices),
-        pairs=Pairs(
+        stack=Stack(
             images=torch.stack([s.before for s in samples] + [s.after for s in samples]),
             valid=torch.stack([s.valid[0] for s in samples] + [s.valid[1] for s in samples]),
             labels=torch.stack([s.label for s in samples]),
         ),
-        draws=Draws(
-            numbers=torch.cat([d.numbers for d in draws]), seeds=torch.cat([d.seeds for d in draws])
-        )
+        draws=Draws(numbers=torch.cat([d.numbers for d in draws]), seeds=torch.cat([d.seeds for d in draws]))
         if draws
         else None,
     )

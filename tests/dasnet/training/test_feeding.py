@@ -27,7 +27,13 @@ from tests.dasnet.training.training_data import SIDE, Squares, Stored
 
 EVERYTHING = replace(
     PSEUDO_CHANGES,
-    crop=32, hue=0.05, noise=0.02, nodata=0.5, blur=0.4, blur_limit=2.0, sharpen=0.6,
+    crop=32,
+    hue=0.05,
+    noise=0.02,
+    nodata=0.5,
+    blur=0.4,
+    blur_limit=2.0,
+    sharpen=0.6,
     scale=0.25,
     mixed_dates=True,
 )
@@ -45,8 +51,8 @@ def same(sample: Sample, batch: Any, place: int) -> bool:
 
 def stored(source: Squares, index: int) -> Sample:
     one = source.read([index])
-    arrays = (one.before, one.after, one.valid, one.label)
-    return Sample(**dict(zip(("before", "after", "valid", "label"), (torch.from_numpy(a[0]) for a in arrays), strict=True)))
+    before, after, valid, label = (torch.from_numpy(part[0]) for part in (one.before, one.after, one.valid, one.label))
+    return Sample(before=before, after=after, valid=valid, label=label)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -71,9 +77,12 @@ def test_a_sample_has_the_same_bits_alone_in_any_batch_and_in_any_chunk(
 
 
 def test_one_torch_thread_and_four_give_the_same_bits() -> None:
-    source = Squares()
-    big = replace(stored(source, 2), **{n: torch.rand(3, 300, 310) * 255 for n in ("before", "after")})  # type: ignore[arg-type]
-    big = replace(big, valid=torch.rand(2, 300, 310) > 0.1, label=torch.zeros(300, 310, dtype=torch.uint8))
+    big = Sample(
+        before=torch.rand(3, 300, 310) * 255,
+        after=torch.rand(3, 300, 310) * 255,
+        valid=torch.rand(2, 300, 310) > 0.1,
+        label=torch.zeros(300, 310, dtype=torch.uint8),
+    )
     augmentation = replace(EVERYTHING, crop=0, peak=255.0)
     before = torch.get_num_threads()
     results = []
@@ -125,8 +134,9 @@ def test_sharpening_adds_what_a_blur_takes_away() -> None:
     soft = _ops.gaussian_blur(IMAGES, kernel_size=[7, 7], sigma=[1.0, 1.0])
     found = augment._focused(IMAGES.clone(), VALID, draws, Augmentation(sharpen=0.5, sharpen_limit=3.0))
     assert torch.allclose(found, IMAGES + strength * (IMAGES - soft), atol=1e-5)
-    both = augment._focused(IMAGES.clone(), VALID, only(OfDate.BLUR, 0.0, pairs=2), Augmentation(blur=1, sharpen=1))
-    assert torch.allclose(both, augment._focused(IMAGES.clone(), VALID, only(OfDate.BLUR, 0.0, pairs=2), Augmentation(blur=1)))
+    blurred = only(OfDate.BLUR, 0.0, pairs=2)
+    both = augment._focused(IMAGES.clone(), VALID, blurred, Augmentation(blur=1, sharpen=1))
+    assert torch.equal(both, augment._focused(IMAGES.clone(), VALID, blurred, Augmentation(blur=1)))
 
 
 @pytest.mark.parametrize("largest", [0.7, 1.0, 3.4])
@@ -269,9 +279,9 @@ def test_threads_that_read_the_same_samples_agree() -> None:
 
 def test_what_is_read_is_of_the_stored_type_and_no_larger_than_what_is_shown() -> None:
     crops = read_crops(Squares(), [0, 1], Augmentation(crop=32, haze=0.3), [1, 2])
-    assert crops.pairs.images.dtype == torch.uint8 and crops.pairs.images.shape == (4, 3, 32, 32)
+    assert crops.stack.images.dtype == torch.uint8 and crops.stack.images.shape == (4, 3, 32, 32)
     zoomed = read_crops(Squares(), [0, 1], Augmentation(crop=32, scale=0.25), [1, 2])
-    assert zoomed.pairs.images.shape == (4, 3, 40, 40)
+    assert zoomed.stack.images.shape == (4, 3, 40, 40)
 
 
 def test_an_error_of_a_reader_reaches_the_caller_and_ends_all_threads() -> None:
@@ -285,8 +295,7 @@ def test_an_error_of_a_reader_reaches_the_caller_and_ends_all_threads() -> None:
     before = threading.active_count()
     seen = []
     with pytest.raises(OSError, match="sample 5 is gone"):
-        for batch in prefetched(Broken(), work, augmentation=None, threads=2):
-            seen.append(batch.indices[0])
+        seen.extend(batch.indices[0] for batch in prefetched(Broken(), work, augmentation=None, threads=2))
     assert seen == [0, 1, 2, 3, 4] and threading.active_count() == before
 
 

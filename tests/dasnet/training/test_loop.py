@@ -127,7 +127,7 @@ def test_two_ranks_have_the_loss_of_one_process_with_the_same_global_batch(
     coarse = options.get("precision") == "bfloat16"
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=2e-2 if coarse else 1e-5)
     assert two[0]["gradient"] == pytest.approx(one[0]["gradient"], rel=5e-2 if coarse else 1e-3)
-    assert [s["loss"] for s in two] == pytest.approx([s["loss"] for s in one], rel=3e-1 if coarse else 2e-2)
+    assert [s["loss"] for s in two] == pytest.approx([s["loss"] for s in one], rel=3e-1 if coarse else 5e-2)
 
 
 def test_it_learns_squares(tmp_path: Path) -> None:
