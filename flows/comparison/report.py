@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dasnet.metrics import Confusion
+from dasnet.networks.encoders.start_weights import start_weights
 from dasnet.prediction.bundle import Bundle, load_bundle
 from dasnet.prediction.predictor import DasnetPredictor
 from dasnet.training.pseudo_changes import AXES
@@ -136,7 +137,7 @@ _ROBUSTNESS = (
 
 def _explanation(comparison: Comparison) -> str:
     store, weights = comparison.store, comparison.request.backbone_weights
-    starts = [f"{name}, which start from {path.name}" for name, path in weights.items()]
+    starts = [f"{name}, which start from {start_weights(path, name)}" for name, path in weights.items()]
     return (
         f"Test split of {store.path.parent.name}, {len(store.indices('test')):,} pairs of {store.window} px. F1, "
         "recall and precision of the class “changed”, from totals of pixels, at the threshold that the validation "

@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from dasnet.baselines.methods import UNTRAINED
-from dasnet.networks.architectures import PEERS, BackboneName
+from dasnet.networks.architectures import PEERS, require_backbone
+from dasnet.networks.encoders.start_weights import start_weights
 from dasnet.training.recipes import Recipe, RecipeName, recipe_named, recipe_of_method
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.comparison.directory import ComparisonDirectory
@@ -80,12 +81,13 @@ class CompareRequest(Frozen):
         by_name("--set", parse=json_or_text),
     ] = Field(default_factory=dict)
     backbone_weights: Annotated[
-        dict[BackboneName, Path],
-        Cli(metavar="BACKBONE=FILE", is_repeatable=True),
+        dict[Annotated[str, AfterValidator(require_backbone)], Path],
+        Cli(metavar="BACKBONE=WEIGHTS", is_repeatable=True),
         Field(
-            description="Weights that DASNet's backbones start from, for example vgg16=vgg16.pth; others: random ones."
+            description="Weights that DASNet's encoders start from, as `dasnet train` takes them, for example "
+            "vgg16=vgg16.pth or timm:tf_efficientnet_lite0=imagenet; others: random ones."
         ),
-        by_name("--backbone-weights", "backbone=FILE"),
+        by_name("--backbone-weights", "backbone=WEIGHTS", is_deep=False),
     ] = Field(default_factory=dict)
     robustness: Annotated[
         bool, Field(description="Also F1 against the strength of pseudo-changes, of each row of the first table.")
@@ -158,7 +160,7 @@ class CompareRequest(Frozen):
     def _weights(self) -> dict[str, str]:
         """SHA-256 of the files that backbones start from."""
         try:
-            return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.backbone_weights.items()}
+            return {name: start_weights(path, name).sha256 for name, path in self.backbone_weights.items()}
         except OSError as error:
             raise ValueError(f"weights of a backbone cannot be read: {error}") from error
 

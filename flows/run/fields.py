@@ -115,23 +115,31 @@ PixelValues = Annotated[list[FiniteFloat] | None, Cli(metavar="V,V,…"), at_com
 """Values of pixels."""
 
 
-def by_name(option: str, form: str = "name=value", *, parse: Callable[[str], Any] = str) -> BeforeValidator:
+def by_name(
+    option: str, form: str = "name=value", *, parse: Callable[[str], Any] = str, is_deep: bool = True
+) -> BeforeValidator:
     """Lets a mapping also be a list of texts ``name=value``, as on the command line; a dot in a name goes deeper.
 
     Args:
         option: name of the option that takes them.
         form: what each text looks like, for the message where one does not.
         parse: makes a value of its text.
+        is_deep: whether it does; else a dot is a letter like others.
     """
 
     def assign(value: Any) -> Any:
-        return assigned(value, option, form, parse=parse) if isinstance(value, list | tuple) else value
+        return assigned(value, option, form, parse=parse, is_deep=is_deep) if isinstance(value, list | tuple) else value
 
     return BeforeValidator(assign)
 
 
 def assigned(
-    texts: Sequence[str], option: str, form: str = "name=value", *, parse: Callable[[str], Any] = str
+    texts: Sequence[str],
+    option: str,
+    form: str = "name=value",
+    *,
+    parse: Callable[[str], Any] = str,
+    is_deep: bool = True,
 ) -> dict[str, Any]:
     """``["epochs=5", "augmentation.haze=0.4"]`` as nested values.
 
@@ -143,7 +151,7 @@ def assigned(
         name, separator, value = text.partition("=")
         if not separator or not value:
             raise ValueError(f"{option} takes {form}, not {text!r}")
-        *path, last = name.strip().split(".")
+        *path, last = name.strip().split(".") if is_deep else [name.strip()]
         place = result
         for part in path:
             place = place.setdefault(part, {})

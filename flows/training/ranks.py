@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from distributed import Client, Future
 
+from dasnet.networks.encoders.start_weights import portable
 from dasnet.training.checkpoints import Progress
 from dasnet.training.trained_bundle import TrainedBundle
 from flows.cluster.layout import ClusterLayout

@@ -68,8 +68,8 @@ class TrainRequest(Frozen):
         Path | None,
         Cli(metavar="WEIGHTS"),
         Field(
-            description="Weights for the encoder to start from: imagenet, for what is installed (extra `pretrained`); a "
-            "file, .safetensors or .pth, named as in timm or torchvision; or a folder as the Hugging Face hub has it."
+            description="Weights for the encoder to start from: imagenet, for what is installed (extra `pretrained`), "
+            "a file named as in timm or torchvision, .safetensors or .pth, or a folder as the Hugging Face hub has it."
         ),
     ] = None
     about: Annotated[

@@ -35,8 +35,8 @@ _FIRST_CONVOLUTION = {"resnet50": "conv1.weight", "vgg16": "conv1.0.weight", "mo
 def load_backbone(weights: Path, backbone: str, *, in_bands: int) -> dict[str, Tensor]:
     """Weights of an encoder by the keys of a whole DASNet (``backbone.…``), float32.
 
-    Where the weights were trained on another number of bands, those of the first convolution are repeated and scaled,
-    or summed for one band, as timm does it.
+    Where they were trained on another number of bands, those of the first convolution are repeated and scaled, or
+    summed for one band, as timm does it.
 
     Args:
         weights: a file, a folder, or what is installed (:func:`~dasnet.networks.encoders.start_weights.start_weights`);

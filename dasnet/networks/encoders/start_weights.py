@@ -83,6 +83,11 @@ def start_weights(weights: Path, backbone: str) -> StartWeights:
     return StartWeights(path=weights, sha256=_checked(weights))
 
 
+def portable(weights: Path) -> Path:
+    """The same weights for a process that runs in another folder."""
+    return weights if weights == IMAGENET else weights.absolute()
+
+
 def _installed(backbone: str) -> StartWeights:
     network = re.sub(r"^tf_|\..*$", "", timm_name(backbone) or "")
     package = _PACKAGES.get(network)

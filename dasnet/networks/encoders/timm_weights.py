@@ -63,8 +63,7 @@ def onto_timm(state: Mapping[str, Tensor], name: str, *, in_bands: int) -> dict[
 def adapted_to_bands(weight: Tensor, in_bands: int) -> Tensor:
     """Weights of a first convolution (C, c, h, w) for another number of bands, (C, in_bands, h, w), as timm does it.
 
-    For one band they are summed; for others repeated in their order and scaled, so that equal bands give what they
-    gave.
+    For one band they are summed; for others repeated in their order, and scaled by c / in_bands.
     """
     from dasnet.networks._timm import timm
 

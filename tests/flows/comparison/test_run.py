@@ -400,7 +400,7 @@ def test_what_cannot_work_is_refused_before_work(workers: ClusterConfig, tmp_pat
         ({"tables": ("losses",), "methods": ("cva",)}, r"the table methods, whose rows cva would be, is not asked for"),
         ({"recipe": "fc_ef"}, "recipe of another method than DASNet"),
         ({"changes": {"dasnet": {"rate": -1}}}, "rate"),
-        ({"backbone_weights": {"mobilenet_v3": "nowhere.pth"}}, r"cannot be read: .*nowhere\.pth"),
+        ({"backbone_weights": {"mobilenet_v3": "nowhere.pth"}}, r"nowhere\.pth: no such file of weights"),
         ({"backbone_weights": {"resnet50": __file__}}, "for resnet50, but no network"),
         ({"backbone_weights": {"vgg16": __file__}}, "for vgg16, but no network of this comparison has that backbone"),
     ],
@@ -433,7 +433,7 @@ def test_backbones_start_from_the_weights_that_are_given(dataset: Path, workers:
     assert "but for those of mobilenet_v3, which start from ours.pth" in (tmp_path / "c/report.html").read_text()
 
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "ours.pth")
-    with pytest.raises(TrainingError, match=r"does not fit the backbone mobilenet_v3 of 3 bands"):
+    with pytest.raises(TrainingError, match=r"does not fit the encoder mobilenet_v3 of 3 bands"):
         run_comparison(request(dataset, tmp_path / "new", workers, **asked, methods=("dasnet",)))
     assert not (tmp_path / "new").exists()
     with pytest.raises(FailedMethodsError, match=r"1 failed[\s\S]*dasnet-seed0[\s\S]*does not fit the backbone"):

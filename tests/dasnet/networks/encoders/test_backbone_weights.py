@@ -13,6 +13,7 @@ from dasnet.networks._torchvision import models
 from dasnet.networks.architectures import Architecture, BackboneName
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.encoders.backbone_weights import load_backbone
+from dasnet.networks.encoders.backbones import build_encoder
 
 
 @pytest.mark.parametrize("kind", ["whole", "features"])
@@ -51,14 +52,35 @@ def test_the_imagenet_weights_beside_the_data_fit(shared: Path) -> None:
 def test_what_does_not_fit_is_refused_with_keys_and_shapes(tmp_path: Path) -> None:
     state = models.vgg16(weights=None).features.state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "vgg.safetensors")
-    with pytest.raises(TrainingError, match=r"conv1\.0\.weight is \(64, 3, 3, 3\) instead of \(64, 6, 3, 3\)"):
-        load_backbone(tmp_path / "vgg.safetensors", "vgg16", in_bands=6)
-    with pytest.raises(TrainingError, match=r"does not fit the backbone resnet50.*missing bn1\.bias"):
+    with pytest.raises(TrainingError, match=r"does not fit the encoder resnet50.*missing bn1\.bias"):
         load_backbone(tmp_path / "vgg.safetensors", "resnet50", in_bands=3)
+    state["5.weight"] = state["5.weight"][:, :32]
+    torch.save(state, tmp_path / "narrow.pth")
+    with pytest.raises(TrainingError, match=r"conv2\.0\.weight is \(128, 32, 3, 3\) instead of \(128, 64, 3, 3\)"):
+        load_backbone(tmp_path / "narrow.pth", "vgg16", in_bands=3)
     state["0.weight"][0] = torch.nan
     torch.save(state, tmp_path / "nan.pth")
-    with pytest.raises(TrainingError, match=r"NaN or infinite weights: conv1\.0\.weight"):
+    with pytest.raises(TrainingError, match=r"NaN or infinite weights: 0\.weight"):
         load_backbone(tmp_path / "nan.pth", "vgg16", in_bands=3)
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "mobilenet_v3"])
+def test_other_numbers_of_bands_are_adapted(tmp_path: Path, backbone: str) -> None:
+    """A grey image in one or six bands has the features of the weights as they were; four bands repeat the first."""
+    torch.manual_seed(0)
+    theirs = build_encoder(backbone, 3).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    grey = torch.rand(1, 1, 32, 32)
+    loaded = {bands: load_backbone(tmp_path / "w.pth", backbone, in_bands=bands) for bands in (1, 3, 4, 6)}
+    with torch.inference_mode():
+        expected = theirs(grey.expand(-1, 3, -1, -1))
+        for bands in (1, 6):
+            ours = build_encoder(backbone, bands).eval()
+            ours.load_state_dict({key.removeprefix("backbone."): value for key, value in loaded[bands].items()})
+            assert torch.allclose(ours(grey.expand(-1, bands, -1, -1)), expected, atol=1e-4 * float(expected.max()))
+    assert float(expected.max()) > 0
+    first = next(key for key, value in loaded[4].items() if value.ndim == 4 and value.shape[1] == 4)
+    assert torch.allclose(loaded[4][first], loaded[3][first][:, [0, 1, 2, 0]] * (3 / 4))
 
 
 class Evil:
