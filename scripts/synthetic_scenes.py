@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,34 +47,37 @@ def any_pseudo_change(seed: int) -> PseudoChange:
     )
 
 
+def draw_scene(folder: Path, split: str, number: int, *, side: int) -> list[str]:
+    """Draw a scene of a split below `folder`, unless it is there; returns its row of the table."""
+    seed = SEEDS[split][number]
+    # every fourth scene of training has the generator's usual conditions, every second of the others; the rest any
+    usual = number % (4 if split == "train" else 2) == 0
+    if not (folder / str(seed)).exists():
+        unfinished = folder / f".{seed}.partial"
+        pseudo = None if usual else any_pseudo_change(seed)
+        synthesize(unfinished, height=side, width=side, seed=seed, pseudo=pseudo)
+        unfinished.rename(folder / str(seed))
+    name = f"{seed}-{'usual' if usual else 'any'}"
+    return [name, *(f"{seed}/{file}.tif" for file in ("before", "after", "change")), split, name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--side", type=int, default=2048, help="of a scene, pixels")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     arguments = parser.parse_args()
-    rows = []
-    for split, seeds in SEEDS.items():
-        # every fourth scene of training has the generator's usual conditions, every second of the others; the rest any
-        usual_every = 4 if split == "train" else 2
-        for n, seed in enumerate(seeds):
-            usual = n % usual_every == 0
-            pair = synthesize(
-                arguments.folder / str(seed),
-                height=arguments.side,
-                width=arguments.side,
-                seed=seed,
-                pseudo=None if usual else any_pseudo_change(seed),
-            )
-            name = f"{seed}-{'usual' if usual else 'any'}"
-            rows.append(
-                [
-                    name,
-                    *(path.relative_to(arguments.folder) for path in (pair.before, pair.after, pair.change)),
-                    split,
-                    name,
-                ]
-            )
-            print(f"{split}: {name}", flush=True)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        drawn = [
+            pool.submit(draw_scene, arguments.folder, split, number, side=arguments.side)
+            for split, seeds in SEEDS.items()
+            for number in range(len(seeds))
+        ]
+        rows = []
+        for future in drawn:
+            rows.append(future.result())
+            print(f"{rows[-1][4]}: {rows[-1][0]}", flush=True)
     table = arguments.folder / "scenes.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([["name", "before", "after", "label", "split", "place"], *rows])
