@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from dasnet.networks.imported.description import ImportedArchitecture
+
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
 """Encoders with a name of their own; all others are ``timm:NAME``."""
 Attention = Literal["none", "spatial", "channel", "both"]
@@ -182,7 +184,7 @@ class PeerArchitecture:
         return cls(**values)
 
 
-AnyArchitecture = Architecture | PeerArchitecture
+AnyArchitecture = Architecture | PeerArchitecture | ImportedArchitecture
 
 
 def timm_name(backbone: str) -> str | None:
@@ -201,17 +203,21 @@ def title_of(architecture: AnyArchitecture) -> str:
     """The method's name for people, with its paper where that is not DASNet's."""
     if isinstance(architecture, Architecture):
         return "DASNet, a Siamese network with dual attention"
+    if isinstance(architecture, ImportedArchitecture):
+        return architecture.title
     return PEERS[architecture.method].title
 
 
 def architecture_from_dict(values: Mapping[str, Any]) -> AnyArchitecture:
     """What an architecture's ``to_dict`` gave.
 
-    DASNet's has no method, as in bundles from before there were others.
+    DASNet's has no method, as in bundles from before there were others; an imported one has inputs.
 
     Raises:
         ValueError: fields that do not belong to the method, or values that it does not take.
     """
+    if "inputs" in values:
+        return ImportedArchitecture.from_dict(values)
     return PeerArchitecture.from_dict(values) if "method" in values else Architecture.from_dict(values)
 
 

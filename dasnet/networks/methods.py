@@ -5,6 +5,8 @@ from __future__ import annotations
 from dasnet.networks.architectures import AnyArchitecture, Architecture
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.dasnet import DASNet
+from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.imported.network import ImportedNetwork
 from dasnet.networks.peers.bidatenet import BiDateNet
 from dasnet.networks.peers.bit import BIT
 from dasnet.networks.peers.cdnet import CDnet
@@ -33,4 +35,6 @@ def build_network(architecture: AnyArchitecture) -> ChangeNetwork:
     """The network that is described, with fresh weights."""
     if isinstance(architecture, Architecture):
         return DASNet(architecture)
+    if isinstance(architecture, ImportedArchitecture):
+        return ImportedNetwork(architecture)
     return PEER_NETWORKS[architecture.method](architecture)

@@ -19,6 +19,8 @@ from torch import Tensor
 from dasnet.errors import BundleError
 from dasnet.networks.architectures import AnyArchitecture
 from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.imported.network import require_digest
 from dasnet.networks.methods import build_network
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.header import METADATA_KEY, Band, BundleHeader, naming, read_header, readable
@@ -80,6 +82,12 @@ def save_bundle(path: str | Path, bundle: Bundle, *, half: bool = True) -> Bundl
     finally:
         temporary.unlink(missing_ok=True)
     return load_bundle(path.absolute())
+
+
+def is_half(path: Path) -> bool:
+    """Whether a bundle's file keeps weights as float16; raises BundleError for a file that is none."""
+    with readable(path), safe_open(path, framework="numpy") as file:
+        return any(file.get_slice(key).get_dtype() == "F16" for key in file.keys())  # noqa: SIM118 (not a mapping)
 
 
 def build_model(bundle: Bundle) -> ChangeNetwork:
@@ -155,6 +163,8 @@ def _check_state(state: Mapping[str, Tensor], architecture: AnyArchitecture) -> 
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise BundleError(f"weights are NaN or infinite in {_some(broken)}: the training that made them diverged")
+    if isinstance(architecture, ImportedArchitecture):
+        require_digest(state["graph"].numpy().tobytes(), architecture)
 
 
 def _stored(key: str, value: Tensor, *, half: bool) -> Tensor:

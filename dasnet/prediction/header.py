@@ -26,6 +26,8 @@ from tiling.conventions import DTYPES, lowest_changed
 
 FORMAT_VERSION = 1
 METADATA_KEY = "dasnet"
+TRUSTED = "opened_with_trust"
+"""Key of a provenance: the bundle was made of a file that could run code when it was read, by a person's word."""
 _AS_THEY_ARE = ("dtype", "threshold", "window", "resolution", "provenance", "metrics", "card")  # fields that are JSON
 BUNDLES = Path(__file__).parents[1] / "bundles"
 """Where the shipped bundles live, ``NAME.safetensors`` each."""

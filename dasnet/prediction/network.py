@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dasnet.errors import PredictorError
 from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.imported.network import ImportedNetwork
 from dasnet.prediction.folding import fold_normalisation
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -27,6 +28,7 @@ class InferenceNetwork:
         device: where.
         dtype: arithmetic of the convolutions; normalisation of the embeddings and channel attention are float32.
         compiled: whether torch.compile made it.
+        runtime: what computes in torch's place, with its version; None = torch.
     """
 
     embed: Callable[[Tensor], Any]
@@ -34,12 +36,16 @@ class InferenceNetwork:
     device: torch.device
     dtype: torch.dtype
     compiled: bool = False
+    runtime: str | None = None
 
     def compiled_for(self, shape: tuple[int, int, int, int]) -> InferenceNetwork:
         """The same through torch.compile, tried out on images of `shape` (B, bands, H, W).
 
         Where that fails (no C++ compiler, say) there is a warning, and the network stays as it is.
         """
+        if self.runtime is not None:
+            warnings.warn(f"torch.compile has no part in what {self.runtime} computes", stacklevel=2)
+            return self
         # Weights are constants here; on a CPU that lets the compiler lay them out once instead of in every call.
         options: Any = {"freezing": True} if self.device.type == "cpu" else None
         try:
@@ -92,8 +98,10 @@ class InferenceNetwork:
     def arithmetic(self) -> str:
         """What the bits depend on beside the weights: the GPU's model or the CPU's vector instructions."""
         if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"CPU {torch.backends.cpu.get_cpu_capability()}"
+            device = torch.cuda.get_device_name(self.device)
+        else:
+            device = f"CPU {torch.backends.cpu.get_cpu_capability()}"
+        return device if self.runtime is None else f"{device}, {self.runtime}"
 
 
 def prepare(
@@ -112,6 +120,8 @@ def prepare(
         PredictorError: no such device or precision.
         BundleError: with its normalisation folded away the network answers otherwise.
     """
+    if isinstance(model, ImportedNetwork):
+        return _prepared_by_its_runtime(model, device=device, precision=precision)
     where = _device(device)
     dtype = _dtype(precision, where)
     fold_normalisation(model, in_bands=in_bands)
@@ -121,6 +131,21 @@ def prepare(
         return model.features(images.to(dtype=dtype, memory_format=torch.channels_last))
 
     return InferenceNetwork(embed=embed, compare=model.distance, device=where, dtype=dtype)
+
+
+def _prepared_by_its_runtime(model: ImportedNetwork, *, device: str, precision: Precision) -> InferenceNetwork:
+    """An imported graph keeps its own arithmetic, and its runtime makes it fast."""
+    if precision == "bfloat16":
+        raise PredictorError("an imported graph computes in its own arithmetic, not in bfloat16: --precision float32")
+    where = _device("cpu" if device == "auto" and not model.runs_on_gpu else device)
+    model.start(where)
+    return InferenceNetwork(
+        embed=model.features,
+        compare=model.distance,
+        device=where,
+        dtype=_dtype("float32" if precision == "auto" else precision, where),
+        runtime=model.arithmetic,
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -226,6 +226,7 @@ def resolve_archive(request: ReprocessRequest) -> ArchiveJob:
     warnings += not_covered(grid, request)
     warnings += transformation_notes([image.reader.mosaic for image in images], grid)
     compare_resolution(grid, bundle, warnings)
+    warnings += bundle.notes
     # pairs of the same season share no date with their neighbours
     together = 2 * PAIRS_AT_ONCE if request.pairing == "same-season" else PAIRS_AT_ONCE + 1
     plan = replace(plan_of(request, bundle, grid, dates=len(images)), dates_at_once=min(len(images), together))

@@ -117,6 +117,11 @@ SECTIONS: dict[str, dict[str, Command]] = {
             request="flows.cli.direct:BundleRequest",
             run="flows.cli.direct:show_bundle",
         ),
+        "import-model": Command(
+            help="Turn a network that others have trained, a graph of ONNX, into a bundle.",
+            request="flows.cli.import_model:ImportModelRequest",
+            run="flows.cli.import_model:import_model",
+        ),
         "import-authors": Command(
             help="Turn a checkpoint of the DASNet authors into a bundle.",
             request="flows.cli.direct:ImportRequest",

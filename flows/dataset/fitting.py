@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dasnet.errors import TrainingError
+from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.training.augmentation import highest_value
 from dasnet.training.class_frequency import ClassFrequency
 from flows.dataset.directory import CLASS_FREQUENCIES
@@ -26,8 +27,14 @@ def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
     """The dataset with the bands that a bundle takes, in its order: by name, as `detect` finds them.
 
     Raises:
-        InputError: a dataset of another type, or without these bands.
+        InputError: a dataset of another type, without these bands, or of samples that an imported graph cannot take.
     """
+    network = bundle.architecture
+    if isinstance(network, ImportedArchitecture) and (why := network.refusal(store.window)):
+        raise InputError(
+            f"bundle {name} cannot look at samples of {store.window} px, as {store.path} has them: {why}; "
+            f"prepare a dataset with --window {network.side}"
+        )
     if bundle.dtype != store.dtype:
         raise InputError(f"bundle {name} takes {bundle.dtype}, {store.path} has {store.dtype}")
     numbers = matching_bands(

@@ -182,6 +182,7 @@ def resolve(request: DetectRequest) -> Job:
     )
     times, dates_known = _times(request, mosaics, warnings)
     compare_resolution(grid, bundle, warnings)
+    warnings += bundle.notes
     plan = plan_of(request, bundle, grid, dates=2)
     if isinstance(request.output, ObjectPath):
         # products are drafted here before they are uploaded, the COG twice

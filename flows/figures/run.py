@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.prediction.bundle import Bundle, load_bundle
 from dasnet.training.directory import BUNDLE, WHOLE_HISTORY
 from flows.dataset.fitting import fitted
@@ -97,6 +98,12 @@ def _source(source: str) -> tuple[Bundle, list[dict[str, Any]]]:
     """A bundle, and the history of its training where that is at hand."""
     folder = Path(source)
     if not folder.is_dir():
-        return load_bundle(source), []
+        bundle = load_bundle(source)
+        if isinstance(bundle.architecture, ImportedArchitecture):
+            raise InputError(
+                f"{source} is an imported graph of ONNX: figures look into layers, and it shows none; "
+                "`dasnet evaluate` tells how good it is"
+            )
+        return bundle, []
     history = folder / WHOLE_HISTORY
     return load_bundle(folder / BUNDLE), json.loads(history.read_text()) if history.exists() else []

@@ -7,7 +7,9 @@ from dataclasses import fields
 from typing import Any, ClassVar, Protocol
 
 from dasnet.networks.architectures import title_of
-from dasnet.prediction.header import BundleHeader, read_header, require_finite_weights
+from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.imported.graph import require_runtime
+from dasnet.prediction.header import TRUSTED, BundleHeader, read_header, require_finite_weights
 
 
 class Model(Protocol):
@@ -51,8 +53,17 @@ class Model(Protocol):
         """Memory of one lane beside blocks and their accumulators."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know of it in each run, in sentences."""
+        ...
+
     def overlap(self, window: int) -> int:
         """Pixels that neighbouring windows of side `window` share, where the request says none."""
+        ...
+
+    def refusal(self, window: int) -> str | None:
+        """Why it cannot look at windows of side `window`, pixels; None = it can."""
         ...
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
@@ -74,8 +85,21 @@ class BundleModel(BundleHeader):
     def source(self) -> str:
         return title_of(self.architecture)
 
+    @property
+    def notes(self) -> list[str]:
+        if not self.provenance.get(TRUSTED):
+            return []
+        return [
+            f"the bundle was made of {self.provenance.get('imported_from')}, a program of torch.export that can run "
+            "code when it is read: it was read once, when it was imported with --trust"
+        ]
+
     def overlap(self, window: int) -> int:
         return window // 4
+
+    def refusal(self, window: int) -> str | None:
+        network = self.architecture
+        return network.refusal(window) if isinstance(network, ImportedArchitecture) else None
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
         return {"precision": precision}
@@ -84,6 +108,8 @@ class BundleModel(BundleHeader):
 def bundle_model(name_or_path: str) -> BundleModel:
     """The model of a shipped bundle's name, or of a path; raises BundleError for its header or its weights."""
     header = read_header(name_or_path)
+    if isinstance(header.architecture, ImportedArchitecture):
+        require_runtime(f"bundle {name_or_path}")
     if header.path is not None:
         require_finite_weights(header.path)
     return BundleModel(**{field.name: getattr(header, field.name) for field in fields(header)})

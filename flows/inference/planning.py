@@ -106,6 +106,8 @@ def plan_of(request: InferenceRequest, bundle: Model, grid: GeoBox, *, dates: in
     overlap = bundle.overlap(window) if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
+    if why := bundle.refusal(window):
+        raise InputError(f"bundle {request.bundle} cannot look at windows of {window} px: {why}; --window says which")
     blocks = BlockGrid(height=grid.height, width=grid.width, size=request.block)
     layout = planned_layout(request.cluster, blocks=len(blocks))
     return Plan(

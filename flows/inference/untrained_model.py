@@ -46,6 +46,14 @@ class UntrainedModel:
         """Name and publication."""
         return f"{self.method.name}: {self.method.source}"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def refusal(self, window: int) -> None:
+        """None: it looks at pixels."""
+
     def overlap(self, window: int) -> int:
         """Pixels that windows share, so that every pixel of a block is read with its halo."""
         return 4 * self.method.halo

@@ -1,0 +1,150 @@
+"""From a file of ONNX, or a trusted program of torch.export, to a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dasnet.errors import BundleError
+from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.imported.graph import Graph, graph_of, read_graph, require_runtime
+from dasnet.networks.imported.session import Session
+from dasnet.prediction.bundle import Bundle, save_bundle
+from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.header import TRUSTED
+from dasnet.prediction.importing.description import Reading, describe
+from dasnet.prediction.importing.exported_program import SUFFIX, as_onnx
+from dasnet.prediction.importing.trial import doubtful, tried
+
+_SAME = 1e-4
+"""How far the graph of a program may answer from the program, of the largest value that it answers."""
+
+_UNCALIBRATED = Calibration(slope=4.0, intercept=-4.0)
+_MIDDLE = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A bundle that was written, and what a person should know of it."""
+
+    bundle: Bundle
+    warnings: tuple[str, ...]
+
+
+def import_model(file: str | Path, output: str | Path, reading: Reading, *, trust: bool = False) -> Imported:
+    """Write a bundle of a graph; nothing is written before the graph was tried out.
+
+    Args:
+        file: a graph of ONNX, or a program of torch.export (.pt2).
+        trust: read a program of torch.export, which can run code.
+
+    Raises:
+        BundleError: the file, or what is said of it, cannot be; the message has both.
+    """
+    file = Path(file)
+    require_runtime(str(file))
+    graph = _program(file, trust=trust) if file.suffix == SUFFIX else read_graph(file)
+    architecture = tried(graph.content, describe(graph, reading, name=str(file)), offset=reading.offset, name=str(file))
+    warnings = doubtful(graph.content, architecture)
+    trusted = file.suffix == SUFFIX
+    try:
+        bundle = Bundle(
+            state={"graph": torch.frombuffer(bytearray(graph.content), dtype=torch.uint8)},
+            architecture=architecture,
+            bands=reading.bands,
+            dtype=reading.dtype,
+            threshold=_threshold(reading),
+            calibration=_UNCALIBRATED,
+            window=architecture.side,
+            resolution=reading.resolution,
+            provenance={
+                "imported_from": file.name,
+                "sha256": dict(graph.sha256),
+                "opset": graph.opset,
+                "calibrated": False,
+                **({TRUSTED: True} if trusted else {}),
+            },
+            card=_card(file, graph, architecture, reading, trusted=trusted),
+        )
+    except BundleError as error:
+        raise BundleError(f"{file}: {error}") from error
+    return Imported(bundle=save_bundle(output, bundle), warnings=tuple(warnings))
+
+
+def _program(file: Path, *, trust: bool) -> Graph:
+    """The graph of a program, which must answer as the program does."""
+    content, examples, answers = as_onnx(file, trust=trust)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    graph = graph_of(content, name=str(file), sha256={file.name: digest})
+    session = Session(content, device=torch.device("cpu"), name=str(file))
+    inputs = {port.name: _array(image) for port, image in zip(graph.inputs, examples, strict=True)}
+    for port, answer in zip(graph.outputs, answers, strict=True):
+        expected = _array(answer).astype(np.float64)
+        scale = max(float(np.abs(expected).max()), 1.0)
+        if (apart := float(np.abs(session.run(port.name, inputs) - expected).max())) > _SAME * scale:
+            raise BundleError(
+                f"{file}: as a graph of ONNX output {port.name!r} is up to {apart:.3g} from what the program answers"
+            )
+    return graph
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def _threshold(reading: Reading) -> float:
+    """The probability, before any calibration, of the threshold on the graph's own output."""
+    own = reading.threshold
+    if own is None:
+        distance = _MIDDLE
+    elif reading.output in ("probability", "logits"):
+        distance = 2 * own
+    elif reading.middle is not None:
+        distance = 2 * own / (own + reading.middle)
+    else:
+        distance = own
+    if not 0 < distance < 2:
+        raise BundleError(f"threshold {own:g} lies outside of what {reading.output or reading.distance} can be")
+    return float(_UNCALIBRATED.probability(torch.tensor(distance, dtype=torch.float64)))
+
+
+def _card(file: Path, graph: Graph, architecture: ImportedArchitecture, reading: Reading, *, trusted: bool) -> str:
+    means = ", ".join(f"{band.name} ({band.mean:g}, {band.std:g})" for band in reading.bands)
+    sizes = {0: "no other size", 1: "any other size"}.get(
+        architecture.multiple, f"others that differ by a multiple of {architecture.multiple} px"
+    )
+    positions = (
+        "It answers for every pixel."
+        if architecture.output_stride == 1
+        else f"Positions of its output are {architecture.output_stride} px apart, the first one at pixel "
+        f"{architecture.offset:g}; between them it is interpolated."
+    )
+    answers = {
+        "probability": "a probability p of change, read as the distance 2p",
+        "logits": "log-odds of change z, read as the distance 2 · sigmoid(z)",
+        "distance": "a distance" + (f" d, read as 2d / (d + {architecture.middle:g})" if architecture.middle else ""),
+        None: f"an embedding of one date; two of them are compared by {architecture.distance}, each of length 1",
+    }[architecture.output]
+    paragraphs = [
+        f"# {file.stem}, imported",
+        f"A graph that others have made, from `{file.name}` (digests in the provenance; ONNX's operators, version "
+        f"{graph.opset}). ONNX Runtime computes it. Inputs: {architecture.inputs}; it answers {answers}. {positions}",
+        f"Bands with mean and standard deviation by which they are normalised: {means}; {reading.dtype}. Windows of "
+        f"{architecture.side} px, and {sizes}.",
+    ]
+    if trusted:
+        paragraphs.append(
+            "The file was a program of torch.export, which can run code when it is read. It was read once, at the "
+            "import, by the word `--trust`; the bundle holds a graph of operators that was made from it, and no code."
+        )
+    paragraphs.append(
+        "It is **not calibrated**: probability 0.5 stands at distance 1, the middle of the range, which is a choice "
+        "and not a measurement. `dasnet calibrate` fits calibration and threshold to labelled samples."
+    )
+    return "\n\n".join(text if text[0] == "#" else textwrap.fill(text, 120) for text in paragraphs) + "\n"
