@@ -8,6 +8,10 @@ from typing import Any, Literal, get_args
 DTYPES = ("uint8", "uint16", "float32")
 """Data types of images."""
 
+QUANTISATION = 127.5
+"""Number of int8 that stands for 1 in AlphaEarth's Satellite Embedding; -128 in all bands is no data there."""
+QUANTISED_NODATA = -128
+
 Values = Literal["stored", "physical"]
 """Whether stored numbers are compared as they stand, or as the scale and offset that files declare make them."""
 
@@ -27,6 +31,14 @@ PROBABILITY_SCALE = 1 / LEVELS
 DISAGREEMENT_BINS = 256
 DISAGREEMENT_SCALE = 510
 """Bin of a standard deviation of 1 between windows; values in [0, 1] deviate by 0.5 at most."""
+
+
+def dequantised(values: Any) -> Any:
+    """What stored numbers of AlphaEarth's Satellite Embedding stand for: sign(v) · (v / 127.5)², an array of floats.
+
+    Source: Google Earth Engine, "AlphaEarth Foundations GCS data".
+    """
+    return values * abs(values) / QUANTISATION**2
 
 
 def level_of(probability: Any) -> Any:

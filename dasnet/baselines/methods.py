@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dasnet.baselines.cva import Cva
+from dasnet.baselines.embeddings import EMBEDDINGS, EmbeddingDistance
 from dasnet.baselines.irmad import IRMAD
 from dasnet.baselines.pca_kmeans import PcaKmeans
 from dasnet.baselines.reweighted import ChiSquared, Threshold
@@ -20,14 +21,17 @@ from dasnet.baselines.untrained import State, UntrainedMethod
 from dasnet.errors import PredictorError
 
 UNTRAINED: dict[str, UntrainedMethod] = {method.name: method for method in (Cva(), PcaKmeans(), IRMAD, SFA, ISFA)}
-"""By the name that a user gives."""
+"""By the name that a user gives; their mosaics are imagery."""
+
+WITHOUT_TRAINING: dict[str, UntrainedMethod] = {**UNTRAINED, **EMBEDDINGS}
+"""These, and those whose mosaics are embeddings."""
 
 Sheet = tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]
 """before and after, (C, h, w) each, and where both are valid, (h, w)."""
 
 
 def untrained_named(name: str, *, threshold: Threshold | None = None) -> UntrainedMethod:
-    """One of :data:`UNTRAINED`.
+    """One of :data:`WITHOUT_TRAINING`.
 
     Args:
         threshold: another than the method's usual one.
@@ -36,12 +40,12 @@ def untrained_named(name: str, *, threshold: Threshold | None = None) -> Untrain
         KeyError: no such method.
         PredictorError: a method that cannot take this threshold.
     """
-    method = UNTRAINED[name]
-    if threshold is None or (threshold == "otsu" and isinstance(method, Cva)):
+    method = WITHOUT_TRAINING[name]
+    if threshold is None or (threshold == "otsu" and isinstance(method, Cva | EmbeddingDistance)):
         return method
     if isinstance(method, ChiSquared):
         return replace(method, threshold=threshold)
-    own = "Otsu's" if isinstance(method, Cva) else "halfway between its two clusters"
+    own = "Otsu's" if isinstance(method, Cva | EmbeddingDistance) else "halfway between its two clusters"
     raise PredictorError(f"{name} knows no threshold {threshold!r}: its own is {own}")
 
 

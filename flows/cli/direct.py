@@ -73,12 +73,12 @@ class BundleRequest(Frozen):
 
 def show_bundle(request: BundleRequest) -> None:
     """Print a bundle's card and what it needs of images."""
-    from dasnet.baselines.methods import UNTRAINED
+    from dasnet.baselines.methods import WITHOUT_TRAINING
     from dasnet.prediction.bundle import load_bundle
     from flows.inference.untrained_model import untrained_card
 
-    if request.bundle in UNTRAINED:
-        stdout.print(untrained_card(UNTRAINED[request.bundle]), markup=False, highlight=False)
+    if request.bundle in WITHOUT_TRAINING:
+        stdout.print(untrained_card(WITHOUT_TRAINING[request.bundle]), markup=False, highlight=False)
         return
     bundle = load_bundle(request.bundle)
     print_pairs(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from flows.cluster.layout import planned_layout
+from flows.detect.embeddings import is_embedding, nodata_of_embeddings
 from flows.detect.request import DetectRequest
-from flows.detect.untrained import choose_untrained
+from flows.detect.untrained import as_embeddings, choose_untrained
 from flows.inference.model import BundleModel, Model, bundle_model
 from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, doubts_of, encoding_of, how_values_are_read, plan_of
@@ -23,6 +24,7 @@ from storage.errors import InputError
 from storage.geometry import grid_facts
 from storage.imagery.bands import require_one_meaning, select_bands, taken_by_position
 from storage.imagery.dates.acquisition import naive_utc
+from storage.imagery.description import Overrides
 from storage.imagery.grids import common_grid, needs_resampling, transformation_notes
 from storage.imagery.headers.cache import HeaderCache
 from storage.imagery.mosaics import Mosaic, open_mosaic
@@ -148,26 +150,30 @@ def resolve(request: DetectRequest) -> Job:
     headers = HeaderCache(None if isinstance(request.output, ObjectPath) else RunDirectory(request.output).headers)
     before, after = (
         # a date that is given needs none in the name
-        open_mosaic(spec, replace(request.said, date_pattern=None if date else request.date_pattern), kept=headers)
+        _opened(request, spec, replace(request.said, date_pattern=None if date else request.date_pattern), headers)
         for spec, date in ((request.before, request.before_date), (request.after, request.after_date))
     )
     mosaics = (before, after)
     doubts_of(mosaics, warnings)
+    extent = request.grid
+    common = partial(common_grid, crs=extent.crs, resolution=extent.resolution, bbox=extent.bbox, region=extent.region)
     bundle: Model
     if network is None:
         bundle, bands = choose_untrained(request, mosaics, warnings)
     else:
         bundle, bands = network, _bands_for(network, request, mosaics, warnings)
-    encoding = encoding_of(
-        request,
-        list(zip(mosaics, bands, strict=True)),
-        dtype=bundle.dtype,
-        model=f"{bundle.kind} {request.bundle}",
-        expected=() if network is None else network.bands,
-        warnings=warnings,
-    )
-    extent = request.grid
-    grid = common_grid(mosaics, crs=extent.crs, resolution=extent.resolution, bbox=extent.bbox, region=extent.region)
+    if isinstance(bundle, UntrainedModel) and is_embedding(request.bundle):
+        bundle, encoding = as_embeddings(bundle, request, mosaics, bands, common(mosaics), warnings)
+    else:
+        encoding = encoding_of(
+            request,
+            list(zip(mosaics, bands, strict=True)),
+            dtype=bundle.dtype,
+            model=f"{bundle.kind} {request.bundle}",
+            expected=() if network is None else network.bands,
+            warnings=warnings,
+        )
+    grid = common(mosaics)
     warnings += transformation_notes(mosaics, grid)
     readers = tuple(
         GridReader(
@@ -203,6 +209,13 @@ def resolve(request: DetectRequest) -> Job:
         plan=plan,
         warnings=tuple(warnings),
     )
+
+
+def _opened(request: DetectRequest, spec: Any, said: Overrides, headers: HeaderCache) -> Mosaic:
+    mosaic = open_mosaic(spec, said, kept=headers)
+    if is_embedding(request.bundle) and (silent := nodata_of_embeddings(mosaic, said)):
+        return open_mosaic(spec, silent, kept=headers)
+    return mosaic
 
 
 def _bands_for(

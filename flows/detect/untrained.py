@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
+from dasnet.baselines.embeddings import EmbeddingDistance
 from dasnet.baselines.methods import untrained_named
 from dasnet.baselines.statistics import Names
+from flows.detect.embeddings import embedding_pair, is_embedding
 from flows.detect.request import DetectRequest
 from flows.inference.untrained_model import UntrainedModel
 from storage.errors import InputError
 from storage.imagery.bands import common_bands, require_one_meaning
+from storage.imagery.grids import needs_resampling
 from storage.imagery.mosaics import Mosaic
-from storage.imagery.values import working_type
+from storage.imagery.values import Encoding, working_type
 
 
 def choose_untrained(
@@ -36,7 +41,11 @@ def choose_untrained(
         raise InputError(f"{request.bundle} has no network, so {', '.join(options)} means nothing to it: leave it out")
     method = untrained_named(request.bundle, threshold=request.threshold)
     before, after = mosaics
-    if not (_alike(before, after) or request.stretch or request.values):
+    embeddings = is_embedding(method.name)
+    if embeddings and request.stretch is not None:
+        low, high = request.stretch
+        raise InputError(f"--stretch {low:g},{high:g} would bend the vectors that {method.name} compares: leave it out")
+    if not (embeddings or _alike(before, after) or request.stretch or request.values):
         raise InputError(
             f"{before.label} holds {before.dtype}, but {after.label} holds {after.dtype}: rescale one of them, or say "
             "--values stored where the same number means the same in both, --values physical where one is what the "
@@ -66,6 +75,30 @@ def choose_untrained(
         dtype=working_type([mosaic.dtype for mosaic in mosaics]) if request.stretch is None else "uint8",
     )
     return model, list(numbers)
+
+
+def as_embeddings(
+    model: UntrainedModel,
+    request: DetectRequest,
+    mosaics: Sequence[Mosaic],
+    numbers: Sequence[Sequence[int]],
+    grid: GeoBox,
+    warnings: list[str],
+) -> tuple[UntrainedModel, Encoding | None]:
+    """The model of a method that compares embeddings, and how their numbers are read; raises InputError."""
+    assert isinstance(model.method, EmbeddingDistance)
+    pair = embedding_pair(
+        model.method,
+        mosaics,
+        numbers,
+        values=request.values,
+        resampled=any(needs_resampling(mosaic, grid) for mosaic in mosaics),
+        warnings=warnings,
+    )
+    if pair.encoding is not None:
+        words = [(mosaic.label, pair.encoding.words(mosaic.dtype)) for mosaic in mosaics]
+        warnings += [f"{label}: {converted}" for label, converted in words if converted]
+    return replace(model, method=pair.method, dtype=pair.dtype), pair.encoding
 
 
 def _alike(before: Mosaic, after: Mosaic) -> bool:

@@ -85,7 +85,7 @@ class ModelRequest(Frozen):
         str,
         Field(
             description="Model: the name of a shipped bundle or a path; to detect also a method without training: cva, "
-            "pca-kmeans, irmad, sfa, isfa."
+            "pca-kmeans, irmad, sfa, isfa; of mosaics that are embeddings embedding-cosine, embedding-l2."
         ),
     ] = "synthetic"
 

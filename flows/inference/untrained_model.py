@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dasnet.baselines.detector import THRESHOLD
-from dasnet.baselines.methods import UNTRAINED
+from dasnet.baselines.embeddings import EmbeddingDistance
+from dasnet.baselines.methods import WITHOUT_TRAINING
 from dasnet.baselines.statistics import Names
 from dasnet.baselines.untrained import UntrainedMethod
 from flows.run.directory import sha256_of_facts
@@ -64,7 +67,12 @@ class UntrainedModel:
 
     @property
     def lane_bytes(self) -> int:
-        """Bytes of one sheet while it is counted: both dates' values as float64, centred and weighted."""
+        """Bytes of one sheet while it is counted: both dates' values as float64, centred and weighted.
+
+        Embeddings are counted band by band, as they are stored: read, and what is valid of them once more.
+        """
+        if isinstance(self.method, EmbeddingDistance):
+            return 2 * SHEET * SHEET * 2 * len(self.band_names) * np.dtype(self.dtype).itemsize
         return 4 * SHEET * SHEET * 2 * len(self.band_names) * 8
 
     @property
@@ -101,7 +109,7 @@ def untrained_card(method: UntrainedMethod) -> str:
 
 def is_untrained(bundle: str) -> bool:
     """Whether a request's bundle is the name of a method without training."""
-    return bundle in UNTRAINED
+    return bundle in WITHOUT_TRAINING
 
 
 def require_a_bundle(bundle: str, *, flow: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from storage.errors import InputError
 from storage.imagery.description import Band, encoding_words, scales_and_offsets
-from tiling.conventions import DTYPES, Values
+from tiling.conventions import DTYPES, Values, dequantised
 
 READABLE = ("uint8", "uint16", "float32", "int8", "int16", "int32", "uint32", "int64", "uint64", "float16", "float64")
 """Types of the rasters that are read; complex numbers are not."""
@@ -33,11 +33,14 @@ class Encoding:
         bands: scale and offset of each band that is read, in their order; None = values stay as they are stored.
         stretch: (low, high): these become the ends of the type's range, 0 … 1 of float32, and what lies beyond is cut
             off; None = nothing is stretched, and a value that the type cannot hold is an error.
+        quantised: int8 whose bands declare neither scale nor offset stands for what
+            :func:`tiling.conventions.dequantised` makes of it, as in AlphaEarth's embeddings.
     """
 
     dtype: str
     bands: tuple[tuple[float, float], ...] | None = None
     stretch: tuple[float, float] | None = None
+    quantised: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, for the key of a run."""
@@ -45,6 +48,8 @@ class Encoding:
             "dtype": self.dtype,
             "scale_and_offset": None if self.bands is None else [list(pair) for pair in self.bands],
             "stretch": None if self.stretch is None else list(self.stretch),
+            # former runs keep their keys
+            **({"quantised": True} if self.quantised else {}),
         }
 
     def words(self, dtype: str) -> str:
@@ -52,7 +57,8 @@ class Encoding:
         if self.stretch is not None:
             top = "1" if self.dtype == "float32" else f"{np.iinfo(self.dtype).max}"
             return f"{dtype}, {self.stretch[0]:g} … {self.stretch[1]:g} stretched to 0 … {top} of {self.dtype}"
-        return "" if dtype == self.dtype else f"{dtype} read as {self.dtype}"
+        curve = ", sign(v) · (v / 127.5)²" if self.quantised and dtype == "int8" else ""
+        return "" if dtype == self.dtype else f"{dtype} read as {self.dtype}{curve}"
 
     def convert(
         self, image: NDArray[Any], valid: NDArray[np.bool_], bands: Sequence[Band], *, path: str
@@ -72,6 +78,8 @@ class Encoding:
         if linear is None and image.dtype == self.dtype:
             return image
         values = image.astype(np.float64)
+        if self.quantised and image.dtype == np.int8 and not any_declared(bands):
+            values = dequantised(values)
         if linear is not None:
             factors, addends = (np.asarray(part)[:, None, None] for part in linear)
             values = values * factors + addends
