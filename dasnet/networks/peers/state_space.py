@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 _ORDERS = 4
 _RATIO = 2  # channels inside a scan, times those outside
+_DROPOUT = 0.1
 _STEPS = (1e-3, 0.1)
 """Smallest and largest step Δ that a scan starts training with."""
 
@@ -57,7 +58,7 @@ def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor
 
 
 def _gradients(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The same recurrence backwards in time: what h_t adds to the result is its own part, and decay_{t+1} of h_{t+1}'s."""
+    """The same recurrence from the end: h_t has its own part in the result, and decay_{t+1} of that of h_{t+1}."""
     decay, state = ctx.saved_tensors  # type: ignore[attr-defined]
     none = torch.zeros_like(decay[:, :1])
     following = torch.cat([decay[:, 1:], none], dim=1)
@@ -155,7 +156,7 @@ class StateSpaceBlock(nn.Module):
         self.by_position = nn.Sequential(
             nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
         )
-        self.depth, self.second_depth = nn.Dropout(), nn.Dropout()
+        self.depth, self.second_depth = nn.Dropout(_DROPOUT), nn.Dropout(_DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, channels) to the same shape."""

@@ -84,7 +84,7 @@ class TinyCD(SegmentationNetwork):
         super().__init__(architecture)
         bands, width = architecture.in_bands, architecture.width
         self.encoder = _first_blocks(bands, _EFFICIENTNET_B4 * width / _WIDTH)
-        masked, deepest = _channels(self.encoder[1:-1]), _channels(self.encoder[-1:])[0]
+        _, *masked, deepest = map(_channels, self.encoder)
         self.image_mask = MixingMask(bands, _IMAGE_MASK)
         self.masks = nn.ModuleList(MixingMask(channels, (channels // 2, channels // 4)) for channels in masked)
         self.deepest_mixing = Mixing(deepest)
@@ -160,6 +160,6 @@ def _first_blocks(in_bands: int, widths: float) -> nn.Sequential:
     return network.features[: len(table) + 1]
 
 
-def _channels(stages: nn.Sequential) -> list[int]:
-    """Channels that each stage of an EfficientNet ends with."""
-    return [[m for m in stage.modules() if isinstance(m, nn.Conv2d)][-1].out_channels for stage in stages]
+def _channels(stage: nn.Module) -> int:
+    """Channels that a stage of an EfficientNet ends with."""
+    return [module for module in stage.modules() if isinstance(module, nn.Conv2d)][-1].out_channels

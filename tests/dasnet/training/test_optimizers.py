@@ -56,7 +56,7 @@ def test_steps_are_the_rule_written_out(rule: Any) -> None:
 
 @pytest.mark.parametrize("rule", ["adamw", "sgd"])
 def test_a_stopped_training_goes_on_to_the_same_bits(rule: str, tmp_path: Path) -> None:
-    options = {"epochs": 2, "update_rule": rule, "weight_decay": 1e-2, "schedule": "linear"}
+    options: dict[str, Any] = {"epochs": 2, "update_rule": rule, "weight_decay": 1e-2, "schedule": "linear"}
     run_of(tmp_path / "whole", **options).run()
     run_of(tmp_path / "stopped", **options).run(stop_after=5)
     run_of(tmp_path / "stopped", **options).run()
