@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
 from dasnet.training.kept_samples import KeptSamples
-from dasnet.training.optimizers import optimizer_of
-from dasnet.training.parallel import Ranks, made_parallel, sums_in_one_order, torch_threads
+from dasnet.training.optimizers import Encoder, optimizer_of, rising_average, set_rate
+from dasnet.training.parallel import Ranks, made_parallel, sums_in_one_order, torch_threads, with_statistics_of_all_gpus
 from dasnet.training.recipes import Recipe, TrainingData
 from dasnet.training.samples import Batch, Order, SampleSource, prefetched
 from dasnet.training.validation import validation_sweep
@@ -92,18 +92,6 @@ class TrainingRun:
             return _Trainer(self).train(stop_after)
 
 
-def rising_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """An exponential average of weights that forgets the first of them soon: decay is (1 + n) / (10 + n) after n steps
-    until it reaches `decay`. Without that, a training of 75 steps at 0.99 would be judged by half of its random start.
-    """
-
-    def update(averaged: Any, current: Any, steps: Tensor | int) -> None:
-        n = int(steps)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, steps)
-
-    return update
-
-
 class _Trainer:
     def __init__(self, run: TrainingRun) -> None:
         self.run, self.recipe, self.sampling, self.ranks = run, run.recipe, run.recipe.sampling, run.ranks
@@ -117,7 +105,7 @@ class _Trainer:
         self.dropouts = made_parallel(model, dropout=self.recipe.network.dropout, ranks=self.ranks, on_gpu=on_gpu)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if on_gpu and self.ranks.world > 1:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = with_statistics_of_all_gpus(model)
         self.model = model
         self.pairs: nn.Module = Pairs(model)
         self.averaged = (
@@ -133,7 +121,8 @@ class _Trainer:
                 # a branch without λ has no gradient
                 find_unused_parameters=not all(self.recipe.network.supervision) or model.leaves_weights_alone,
             )
-        self.optimizer = optimizer_of(model, settings, on_gpu=on_gpu)
+        self.encoder = Encoder(model, run.initial or (), settings, ranks=self.ranks.world)
+        self.optimizer = optimizer_of(model, settings, encoder=self.encoder, on_gpu=on_gpu)
         self.loss = self.recipe.loss_of(run.data.frequency)
         self.mean = torch.tensor([mean for _, mean, _ in run.data.bands], device=self.device)[:, None, None]
         self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]
@@ -203,6 +192,7 @@ class _Trainer:
         labelled = [(batch.labels != IGNORED).sum() for batch in passes]
         pixels = self.ranks.sum(torch.stack(labelled).sum())
         self.model.begin_step(number, self.steps)
+        frozen = self.encoder.begin_step(number, self.steps)
         parts = torch.zeros(len(self.model.parts), device=self.device)
         for index, batch in enumerate(passes):
             for dropout in self.dropouts:
@@ -218,12 +208,13 @@ class _Trainer:
         total = float(parts.sum())
         if not math.isfinite(total):
             raise self._non_finite(f"the loss is {total}", passes)
+        if frozen:
+            self.encoder.forget_gradients()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip or math.inf)
         if not bool(torch.isfinite(norm)):
             raise self._non_finite(f"the gradient's norm is {float(norm)}", passes)
         rate = self.recipe.rate_at(number, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:

@@ -20,7 +20,7 @@ from torch.distributed.nn.functional import all_reduce as differentiable_all_red
 
 _MOMENTUM = 0.1
 """Weight of a batch in the running statistics. MobileNetV3's own 0.01 is for a million steps: after hundreds, its first
-values linger."""
+values linger. Pretrained ones are of other images, and forgotten as soon, or kept altogether (`encoder_statistics`)."""
 
 
 @contextmanager
@@ -84,12 +84,25 @@ class Ranks:
 
 
 class BatchNormOverRanks(nn.BatchNorm2d):
-    """BatchNorm2d whose statistics are those of all ranks' images. torch's SyncBatchNorm does this on GPUs alone."""
+    """BatchNorm2d whose statistics are those of all ranks' images. torch's SyncBatchNorm does this on GPUs alone.
+
+    Args:
+        norm: whose place it takes; timm's have an activation in them.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+        self.load_state_dict(norm.state_dict())
+        self._after = [part for name in ("drop", "act") if (part := getattr(norm, name, None)) is not None]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same; every rank has the same B."""
-        if not self.training:
-            return super().forward(x)
+        x = self._normalised(x) if self.training else super().forward(x)
+        for part in self._after:
+            x = part(x)
+        return x
+
+    def _normalised(self, x: Tensor) -> Tensor:
         dtype, x = x.dtype, x.float()  # autocast hands bfloat16 on, in which sums and running values would be coarse
         world = dist.get_world_size()
         count = x.numel() // x.shape[1] * world
@@ -143,7 +156,14 @@ def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: boo
             elif isinstance(child, nn.BatchNorm2d):
                 child.momentum = _MOMENTUM
                 if ranks.world > 1 and not on_gpu:
-                    over_ranks = BatchNormOverRanks(child.num_features, eps=child.eps, momentum=child.momentum)
-                    over_ranks.load_state_dict(child.state_dict())
-                    setattr(module, name, over_ranks)
+                    setattr(module, name, BatchNormOverRanks(child))
     return dropouts
+
+
+def with_statistics_of_all_gpus(model: nn.Module) -> nn.Module:
+    """The network with torch's SyncBatchNorm in the place of BatchNorm, and timm's of those with an activation."""
+    if any(isinstance(module, nn.BatchNorm2d) and hasattr(module, "act") for module in model.modules()):
+        from dasnet.networks._timm import timm
+
+        return timm.layers.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]

@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 
 _LOSSES: dict[str, type[LossSettings]] = {kind.model_fields["loss"].default: kind for kind in get_args(AnyLoss)}
 _EXPONENTIAL = 0.95
-_ADDED_LATER = {"unchanged_weight": 1.0, "cross_entropy": 0.0, "update_rule": "adam"}
+_ADDED_LATER = {
+    "unchanged_weight": 1.0,
+    "cross_entropy": 0.0,
+    "update_rule": "adam",
+    "encoder_rate": 1.0,
+    "frozen": 0.0,
+    "encoder_statistics": "batch",
+}
 """Settings that recipes had not always, with the value that changes nothing."""
 _AUGMENTATION = 2
 """Version of augmentation: the second augments whole batches where the network is, by numbers drawn in another order.
@@ -176,8 +183,8 @@ _IN_SECTIONS: dict[str, FieldInfo] = {
 _ORDER = (
     "name method width backbone attention distance head_channels decoder dropout "
     "loss margin_unchanged margin_changed cross_entropy supervision class_weights unchanged_weight "
-    "update_rule rate weight_decay schedule warmup batch accumulate epochs samples_per_epoch balance "
-    "clip ema patience precision compile normalisation augmentation seed"
+    "update_rule rate encoder_rate frozen encoder_statistics weight_decay schedule warmup batch accumulate epochs "
+    "samples_per_epoch balance clip ema patience precision compile normalisation augmentation seed"
 )
 SETTINGS: dict[str, FieldInfo] = {name: (Recipe.model_fields | _IN_SECTIONS)[name] for name in _ORDER.split()}
 """All that a recipe can be told, by the names that users know, in the order in which it is shown."""

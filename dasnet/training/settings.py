@@ -189,6 +189,19 @@ class OptimizerSettings(Section):
     weight_decay: Annotated[
         float, Field(ge=0, description="L2 penalty, as in the authors' Adam; of AdamW apart from the gradient.")
     ] = 0.0
+    encoder_rate: Annotated[
+        float, Field(ge=0, description="Rate of an encoder that starts from weights, as a factor of the rate.")
+    ] = 1.0
+    frozen: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of all steps in which an encoder that starts from weights is still."),
+    ] = 0.0
+    encoder_statistics: Annotated[
+        Literal["batch", "kept"],
+        Field(
+            description="BatchNorm of an encoder that starts from weights: by the batch, or as the weights bring it."
+        ),
+    ] = "batch"
     schedule: Annotated[
         Literal["constant", "cosine", "poly", "exponential", "linear"],
         Field(description="How the learning rate falls, step by step; exponential: by 5 % an epoch."),

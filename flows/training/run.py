@@ -48,7 +48,7 @@ def plan(request: TrainRequest) -> TrainingJob:
             store,
             peak=recipe.augmentation.peak,
             setting="augmentation.peak",
-            otherwise="or its brightness, contrast, saturation, season, haze, blur and noise to 0",
+            otherwise="or its brightness, contrast, saturation, season, haze, blur, sharpen and noise to 0",
         )
     ranks, sampling = request.cluster.workers or 1, recipe.sampling
     if sampling.most_ranks(ranks) < ranks:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dasnet.networks.methods import build_network
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.loop import TrainingRun
@@ -101,11 +103,23 @@ def run_two_ranks(directory: Path, **options: Any) -> None:
 
 
 def run_of(
-    directory: Path, *, ranks: Ranks | None = None, source: Squares | None = None, **changes: Any
+    directory: Path,
+    *,
+    ranks: Ranks | None = None,
+    source: Squares | None = None,
+    start: int | None = None,
+    **changes: Any,
 ) -> TrainingRun:
-    source = source or Squares()
+    """A training run; `start`: from an encoder's weights that are a function of this number."""
+    source, made = source or Squares(), recipe(**changes)
+    initial = None
+    if start is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(start)
+            state = build_network(made.network.architecture(3)).state_dict()
+        initial = {name: value for name, value in state.items() if name.startswith("backbone.")}
     return TrainingRun(
-        recipe=recipe(**changes),
+        recipe=made,
         data=TrainingData(
             bands=tuple((name, 95.0, 35.0) for name in ("red", "green", "blue")),
             dtype="uint8",
@@ -117,4 +131,5 @@ def run_of(
         changed=source.indices("train"),
         directory=directory,
         ranks=ranks or Ranks(),
+        initial=initial,
     )
