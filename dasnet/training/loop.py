@@ -26,11 +26,10 @@ from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
-from dasnet.training.kept_samples import KeptSamples
 from dasnet.training.optimizers import Encoder, optimizer_of, rising_average, set_rate
 from dasnet.training.parallel import Ranks, made_parallel, sums_in_one_order, torch_threads, with_statistics_of_all_gpus
 from dasnet.training.recipes import Recipe, TrainingData
-from dasnet.training.samples import Batch, Order, SampleSource, prefetched
+from dasnet.training.samples import Batch, KeptSamples, Order, SampleSource, prefetched
 from dasnet.training.validation import validation_sweep
 from tiling.conventions import IGNORED
 

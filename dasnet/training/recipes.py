@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -12,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from dasnet.networks.architectures import DISTANCE_LOSSES, PEERS, SEGMENTATION_LOSSES, Method
-from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
+from dasnet.training.augmentation import Augmentation
 from dasnet.training.class_frequency import ClassFrequency
 from dasnet.training.settings import (
     AnyLoss,
@@ -28,6 +27,7 @@ from dasnet.training.settings import (
     WdmcSettings,
     require_margins,
 )
+from dasnet.training.usual_recipes import USUAL, RecipeName
 
 if TYPE_CHECKING:
     from dasnet.training.losses import Loss
@@ -57,8 +57,11 @@ class Recipe(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     sampling: SamplingSettings = SamplingSettings()
     normalisation: Annotated[
-        Literal["dataset", "imagenet"],
-        Field(description="How bands are normalised: by the training split, or as ImageNet's weights want."),
+        Literal["dataset", "imagenet", "encoder"],
+        Field(
+            description="How bands are normalised: by the training split; as weights of ImageNet want it; or encoder: "
+            "as the encoder's weights want it where the images are red, green and blue of 8 bits, else by the split."
+        ),
     ] = "dataset"
     augmentation: Augmentation = Augmentation()
     seed: Annotated[int, Field(ge=0, description="Seed of weights, order, augmentation and dropout.")] = 0
@@ -190,109 +193,9 @@ SETTINGS: dict[str, FieldInfo] = {name: (Recipe.model_fields | _IN_SECTIONS)[nam
 """All that a recipe can be told, by the names that users know, in the order in which it is shown."""
 
 
-_OfDasnet = Literal["paper_cdd", "paper_bcdd", "cpu_small"]
-_OfPeers = Literal[
-    "fc_ef", "fc_siam_conc", "fc_siam_diff", "cdnet", "bidatenet", "dscn", "sccn", "bit", "tinycd", "changemamba"
-]
-RecipeName = Literal[_OfDasnet, _OfPeers]
-
-# as Daudt et al. train: Adam 1e-3 with weight decay, the rate falling by 5 % an epoch, batch 32 of 96 px, classes
-# weighed by 1/P but unchanged pixels ten times as much as that (their FP_MODIFIER)
-_DAUDT: dict[str, Any] = {
-    "loss": "cross-entropy",
-    "unchanged_weight": 10.0,
-    "dropout": 0.2,
-    "rate": 1e-3,
-    "weight_decay": 1e-4,
-    "schedule": "exponential",
-    "batch": 32,
-    "epochs": 50,
-    "augmentation": Augmentation(crop=96),
-}
-
-_USUAL: Mapping[RecipeName, Mapping[str, Any]] = {
-    # the paper's training on CDD: ResNet50, WDMC, Adam 1e-4, batch 8; flips and rotations alone
-    "paper_cdd": {},
-    # the same on BCDD (WHU), with the weight decay and falling rate of the authors' code
-    "paper_bcdd": {"weight_decay": 5e-5, "schedule": "poly"},
-    # for machines without a GPU: a light backbone, small crops, a higher rate that falls, pseudo-changes drawn
-    "cpu_small": {
-        "backbone": "mobilenet_v3",
-        "head_channels": 96,
-        "rate": 2e-3,
-        "schedule": "cosine",
-        "warmup": 0.1,
-        "clip": 5.0,
-        "epochs": 20,
-        "balance": 0.7,
-        "augmentation": replace(PSEUDO_CHANGES, crop=128),
-    },
-    "fc_ef": {"method": "fc-ef", **_DAUDT},
-    "fc_siam_conc": {"method": "fc-siam-conc", **_DAUDT},
-    "fc_siam_diff": {"method": "fc-siam-diff", **_DAUDT},
-    # CDnet by its weighted cross-entropy; the rest as the DASNet paper trains: Adam 1e-4, batch 8, 60 epochs
-    "cdnet": {"method": "cdnet", "loss": "cross-entropy", "dropout": 0.0},
-    # BiDateNet as its authors train: Adam 1e-4, batch 32 of 32 px, 60 epochs, dropout of 0.7 behind every LSTM, changed
-    # pixels weighed four times as much as unchanged ones
-    "bidatenet": {
-        "method": "bidatenet",
-        "loss": "cross-entropy",
-        "dropout": 0.7,
-        "batch": 32,
-        "augmentation": Augmentation(crop=32),
-        "class_weights": "none",
-        "unchanged_weight": 0.25,
-    },
-    # DSCN by a contrastive loss weighted by class, which is WDMC with m1 = 0; the rest as the DASNet paper trains
-    "dscn": {"method": "dscn", "margin_unchanged": 0.0, "margin_changed": 2.0, "dropout": 0.0},
-    # SCCN, without labels: autoencoders for a third of training, then coupling; Adam 1e-3
-    "sccn": {"method": "sccn", "loss": "coupling", "rate": 1e-3, "clip": 1.0, "class_weights": "none"},
-    # BIT as its authors train: SGD 0.01 that falls linearly, batch 8 of 256 px, 200 epochs, plain cross-entropy; they
-    # blur, and crop and enlarge by up to a fifth
-    "bit": {
-        "method": "bit",
-        "loss": "cross-entropy",
-        "class_weights": "none",
-        "dropout": 0.0,
-        "update_rule": "sgd",
-        "rate": 0.01,
-        "weight_decay": 5e-4,
-        "schedule": "linear",
-        "epochs": 200,
-        "augmentation": Augmentation(blur=1.0),
-    },
-    # TinyCD as its authors train on LEVIR-CD: AdamW that falls by a cosine, batch 8, 100 epochs, plain cross-entropy,
-    # brightness and contrast by up to a fifth, blur in half of the samples; they also turn by up to 5°
-    "tinycd": {
-        "method": "tinycd",
-        "loss": "cross-entropy",
-        "class_weights": "none",
-        "dropout": 0.0,
-        "update_rule": "adamw",
-        "rate": 3.568e-3,
-        "weight_decay": 9.45e-3,
-        "schedule": "cosine",
-        "epochs": 100,
-        "augmentation": Augmentation(brightness=0.2, contrast=0.2, blur=0.5),
-    },
-    # ChangeMamba as its authors train: AdamW 1e-4, 20,000 steps of 16 pairs of 256 px, which is 45 epochs of LEVIR-CD,
-    # flips and rotations; they add 0.75 of a Lovász loss to the cross-entropy, which is not here
-    "changemamba": {
-        "method": "changemamba",
-        "loss": "cross-entropy",
-        "class_weights": "none",
-        "dropout": 0.1,
-        "update_rule": "adamw",
-        "weight_decay": 5e-3,
-        "batch": 16,
-        "epochs": 45,
-    },
-}
-
-
 def recipe_named(name: RecipeName, **changes: Any) -> Recipe:
     """A recipe by its name, with changes of single settings; raises ValueError as :meth:`Recipe.of`."""
-    return Recipe.of(**{"name": name, **_USUAL[name], **changes})
+    return Recipe.of(**{"name": name, **USUAL[name], **changes})
 
 
 def recipe_of_method(method: str) -> RecipeName:
@@ -302,7 +205,7 @@ def recipe_of_method(method: str) -> RecipeName:
         ValueError: no such method.
     """
     for name in ("cpu_small", *get_args(RecipeName)):
-        if _USUAL[name].get("method", "dasnet") == method:
+        if USUAL[name].get("method", "dasnet") == method:
             return name
     raise ValueError(f"no method that is trained is called {method!r}: there are {', '.join(get_args(Method))}")
 

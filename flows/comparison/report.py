@@ -136,7 +136,9 @@ _ROBUSTNESS = (
 
 
 def _explanation(comparison: Comparison) -> str:
-    store, weights = comparison.store, comparison.request.backbone_weights
+    store, request = comparison.store, comparison.request
+    trained = [one for variant in request.variants for one in request.trainings(variant)]
+    weights = {one.recipe.backbone or "": path for one in trained if (path := one.request.weights) is not None}
     starts = [f"{name}, which start from {start_weights(path, name)}" for name, path in weights.items()]
     return (
         f"Test split of {store.path.parent.name}, {len(store.indices('test')):,} pairs of {store.window} px. F1, "

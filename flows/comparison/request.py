@@ -157,10 +157,15 @@ class CompareRequest(Frozen):
         return [variant for table in self.contents.values() for variant in table.variants]
 
     @cached_property
-    def _weights(self) -> dict[str, str]:
-        """SHA-256 of the files that backbones start from."""
+    def _digests(self) -> dict[tuple[Path, str], str]:
+        return {}
+
+    def _digest(self, weights: Path, backbone: str) -> str:
+        """SHA-256 of the file that a backbone starts from."""
         try:
-            return {name: start_weights(path, name).sha256 for name, path in self.backbone_weights.items()}
+            if (weights, backbone) not in self._digests:
+                self._digests[weights, backbone] = start_weights(weights, backbone).sha256
+            return self._digests[weights, backbone]
         except OSError as error:
             raise ValueError(f"weights of a backbone cannot be read: {error}") from error
 
@@ -194,9 +199,11 @@ class CompareRequest(Frozen):
                 ) from error
             facts = drafted.effective.identity()
             update: dict[str, Any] = {}
-            if (backbone := drafted.effective.backbone) is not None and backbone in self.backbone_weights:
-                facts["backbone_weights"] = self._weights[backbone]
-                update["backbone_weights"] = self.backbone_weights[backbone]
+            backbone = drafted.effective.backbone
+            weights = drafted.weights if backbone is None else self.backbone_weights.get(backbone, drafted.weights)
+            if weights is not None and backbone is not None:
+                facts["backbone_weights"] = self._digest(weights, backbone)
+                update["backbone_weights"] = weights
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
             key = f"{variant.method}-seed{seed}-{digest[:10]}"
             update["output"] = ComparisonDirectory(self.output).trainings / key

@@ -43,7 +43,7 @@ class TrainingJob:
         Raises:
             TrainingError: there are none of that name.
         """
-        weights, backbone = self.request.backbone_weights, self.recipe.backbone
+        weights, backbone = self.request.weights, self.recipe.backbone
         return None if weights is None or backbone is None else start_weights(weights, backbone)
 
 

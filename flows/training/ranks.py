@@ -89,7 +89,7 @@ def _placed(job: TrainingJob, client: Client) -> tuple[list[RankTask], list[str]
             recipe=job.recipe,
             dataset=job.store.path.resolve(),
             directory=job.directory.training.resolve(),
-            backbone_weights=request.backbone_weights and portable(request.backbone_weights),
+            backbone_weights=request.weights and portable(request.weights),
             rank=rank,
             world=len(addresses),
             rendezvous=rendezvous,

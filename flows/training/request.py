@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from dasnet.networks.architectures import Method
+from dasnet.networks.encoders.start_weights import IMAGENET
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.recipes import SETTINGS, Recipe, RecipeName, recipe_named, recipe_of_method
+from dasnet.training.usual_recipes import PRETRAINED
 from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, by_name, json_or_text
 
@@ -69,7 +71,8 @@ class TrainRequest(Frozen):
         Cli(metavar="WEIGHTS"),
         Field(
             description="Weights for the encoder to start from: imagenet, for what is installed (extra `pretrained`), "
-            "a file named as in timm or torchvision, .safetensors or .pth, or a folder as the Hugging Face hub has it."
+            "a file named as in timm or torchvision, .safetensors or .pth, or a folder as the Hugging Face hub has it; "
+            "default: imagenet for the recipes cpu_pretrained and gpu_pretrained, else random ones."
         ),
     ] = None
     about: Annotated[
@@ -122,6 +125,14 @@ class TrainRequest(Frozen):
             changed = {name: kinds[name](value) for name, value in strengths.items()}
             changes["augmentation"] = Augmentation(**{**usual, **changed})
         return recipe_named(self.recipe, **changes)
+
+    @property
+    def weights(self) -> Path | None:
+        """The weights that the encoder starts from: those asked for, or those of a recipe for pretrained encoders."""
+        if self.backbone_weights is None and self.recipe in PRETRAINED:
+            assert self.recipe is not None
+            return IMAGENET if self.effective.backbone == recipe_named(self.recipe).backbone else None
+        return self.backbone_weights
 
     @model_validator(mode="after")
     def _fits(self) -> TrainRequest:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from typing import Any
 
 from dasnet.errors import TrainingError
 from dasnet.networks.encoders.backbone_weights import load_backbone
+from dasnet.training.settings import OptimizerSettings
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
 from flows.cluster.layout import planned_layout
@@ -23,6 +25,12 @@ from flows.training.ranks import bundle_task, train_ranks
 from flows.training.request import TrainRequest
 from flows.training.results import TrainingSummary, finished
 from storage.datasets.store import open_dataset
+
+_OF_PRETRAINED = ("encoder_rate", "frozen", "encoder_statistics")
+
+
+def _untouched(setting: str) -> Any:
+    return OptimizerSettings.model_fields[setting].default
 
 
 @step("plan")
@@ -56,8 +64,12 @@ def plan(request: TrainRequest) -> TrainingJob:
             f"a batch of {sampling.batch} in {sampling.accumulate} passes cannot be spread evenly over {ranks} ranks: "
             f"ask for {sampling.most_ranks(ranks)} workers, or for another batch"
         )
-    if request.backbone_weights is not None and recipe.backbone is not None:
-        load_backbone(request.backbone_weights, recipe.backbone, in_bands=len(data.bands))
+    if request.weights is not None and recipe.backbone is not None:
+        load_backbone(request.weights, recipe.backbone, in_bands=len(data.bands))
+    elif idle := [name for name in _OF_PRETRAINED if getattr(recipe.optimizer, name) != _untouched(name)]:
+        current_observer().warn(
+            f"{', '.join(idle)} mean nothing here: the encoder starts from random weights; give --backbone-weights"
+        )
     settings = recipe.settings()
     current_observer().show(
         Table("recipe", ("setting", "value"), [[name, json.dumps(value)] for name, value in settings.items()], "Recipe")

@@ -21,8 +21,7 @@ from dasnet.training import augment
 from dasnet.training.augment import Sample
 from dasnet.training.augmentation import PSEUDO_CHANGES, Augmentation
 from dasnet.training.draws import Draws, OfDate, OfPair, drawn
-from dasnet.training.kept_samples import KeptSamples
-from dasnet.training.samples import assemble, prefetched, read_crops
+from dasnet.training.samples import KeptSamples, assemble, prefetched, read_crops
 from tests.dasnet.training.training_data import SIDE, Squares, Stored
 
 EVERYTHING = replace(

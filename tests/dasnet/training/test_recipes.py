@@ -30,7 +30,7 @@ def test_the_papers_recipes_are_the_papers() -> None:
     assert isinstance(cdd.network, DasnetSettings) and cdd.network.supervision == (1.0, 1.0, 1.0)
     assert cdd.augmentation == Augmentation() and bcdd.optimizer.weight_decay == 5e-5
     ours = {name for name in get_args(RecipeName) if recipe_named(name).network.method == "dasnet"}
-    assert ours == {"paper_cdd", "paper_bcdd", "cpu_small"}
+    assert ours == {"paper_cdd", "paper_bcdd", "cpu_small", "cpu_pretrained", "gpu_pretrained"}
 
 
 @pytest.mark.parametrize(
