@@ -63,7 +63,7 @@ class CompareRequest(Frozen):
         Field(
             min_length=1,
             description="Which tables: methods (Tables V, VI), losses (III), attention (IV), lambda (II), decoder, "
-            "training, margins (Figure 7).",
+            "training, margins (Figure 7), objectives (losses and heads).",
         ),
         at_commas(),
     ] = ("methods",)

@@ -10,7 +10,7 @@ from dasnet.baselines.methods import UNTRAINED
 from dasnet.networks.architectures import PEERS
 from dasnet.training.augmentation import PSEUDO_CHANGE_FIELDS, PSEUDO_CHANGES
 
-TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins"]
+TableName = Literal["methods", "losses", "attention", "lambda", "decoder", "training", "margins", "objectives"]
 
 _DASNET: dict[str, dict[str, Any]] = {
     "dasnet": {},
@@ -155,6 +155,18 @@ ABLATIONS: dict[TableName, Table] = {
                 f"m1 {low:g}, m2 {high:g}": {"margin_unchanged": low, "margin_changed": high}
                 for low in _MARGINS_UNCHANGED
                 for high in _MARGINS_CHANGED
+            }
+        ),
+    ),
+    "objectives": Table(
+        title="Loss and head: distances cut by margins, or a probability of the difference learned as a segmentation",
+        paper="not in the paper",
+        variants=_variants(
+            {
+                "WDMC, L2": {"loss": "wdmc", "distance": "l2"},
+                "contrastive, L2": {"loss": "contrastive", "distance": "l2"},
+                "cross-entropy, learned": {"loss": "cross-entropy", "distance": "learned"},
+                "Dice, learned": {"loss": "dice", "distance": "learned"},
             }
         ),
     ),
