@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--block", type=int, default=2048)
+    parser.add_argument("--once", action="store_true", help="leave out the run with blocks of half the size")
     parser.add_argument("--folder", type=Path, help="for scene and runs; default: one that is removed afterwards")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -220,7 +221,7 @@ def main() -> None:
                     flush=True,
                 )
                 digests = []
-                for block in (options.block, options.block // 2):
+                for block in (options.block,) if options.once else (options.block, options.block // 2):
                     rate, seconds, whole, detail, digest = run(
                         before, after, place / f"{network}-{precision}-{block}", path, device, precision, block
                     )
