@@ -27,6 +27,10 @@ NODATA = 255
 """What is stored where there is no probability."""
 PROBABILITY_SCALE = 1 / LEVELS
 """Probability of one stored level."""
+PASSED_OVER = 0
+"""Level of the valid pixels that a first pass gave to no network. Where there was a first pass, and there alone, level
+0 is kept for them: what the network computed is stored as :data:`LOWEST_COMPUTED` or more."""
+LOWEST_COMPUTED = 1
 
 DISAGREEMENT_BINS = 256
 DISAGREEMENT_SCALE = 510

@@ -16,7 +16,8 @@ class Prediction(Protocol):
     def probability(self) -> NDArray[np.uint8]:
         """(P, h, w), change probability × 254 of each pair.
 
-        255 = nodata, which is where either date of the pair has no valid pixel, and nowhere else.
+        255 = nodata, which is where either date of the pair has no valid pixel, and nowhere else, but for what is not
+        `wanted`.
         """
         ...
 
@@ -53,6 +54,7 @@ class Predictor(Protocol):
         taper: NDArray[np.float32],
         crop: tuple[slice, slice],
         pairs: Sequence[tuple[int, int]] | None = None,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> Prediction:
         """Change probability of one block.
 
@@ -63,6 +65,8 @@ class Predictor(Protocol):
             taper: (window,) float32, blending weight along one axis.
             crop: rows and columns of the block itself within `images`.
             pairs: indices (earlier, later) of the dates that are compared; None = each date with the one before it.
+            wanted: (H, W), True = a probability is asked for, and `origins` are all windows that cover the pixel;
+                elsewhere the result is 255 and has no part in the disagreement. None = everywhere.
         """
         ...
 

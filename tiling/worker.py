@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from tiling.chosen import ChosenCells, with_passed_over
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.protocols import DatesStore, PairSink, Predictor
 
@@ -49,10 +52,12 @@ class SeriesInference:
         blocks: BlockGrid,
         lattice: WindowLattice,
         lanes: int,
+        chosen: ChosenCells | None = None,
     ) -> None:
+        """`chosen`: what is computed; valid pixels elsewhere are stored as passed over. None = everything."""
         self.predictor = predictor
         self._source, self._sink = source, sink
-        self._blocks, self._lattice = blocks, lattice
+        self._blocks, self._lattice, self._chosen = blocks, lattice, chosen
         self._device = threading.Semaphore(lanes)
 
     def describe(self) -> Mapping[str, Any]:
@@ -65,7 +70,8 @@ class SeriesInference:
         Returns:
             ``digests``: SHA-256 of the block's pixels by pair; ``windows``, ``skipped``: computed and left out;
             ``disagreement``: the non-empty bins of :attr:`tiling.protocols.Prediction.disagreement`;
-            ``read_s``, ``wait_s``, ``compute_s``, ``write_s``: seconds.
+            ``read_s``, ``wait_s``, ``compute_s``, ``write_s``: seconds. ``skipped`` are windows without a valid
+            pixel, not those that a first pass has spared.
         """
         block = self._blocks[task.block]
         box = self._lattice.read_box(block.box)
@@ -73,17 +79,32 @@ class SeriesInference:
         images, valid = self._source.read_dates(task.dates, rows=box.rows, cols=box.cols)
         ready = time.perf_counter()
         inner = block.box.relative_to(box)
-        origins = self._lattice.origins_touching(block.box) - (box.y0, box.x0)
+        inner_part = (inner.rows, inner.cols)
+        origins = self._lattice.origins_touching(block.box)
         pairs = [(earlier, later) for earlier, later, _ in task.pairs]
+        part: dict[str, Any] = {}
+        if self._chosen is not None:
+            origins = origins[self._chosen.touched_by(origins, self._lattice.window)]
+            part = {"wanted": self._chosen.mask(box)}
         with self._device:
             free = time.perf_counter()
             prediction = self.predictor.predict(
-                images, valid, origins=origins, taper=self._lattice.taper, crop=(inner.rows, inner.cols), pairs=pairs
+                images,
+                valid,
+                origins=origins - (box.y0, box.x0),
+                taper=self._lattice.taper,
+                crop=inner_part,
+                pairs=pairs,
+                **part,
             )
         computed = time.perf_counter()
+        probability = prediction.probability
+        if self._chosen is not None:
+            both = np.stack([valid[one, *inner_part] & valid[other, *inner_part] for one, other in pairs])
+            probability = with_passed_over(probability, valid=both, chosen=part["wanted"][inner_part])
         digests = {
             name: self._sink.write_pair(name, pixels, rows=block.box.rows, cols=block.box.cols)
-            for name, pixels in zip(task.names, prediction.probability, strict=True)
+            for name, pixels in zip(task.names, probability, strict=True)
         }
         written = time.perf_counter()
         return {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,14 @@ from dasnet.baselines.detector import PixelDetector, SquaredLength
 from dasnet.baselines.statistics import Moments, Names, Tally, pixel_pairs, require_pixels, require_varying
 from dasnet.baselines.untrained import State
 
+UNRELATED = 2.0
+"""Mean of the statistic where the dates have nothing to do with each other."""
+
 
 def change_vectors(mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> SquaredLength:
     """Squared length of the difference of bands that each date's own mean and deviation, (2C,), standardise.
 
-    It is divided by the number of bands: 2 is what two unrelated dates have on average.
+    It is divided by the number of bands: :data:`UNRELATED` is what two unrelated dates have on average.
     """
     bands = len(mean) // 2
     scale = 1 / (np.sqrt(bands) * deviation)
@@ -27,17 +30,22 @@ def change_vectors(mean: NDArray[np.float64], deviation: NDArray[np.float64]) ->
 
 @dataclass(frozen=True)
 class Cva:
-    """Pass 1: mean and deviation of every band. Pass 2: histogram of the lengths, for Otsu's threshold."""
+    """Pass 1: mean and deviation of every band. Pass 2: histogram of the lengths, for Otsu's threshold.
+
+    Attributes:
+        threshold: "otsu"; "unrelated": what two unrelated dates have on average, for which no second pass is made.
+    """
 
     name: str = "cva"
     version: int = 1
     source: str = "Malila (1980), change vector analysis; Otsu (1979)"
     halo: int = 0
+    threshold: Literal["otsu", "unrelated"] = "otsu"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
-        return otsu.PARAMETERS
+        return otsu.PARAMETERS if self.threshold == "otsu" else {"threshold": self.threshold}
 
     def count(self, state: State, before: NDArray[Any], after: NDArray[Any], valid: NDArray[np.bool_]) -> Tally:
         """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
@@ -48,7 +56,7 @@ class Cva:
     def advance(self, state: State, tally: Tally, names: Names) -> State:
         """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
         if state.passes == 0:
-            return first_state(tally, names)
+            return replace(first_state(tally, names), finished=self.threshold == "unrelated")
         cut = otsu.cut(tally.counts, names)
         return State(
             finished=True,
@@ -58,6 +66,8 @@ class Cva:
 
     def detector(self, state: State) -> PixelDetector:
         """See :class:`~dasnet.baselines.untrained.UntrainedMethod`."""
+        if self.threshold == "unrelated":
+            return PixelDetector(length=self._length(state), threshold=UNRELATED, origin="that of two unrelated dates")
         return PixelDetector(
             length=self._length(state),
             threshold=float(state.values["cut"]) ** 2,

@@ -52,6 +52,7 @@ class UntrainedPredictor:
         taper: NDArray[np.float32],
         crop: tuple[slice, slice],
         pairs: Sequence[tuple[int, int]] | None = None,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> BlockPrediction:
         """Change probability of one block; arguments as of tiling.protocols.Predictor.
 
@@ -62,6 +63,7 @@ class UntrainedPredictor:
         if len(images) != 2 or (pairs is not None and list(pairs) != [(0, 1)]):
             raise PredictorError(f"statistics of one pair do not serve {len(images)} dates, pairs {pairs}")
         both = valid[0] & valid[1]
+        asked = both if wanted is None else both & wanted
         size = len(taper)
         computed = sum(bool(both[y : y + size, x : x + size].any()) for y, x in origins)
         rows, cols = crop
@@ -69,7 +71,7 @@ class UntrainedPredictor:
         step = max(_STRIP // max(cols.stop - cols.start, 1), 1)
         for first in range(rows.start, rows.stop, step):
             strip = slice(first, min(first + step, rows.stop))
-            valid_here = both[strip, cols]
+            valid_here = asked[strip, cols]
             if valid_here.any():
                 statistic = self._statistic(images, both, strip, cols)
                 done = probability[strip.start - rows.start : strip.stop - rows.start]

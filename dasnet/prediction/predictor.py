@@ -132,6 +132,7 @@ class DasnetPredictor:
         taper: NDArray[np.float32],
         crop: tuple[slice, slice],
         pairs: Sequence[tuple[int, int]] | None = None,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> BlockPrediction:
         """Change probability of one block; each date is embedded once, in however many pairs it is.
 
@@ -142,6 +143,7 @@ class DasnetPredictor:
             taper: (window,) float32 in (0, 1], blending weight along one axis of a window.
             crop: rows and columns of the block within `images`.
             pairs: indices of the P pairs of dates that are compared; None = each date with the one before it.
+            wanted: (H, W), where a probability is asked for, as tiling.protocols has it; None = everywhere.
 
         Raises:
             PredictorError: the series has one date, other bands or another data type than the bundle; or a pair is not
@@ -151,7 +153,7 @@ class DasnetPredictor:
         self._check(images)
         earlier, later = _earlier_and_later(pairs, dates=len(images))
         return self._computed(
-            partial(self._predict, images, valid, origins, taper, crop=crop, earlier=earlier, later=later)
+            partial(self._predict, images, valid, origins, taper, wanted, crop=crop, earlier=earlier, later=later)
         )
 
     def _predict(
@@ -160,6 +162,7 @@ class DasnetPredictor:
         valid: NDArray[np.bool_],
         origins: NDArray[np.int64],
         taper: NDArray[np.float32],
+        wanted: NDArray[np.bool_] | None,
         *,
         crop: tuple[slice, slice],
         earlier: list[int],
@@ -185,7 +188,7 @@ class DasnetPredictor:
             for windows, probabilities in zip(batches, self._in_order(compute, batches), strict=True):
                 for (y, x), probability in zip(windows, probabilities, strict=False):
                     blend.add(probability, y=y, x=x)
-            in_crop = usable[:, *crop]
+            in_crop = usable[:, *crop] if wanted is None else usable[:, *crop] & self._on_device(wanted[crop])
             stored, disagreement = blend.result(in_crop[earlier] & in_crop[later], crop)
         return BlockPrediction(
             probability=stored.numpy(),

@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.cluster.layout import planned_layout
 from flows.detect.embeddings import is_embedding, nodata_of_embeddings
+from flows.detect.first_pass_plan import FirstPass, plan_first_pass
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import as_embeddings, choose_untrained
 from flows.inference.model import BundleModel, Model, bundle_model
@@ -47,6 +48,7 @@ class Job(PlannedSeries):
         readers: readers of the mosaics on `grid`, with the bundle's bands.
         times: one naive UTC datetime for each date; days from 1970-01-01 on where `dates_known` is False.
         headers: of mosaics of many files, to be kept in the run's directory once it is this run's.
+        first_pass: what chooses the cells that the network computes; None = it computes all.
     """
 
     request: DetectRequest
@@ -55,6 +57,7 @@ class Job(PlannedSeries):
     times: tuple[datetime, ...]
     dates_known: bool
     headers: HeaderCache
+    first_pass: FirstPass | None = None
 
     @cached_property
     def dates(self) -> tuple[str, ...]:
@@ -84,16 +87,23 @@ class Job(PlannedSeries):
             "overlap": self.lattice.overlap,
             "dates": [time.isoformat() for time in self.times],
             **self.bundle.parameters(self.request.precision),
+            **({"first_pass": self.first_pass.identity} if self.first_pass else {}),
         }
+
+    @property
+    def inputs(self) -> tuple[Mosaic, ...]:
+        """All mosaics that decide the result: of both dates, and those that a first pass looks at."""
+        return (*self.mosaics, *(self.first_pass.mosaics if self.first_pass else ()))
 
     def identity(self, digests: Sequence[str]) -> dict[str, Any]:
         """Everything that decides the result; what people call mosaics and bundle does not.
 
         Args:
-            digests: SHA-256 of each mosaic.
+            digests: SHA-256 of each of :attr:`inputs`.
         """
         return {
-            "inputs": [{"sha256": sha256} for sha256 in digests],
+            "inputs": [{"sha256": sha256} for sha256 in digests[: len(self.mosaics)]],
+            **({"first_pass_inputs": list(beside)} if (beside := digests[len(self.mosaics) :]) else {}),
             "grid": {
                 **grid_facts(self.grid),
                 "region": None if self.request.grid.region is None else region_text(self.request.grid.region),
@@ -133,6 +143,7 @@ class Job(PlannedSeries):
                 f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each"
                 + (", or more if more workers join" if self.request.cluster.is_running else ""),
             ),
+            *([("first pass", f"{self.first_pass.rule.words} are computed")] if self.first_pass else []),
             *self.time_lines(plan.expected_seconds),
         ]
 
@@ -186,6 +197,7 @@ def resolve(request: DetectRequest) -> Job:
         )
         for mosaic, numbers in zip(mosaics, bands, strict=True)
     )
+    first_pass = plan_first_pass(request, bundle, mosaics, bands, grid, headers, warnings)
     times, dates_known = _times(request, mosaics, warnings)
     compare_resolution(grid, bundle, warnings)
     warnings += bundle.notes
@@ -206,6 +218,7 @@ def resolve(request: DetectRequest) -> Job:
         times=times,
         dates_known=dates_known,
         headers=headers,
+        first_pass=first_pass,
         plan=plan,
         warnings=tuple(warnings),
     )

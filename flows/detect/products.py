@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.detect.directory import PRODUCTS
+from flows.detect.first_pass_outcome import FirstPassOutcome
 from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress
 from flows.inference.lost_images import stored_images
@@ -42,6 +43,7 @@ class Summary:
         polygons, changed_m2: number of changed areas, and their ground area in square metres.
         changed_share, nodata_share: share of the valid pixels, and of all pixels, 0 … 1.
         disagreement: mean and 95th percentile of the standard deviation between overlapping windows.
+        first_pass: what the network did not look at, for a person; empty where it looked at everything.
     """
 
     products: dict[str, Location]
@@ -50,6 +52,7 @@ class Summary:
     changed_share: float
     nodata_share: float
     disagreement: tuple[float, float]
+    first_pass: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a person."""
@@ -59,6 +62,7 @@ class Summary:
                 f"{area_words(self.changed_m2)} in {self.polygons:,} places, {self.changed_share:.2%} of what is valid",
             ),
             ("nodata", f"{self.nodata_share:.2%}"),
+            *([("first pass", self.first_pass)] if self.first_pass else []),
             *((name, str(path)) for name, path in self.products.items()),
         ]
 
@@ -106,6 +110,7 @@ def _make_rest(
     pair.make_quicklook(parameters, captions=(_dated(job, 0), _dated(job, 1), "change probability"))
     statistics = BlockStatistics.of(directory.ledger("infer"))
     histogram = np.array(mosaic["histogram"])
+    first_pass = FirstPassOutcome.of(directory, histogram) if job.first_pass else None
     valid = int(histogram[:NODATA].sum())
     changed = int(histogram[changed_level(threshold) : NODATA].sum())
     summary = Summary(
@@ -115,12 +120,15 @@ def _make_rest(
         changed_share=changed / max(valid, 1),
         nodata_share=1 - valid / job.plan.pixels,
         disagreement=disagreement_summary(statistics.disagreement),
+        first_pass=first_pass.words if first_pass else "",
     )
 
     record = directory.describe() or {}
     products.make(
         "report",
-        lambda path: write_report(path, _report_data(job, directory, record, pair.looks, summary, statistics, mosaic)),
+        lambda path: write_report(
+            path, _report_data(job, directory, record, pair.looks, summary, statistics, mosaic, first_pass)
+        ),
         parameters=parameters,
     )
     pair.make_item(
@@ -135,6 +143,7 @@ def _make_rest(
             "bundle": {"name": job.request.bundle, "sha256": job.bundle.digest},
             "threshold": threshold,
             **({"statistics": dict(_statistics(directory))} if job.method else {}),
+            **({"first_pass": first_pass.facts} if first_pass else {}),
             "parameters": job.parameters,
             "execution": record.get("execution", {}),
             "dates_known": job.dates_known,
@@ -166,6 +175,7 @@ def _report_data(
     summary: Summary,
     statistics: BlockStatistics,
     mosaic: dict[str, Any],
+    first_pass: FirstPassOutcome | None,
 ) -> ReportData:
     """What the page says; `record`: the content of ``run.json``."""
     seconds = record.get("seconds", {})
@@ -182,6 +192,7 @@ def _report_data(
             ("Changed area", area_words(summary.changed_m2), f"{summary.changed_share:.2%} of what is valid"),
             ("Places", f"{summary.polygons:,}", f"polygons at a probability of {job.bundle.threshold:.3f} or more"),
             ("Nodata", f"{summary.nodata_share:.2%}", "of all pixels, where an input has none"),
+            *([first_pass.card] if first_pass else []),
             _how_sure(job, directory, summary),
             ("Blocks", f"{len(job.blocks):,}", f"{statistics.skipped_blocks:,} of them without a valid pixel"),
             ("Infer", f"{rate:.2f} Mpx/s", f"{statistics.windows:,} windows of {job.lattice.window} px"),
@@ -200,6 +211,7 @@ def _report_data(
             ],
             "Parameters": [(name, str(value)) for name, value in job.parameters.items()],
             **({"Statistics": _statistics(directory)} if job.method else {}),
+            **({"First pass": first_pass.rows} if first_pass else {}),
             "Arithmetic": [(name, str(value)) for name, value in record.get("execution", {}).items()],
             job.bundle.kind.capitalize(): [
                 ("name", job.request.bundle),

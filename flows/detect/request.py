@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from flows.detect.first_pass_rule import FirstPassRule
 from flows.inference.request import ComputationRequest, DatePatternText, InferenceRequest
 from flows.run.fields import POSITIONAL, Cli, MosaicSpec, Output, at_commas, option_name
 from storage.imagery.dates.acquisition import is_future, naive_utc
+
+_FIRST = Cli(section="How it is computed")
 
 
 class PairRequest(ComputationRequest):
@@ -66,3 +69,38 @@ class DetectRequest(PairRequest, InferenceRequest):
             "hundred unchanged pixels exceeds); default: the method's usual one."
         ),
     ] = None
+    first_pass: Annotated[
+        str | None,
+        _FIRST,
+        Cli(metavar="METHOD[:SHARE%|:LEVEL]"),
+        Field(
+            description="A cheap look at all cells of 128 px, by which the network computes only some: cva, irmad, sfa "
+            "or isfa of the pair at a coarser resolution, or embedding-cosine, embedding-l2 of mosaics of embeddings. "
+            "`cva:30%`: the cells that differ most; `embedding-cosine:0.15`: those that reach a level; default: 50 %. "
+            "The others are stored as passed over (level 0); it costs recall."
+        ),
+    ] = None
+    first_pass_before: Annotated[
+        MosaicSpec | None,
+        _FIRST,
+        Field(description="Embeddings of the first date, for a first pass by their distance."),
+    ] = None
+    first_pass_after: Annotated[MosaicSpec | None, _FIRST, Field(description="Embeddings of the second date.")] = None
+
+    @property
+    def first_pass_rule(self) -> FirstPassRule | None:
+        """What is said of a first pass."""
+        return None if self.first_pass is None else FirstPassRule.of(self.first_pass)
+
+    @model_validator(mode="after")
+    def _first_pass_has_what_it_looks_at(self) -> DetectRequest:
+        rule, mosaics = self.first_pass_rule, (self.first_pass_before, self.first_pass_after)
+        if rule is not None and rule.takes_mosaics and None in mosaics:
+            raise ValueError(
+                f"--first-pass {self.first_pass} compares embeddings: give them with --first-pass-before and "
+                "--first-pass-after"
+            )
+        if (rule is None or not rule.takes_mosaics) and mosaics != (None, None):
+            what = "no --first-pass is asked for" if rule is None else f"{rule.method} looks at the pair itself"
+            raise ValueError(f"--first-pass-before and --first-pass-after are embeddings, but {what}")
+        return self

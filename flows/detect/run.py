@@ -15,6 +15,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from flows.cluster.stage import ConnectCluster, StageResult, when_needed
+from flows.detect.first_pass_plan import FirstPass
 from flows.detect.job import Job, resolve
 from flows.detect.products import Summary, make_products
 from flows.detect.request import DetectRequest
@@ -37,6 +38,7 @@ from storage.imagery.mosaics import Mosaic
 from storage.places.bucket import Location
 from storage.stores.create import create_store
 from storage.stores.run_store import RunStore, store_exists
+from tiling.chosen import ChosenCells
 from tiling.ledger import Ledger
 from tiling.protocols import Predictor
 
@@ -57,21 +59,21 @@ def planned_grid(request: DetectRequest) -> GeoBox:
 
 def adopt_directory(job: Job, directory: RunDirectory[Location]) -> str:
     """Digest the inputs and make the directory this run's; refuse one that holds another run."""
-    current_observer().begin("inputs", len(job.mosaics), unit="mosaics")
+    current_observer().begin("inputs", len(job.inputs), unit="mosaics")
     cache = DigestCache(directory.digests)
-    digests = [cache.digest(mosaic) for mosaic in job.mosaics]
+    digests = [cache.digest(mosaic) for mosaic in job.inputs]
     identity = job.identity([digest.sha256 for digest in digests])
     if directory.describe() is not None and not directory.is_of(identity):
         former = job.identity(
             [
                 former_digest(mosaic, digest=cache.digest_files) if counts_otherwise(mosaic) else digest.sha256
-                for mosaic, digest in zip(job.mosaics, digests, strict=True)
+                for mosaic, digest in zip(job.inputs, digests, strict=True)
             ]
         )
         identity = former if directory.is_of(former) else identity
     key = directory.adopt(
         identity,
-        files=dict(zip(input_names(job.mosaics), (dict(digest.files) for digest in digests), strict=True)),
+        files=dict(zip(input_names(job.inputs), (dict(digest.files) for digest in digests), strict=True)),
         request=job.request.model_dump(mode="json"),
         versions=versions(),
     )
@@ -116,7 +118,12 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             # the statistics of what could be read are not those of the mosaic
             ingested.require_all(directory.path)
             make_predictor = _untrained_predictor(job, job.method, directory, cluster)
-        stages.predict_with(make_predictor or predictor_factory(job))
+        chosen = None
+        if job.first_pass is not None:
+            # what could not be read cannot be judged
+            ingested.require_all(directory.path)
+            chosen = _chosen_cells(job, job.first_pass, directory, cluster)
+        stages.predict_with(make_predictor or predictor_factory(job), chosen)
         inferred = _infer(job, directory, stages)
         with _in_the_background(until_products.close):
             observer.show(blocks_table(directory.ledger("infer"), total=len(job.blocks)))
@@ -143,6 +150,12 @@ def _untrained_predictor(
     from flows.detect.statistics import make_statistics
 
     return partial(UntrainedPredictor, make_statistics(job, model, directory, cluster))
+
+
+def _chosen_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], cluster: ConnectCluster) -> ChosenCells:
+    from flows.detect.first_pass import choose_cells
+
+    return choose_cells(job, plan, directory, cluster).cells
 
 
 def _stages(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster, until: ExitStack) -> SeriesStages:

@@ -35,18 +35,18 @@ def sheets_of(*, height: int, width: int) -> BlockGrid:
     return BlockGrid(height=height, width=width, size=SHEET)
 
 
-def pass_name(number: int) -> str:
+def pass_name(number: int, prefix: str = "statistics") -> str:
     """Name of a pass and of its ledger; `number`: from 1."""
-    return f"statistics-{number}"
+    return f"{prefix}-{number}"
 
 
-def read_progress(directory: RunDirectory[Location]) -> Progress:
-    """How far the statistics of a run are.
+def read_progress(directory: RunDirectory[Location], file: str = STATISTICS) -> Progress:
+    """How far the statistics of a run are, or those that another file of its directory holds.
 
     Raises:
-        InputError: ``statistics.json`` is damaged.
+        InputError: the file is damaged.
     """
-    path = directory.at(STATISTICS)
+    path = directory.at(file)
     if not path.exists():
         return Progress(state=State(), threshold="")
     try:
@@ -56,9 +56,11 @@ def read_progress(directory: RunDirectory[Location]) -> Progress:
         raise InputError(f"{path} is damaged ({error!r}): delete it, the statistics are then made anew") from error
 
 
-def write_progress(directory: RunDirectory[Location], progress: Progress, method: Mapping[str, Any]) -> None:
+def write_progress(
+    directory: RunDirectory[Location], progress: Progress, method: Mapping[str, Any], file: str = STATISTICS
+) -> None:
     """Record how far the statistics are after a pass; `method`: its identity, for a reader of the file."""
     write_json_atomically(
-        directory.at(STATISTICS),
+        directory.at(file),
         {"method": dict(method), "threshold": progress.threshold, "state": progress.state.to_dict()},
     )

@@ -15,6 +15,7 @@ from storage.errors import ReplacedError
 from storage.imagery.identity.digests import require_digest
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
+from tiling.chosen import ChosenCells
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import DatesStore, PairSink, Predictor
 from tiling.worker import SeriesTask
@@ -44,8 +45,8 @@ class SeriesStages:
         stage = Stage(name="ingest", tool=self._ingest, items=items, total=total, ledger=ledger)
         return run_stage(stage, cluster=self._cluster, effort=self._job.effort)
 
-    def predict_with(self, make_predictor: Callable[[], Predictor]) -> None:
-        """`make_predictor`: called once on each worker."""
+    def predict_with(self, make_predictor: Callable[[], Predictor], chosen: ChosenCells | None = None) -> None:
+        """`make_predictor`: called once on each worker; `chosen`: what is computed, None = everything."""
 
         def make(layout: ClusterLayout) -> MakeTool:
             return partial(
@@ -56,6 +57,7 @@ class SeriesStages:
                 self._job.blocks,
                 self._job.lattice,
                 layout.lanes,
+                chosen,
             )
 
         self._infer = Tool(make=make, until=self._until)

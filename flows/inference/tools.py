@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.imagery.rasters import GridReader
+from tiling.chosen import ChosenCells
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.protocols import DatesStore, PairSink, Predictor, SpreadsWindows
 from tiling.worker import SeriesInference
@@ -43,8 +44,9 @@ def make_series_tool(
     blocks: BlockGrid,
     lattice: WindowLattice,
     lanes: int,
+    chosen: ChosenCells | None = None,
 ) -> SeriesInference:
-    """Runs once on each worker: loads the model there.
+    """Runs once on each worker: loads the model there. `chosen`: what is computed; None = everything.
 
     On CPU a predictor computes with one thread (tiling.worker says why); set here too, for workers that somebody else
     started without our environment.
@@ -57,7 +59,13 @@ def make_series_tool(
     if isinstance(predictor, SpreadsWindows):
         predictor.spread(lanes)
     return SeriesInference(
-        predictor=predictor, source=images, sink=probabilities, blocks=blocks, lattice=lattice, lanes=lanes
+        predictor=predictor,
+        source=images,
+        sink=probabilities,
+        blocks=blocks,
+        lattice=lattice,
+        lanes=lanes,
+        chosen=chosen,
     )
 
 

@@ -68,7 +68,7 @@ def common_grid(
     require_place_on_earth(grid, f"the grid of {first.label}")
     require_geotiff_can_hold(grid, f"the grid of {first.label}")
     for mosaic in mosaics:
-        _require_overlap(mosaic, grid, first)
+        require_overlap(mosaic, grid, first.label)
         require_similar_resolution(mosaic, grid)
     return grid
 
@@ -164,12 +164,13 @@ def overlaps(mosaic: Mosaic, grid: GeoBox) -> bool:
     return not any(span.stop <= span.start for roi in (info.roi_src, info.roi_dst) for span in roi)
 
 
-def _require_overlap(mosaic: Mosaic, grid: GeoBox, first: Mosaic) -> None:
+def require_overlap(mosaic: Mosaic, grid: GeoBox, whose: str) -> None:
+    """Refuse a mosaic that no pixel of a grid lies in, with both extents; `whose` the grid is; raises InputError."""
     if not overlaps(mosaic, grid):
         assert grid.crs is not None
         theirs = in_frame_of(mosaic.grid, grid).footprint(grid.crs).boundingbox
         raise InputError(
-            f"{mosaic.label} does not overlap the grid of {first.label}: extents {_extent(theirs)} and "
+            f"{mosaic.label} does not overlap the grid of {whose}: extents {_extent(theirs)} and "
             f"{_extent(grid.extent.boundingbox)} in {crs_name(grid.crs)}"
         )
 
