@@ -120,7 +120,7 @@ class RunDirectory(Generic[P]):
         Args:
             identity: content alone; what people call the inputs is no part of it.
             files: SHA-256 of each file by path, by what people call the input that it is of, in the order of the
-                identity's inputs.
+                identity's ``inputs`` and of whatever else there ends in that word.
 
         Raises:
             DifferentRunError: it holds a run of another identity.
@@ -159,10 +159,10 @@ class RunDirectory(Generic[P]):
         if present is None or self.is_of(identity):
             return
         changes = differences(_content_of(present["identity"]), _content_of(identity))
-        is_known = files is not None and present.get("files") and any(name == "inputs" for name, _, _ in changes)
+        is_known = files is not None and present.get("files") and any(name.endswith("inputs") for name, _, _ in changes)
         lines = [
             *(changed_files(present["files"], files or {}) if is_known else ()),
-            *(f"{name}: {old} → {new}" for name, old, new in changes if files is None or name != "inputs"),
+            *(f"{name}: {old} → {new}" for name, old, new in changes if files is None or not name.endswith("inputs")),
         ]
         raise DifferentRunError(
             f"{self.path} holds another run and is left as it is. What changed:\n"
