@@ -80,7 +80,7 @@ def _bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
             f"after {int(best['epoch']) + 1} epochs the network has learned nothing that validation shows (highest F1 "
             f"{highest:.3f}): {error}. Train longer, or at another rate"
         ) from error
-    threshold, chosen = _best_stored(calibration, sweep)
+    threshold, chosen = best_stored(calibration, sweep)
     bundle = replace(rounded, threshold=threshold, calibration=calibration)
     return TrainedBundle(
         bundle=save_bundle(path, bundle),
@@ -91,7 +91,7 @@ def _bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     )
 
 
-def _best_stored(calibration: Calibration, sweep: ThresholdSweep) -> tuple[float, Confusion]:
+def best_stored(calibration: Calibration, sweep: ThresholdSweep) -> tuple[float, Confusion]:
     """The threshold of the highest F1 among those that judge a stored probability as they judge a distance."""
     thresholds = np.array([lowest_stored_as(level) for level in range(1, LEVELS + 1)])
     indices = np.searchsorted(sweep.thresholds, [calibration.distance(threshold) for threshold in thresholds])

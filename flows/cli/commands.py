@@ -41,6 +41,7 @@ def _do(request: Any, *, ui: bool, job: str, flow: str, kept: str) -> None:
 
     # class weights are kept in the dataset itself
     directory = request.output if hasattr(request, "output") else request.dataset
+    directory = getattr(request, "directory", directory)  # a calibration's output is a file
     print_pairs(run_job(request, directory, job=job, flow=flow, kept=kept, ui=ui).lines())
 
 
@@ -90,6 +91,13 @@ SECTIONS: dict[str, dict[str, Command]] = {
             job="flows.training.run:run_training",
             flow="flows.training.flow:train",
             kept="the last checkpoint is kept",
+        ),
+        "calibrate": _job(
+            "Labelled samples in; a bundle with the calibration and the threshold that fit them best out.",
+            "flows.calibration.request:CalibrateRequest",
+            job="flows.calibration.run:run_calibration",
+            flow="flows.calibration.flow:calibrate",
+            kept="what is scored is kept",
         ),
         "evaluate": _job(
             "Scores of a bundle on labelled samples, on a whole labelled mosaic, or both.",

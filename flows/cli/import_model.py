@@ -102,7 +102,7 @@ class ImportModelRequest(Frozen):
     offset: Annotated[
         FiniteFloat | None,
         _GRAPH,
-        Field(description="Of a coarser output: pixels from the first pixel to its first position; default: measured."),
+        Field(description="Of a coarser output: pixels from the first pixel to its first position."),
     ] = None
     trust: Annotated[
         bool, Field(description="Read a program of torch.export, which can run code that its maker has put into it.")

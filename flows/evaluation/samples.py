@@ -123,8 +123,7 @@ def score(scoring: Scoring, store: DatasetStore, split: str) -> Score:
     indices = store.indices(split)
     if lacking := store.lacks(split):
         raise InputError(f"{store.path}, split {split}: not one {lacking} pixel, so there is nothing to score")
-    chunks = [tuple(int(i) for i in indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
-    items = [(f"{n:06d}", chunk) for n, chunk in enumerate(chunks)]
+    items = _items(indices)
     make_tool = partial(make_scoring_tool, store, split)
     ledger = scoring.run(f"score {split}", make_tool, [(CHANGE_VECTORS, CHANGE_VECTORS), *items])
     change_vectors = ledger.entry(CHANGE_VECTORS).facts["confusion"]
@@ -135,6 +134,32 @@ def score(scoring: Scoring, store: DatasetStore, split: str) -> Score:
     return reached
 
 
+def swept(scoring: Scoring, store: DatasetStore, split: str) -> ThresholdSweep:
+    """Distances of a split over the cluster, counted against their labels: every threshold can be judged by them.
+
+    Raises:
+        InputError: a bundle for other bands, or a split without samples.
+        FailedBlocksError: samples that could not be read.
+    """
+    store = fitted(store, load_bundle(scoring.bundle), name=scoring.bundle)
+    items = _items(store.indices(split))
+    ledger = scoring.run(f"score {split}", partial(make_scoring_tool, store, split), items)
+    return _sweep_of([ledger.entry(name).facts for name, _ in items])
+
+
+def _items(indices: NDArray[np.int64]) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, samples) of each part of a split."""
+    chunks = [tuple(int(i) for i in indices[first : first + _CHUNK]) for first in range(0, len(indices), _CHUNK)]
+    return [(f"{n:06d}", chunk) for n, chunk in enumerate(chunks)]
+
+
+def _sweep_of(facts: Sequence[Mapping[str, Any]]) -> ThresholdSweep:
+    distances = sum((_dense(fact["distances"], BINS) for fact in facts), np.zeros((2, BINS), dtype=np.int64))
+    sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
+    sweep.add_counts(unchanged=distances[0], changed=distances[1])
+    return sweep
+
+
 def _totals(
     facts: Sequence[Mapping[str, Any]],
     change_vectors: Sequence[int] | None,
@@ -142,10 +167,8 @@ def _totals(
     store: DatasetStore,
     indices: NDArray[np.int64],
 ) -> Score:
-    distances = sum((_dense(fact["distances"], BINS) for fact in facts), np.zeros((2, BINS), dtype=np.int64))
+    sweep = _sweep_of(facts)
     per_sample = [Confusion.of(counts) for fact in facts for counts in fact["samples"]]
-    sweep = ThresholdSweep(low=0.0, high=2.0, bins=BINS)
-    sweep.add_counts(unchanged=distances[0], changed=distances[1])
     total = sum(per_sample, Confusion())
     scenes: dict[str, Confusion] = {}
     for index, confusion in zip(indices, per_sample, strict=True):

@@ -33,7 +33,7 @@ class Reading:
         resolution: ground size of a pixel, metres; None = not known.
         threshold: on the output itself (of log-odds on their probability); None = the middle of its range.
         input_names, output_name: which; None = the graph's only ones, of two inputs that of the first date first.
-        offset: pixels from the first pixel to the first position of an output that is coarser; None = it is measured.
+        offset: pixels from the first pixel to the first position of an output that is coarser; None = it is not.
     """
 
     inputs: Inputs

@@ -1,4 +1,4 @@
-"""A graph is run a few times before it is taken: what it answers, for which sizes, and where its positions lie."""
+"""A graph is run a few times before it is taken: what it answers, for which sizes, for one window and for several."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LARGEST_STEP = 64
 
 
 def tried(graph: bytes, draft: ImportedArchitecture, *, offset: float | None, name: str) -> ImportedArchitecture:
-    """The description with what runs of the graph have shown: channels, stride, offset, sizes, batches.
+    """The description with what runs of the graph have shown: channels, stride, sizes, batches.
 
     Args:
         draft: as the graph's own words give it.
-        offset: pixels from the first pixel to the first position of a coarser output; None = it is measured.
+        offset: pixels from the first pixel to the first position of a coarser output; None = not said.
 
     Raises:
-        BundleError: the graph does not run, answers another shape, values outside the range of what it is said to
-            answer, or an answer that depends on what else is in the batch or on chance.
+        BundleError: the graph does not run, answers another shape, a coarser one of which no offset is said, values
+            outside the range of what it is said to answer, or what depends on the rest of the batch or on chance.
     """
     images = _images(draft, draft.side)
     network = _network(graph, draft)
@@ -39,9 +39,6 @@ def tried(graph: bytes, draft: ImportedArchitecture, *, offset: float | None, na
     try:
         architecture = _shaped(network, one, offset=offset, name=name)
         network = _network(graph, architecture)
-        if architecture.output_stride > 1 and offset is None:
-            architecture = replace(architecture, offset=_measured_offset(network, one, name=name))
-            network = _network(graph, architecture)
         alone = torch.cat([_distance(network, images[:, pair : pair + 1]) for pair in range(_PAIRS)])
         again = _distance(network, one)
         if (difference := float((again - alone[:1]).abs().max())) > _TOLERANCE:
@@ -132,6 +129,12 @@ def _shaped(network: ImportedNetwork, one: Tensor, *, offset: float | None, name
             "pixels apart, the same along rows and columns"
         )
     stride = side // rows
+    if stride > 1 and offset is None:
+        raise BundleError(
+            f"{name}: positions of output {shape} are {stride} px apart, and no graph says where the first one lies: "
+            f"give --offset, 0 for convolutions with symmetric padding, {(stride - 1) / 2:g} for patches or means of "
+            f"{stride} × {stride} px"
+        )
     return replace(architecture, channels=channels, output_stride=stride, offset=offset or 0.0)
 
 
@@ -164,35 +167,3 @@ def _step(network: ImportedNetwork) -> int:
                 return step
         step *= 2
     return 0
-
-
-def _measured_offset(network: ImportedNetwork, one: Tensor, *, name: str) -> float:
-    """Pixels from the first pixel to the first position: where one column of pixels after the other makes itself felt.
-
-    A column in the middle is made brighter, and the answer changes around its place. Over the columns of one stride
-    the mean of their places is the offset, which is that of a convolution with symmetric padding, 0, or that of a mean
-    over a patch, (stride − 1) / 2.
-    """
-    stride, side = network.architecture.output_stride, one.shape[-1]
-    first = side // 2 // stride * stride
-    plain = _answer(network, one).double()
-    places = []
-    for column in range(first, first + stride):
-        changed = one.clone()
-        changed[0, ..., column] += 1  # of the first date alone: what both have may cancel
-        weight = (_answer(network, changed).double() - plain).square()
-        weight = weight.flatten(0, -2).sum(dim=0)
-        if not float(weight.sum()) > 0:
-            continue
-        positions = torch.arange(len(weight), dtype=torch.float64)
-        places.append(column - stride * float((weight * positions).sum() / weight.sum()))
-    candidates = (0.0, (stride - 1) / 2)
-    measured = sum(places) / len(places) if places else float("nan")
-    nearest = min(candidates, key=lambda candidate: abs(candidate - measured))
-    if not abs(nearest - measured) <= max(stride / 4, 0.5):
-        raise BundleError(
-            f"{name}: positions of output {network.architecture.output_name!r} are {stride} px apart, and where the "
-            f"first one lies does not show ({measured:.2g} px): give --offset, 0 for convolutions with symmetric "
-            f"padding, {candidates[1]:g} for patches"
-        )
-    return nearest

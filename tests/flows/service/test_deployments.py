@@ -23,6 +23,7 @@ from flows.service.standing import POOL, ServerOptions, running_server, server_e
 from storage.errors import InputError
 
 FLOWS = {
+    "calibrate",
     "detect-changes",
     "reprocess-archive",
     "prepare-dataset",
