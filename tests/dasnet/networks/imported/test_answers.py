@@ -67,7 +67,7 @@ def test_what_lies_outside_of_its_range_is_refused(
 
 
 def test_two_probabilities_that_are_not_of_two_classes_are_refused() -> None:
-    with pytest.raises(RangeError, match="sum is up to 0.5 away from 1"):
+    with pytest.raises(RangeError, match=r"sum is up to 0\.5 away from 1"):
         distance_of(torch.full((1, 2, 3, 3), 0.75), replace(TWO, output="probability"))
 
 
