@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dasnet.networks.change_network import ChangeNetwork
-from dasnet.networks.peer import SegmentationNetwork
+from dasnet.networks.peers.peer import SegmentationNetwork
 
 STACKED = """(float[N,6,H,W] x) => (float[N,1,H,W] p) <int64[1] channels = {1}> {
     before, after = Split<axis=1, num_outputs=2>(x)
