@@ -82,9 +82,7 @@ class DasnetPredictor:
             raise PredictorError(f"a batch of {batch} windows computes nothing: use 1 or more")
         self._bundle = bundle
         self._stride = bundle.architecture.stride
-        network = prepare(
-            build_model(bundle), in_bands=bundle.architecture.in_bands, device=device, precision=precision
-        )
+        network = prepare(build_model(bundle), in_bands=len(bundle.bands), device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
         # cuDNN's handles and plans belong to a thread: every further one that computes takes a second to make its own
