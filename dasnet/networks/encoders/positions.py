@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,9 @@ def enlarge(x: Tensor, factor: int, *, like: Tensor) -> Tensor:
     """
     rows, cols = x.shape[-2:]
     height, width = like.shape[-2:]
+    if x.is_cuda and x.requires_grad:
+        # the gradient of torch's own interpolation, made to sum in one order, sorts all its indices
+        return brought_to(x, stride=factor, offset=0, step=1, rows=height, cols=width)
     size = (factor * (rows - 1) + 1, factor * (cols - 1) + 1)
     fine = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
     return grown_to(fine, like)[..., :height, :width]
@@ -127,15 +131,16 @@ def brought_to(x: Tensor, *, stride: int, offset: float, step: int, rows: int, c
 
     Before the first and beyond the last position their values are kept.
     """
-    down = _weights(x.shape[-2], rows, stride=stride, offset=offset, step=step).to(x)
-    across = _weights(x.shape[-1], cols, stride=stride, offset=offset, step=step).to(x)
-    return down @ x @ across.T
+    weights = partial(_weights, stride=stride, offset=offset, step=step, device=x.device)
+    return weights(x.shape[-2], rows).to(x.dtype) @ x @ weights(x.shape[-1], cols).to(x.dtype).T
 
 
-def _weights(given: int, wanted: int, *, stride: int, offset: float, step: int) -> Tensor:
+@lru_cache(maxsize=64)
+def _weights(given: int, wanted: int, *, stride: int, offset: float, step: int, device: torch.device) -> Tensor:
     """(wanted, given): what each wanted position takes of each given one."""
-    at = ((torch.arange(wanted) * step - offset) / stride).clamp(0, given - 1)
-    return (1 - (at[:, None] - torch.arange(given)).abs()).clamp(min=0)
+    with torch.inference_mode(False):  # kept for calls that need a gradient too
+        at = ((torch.arange(wanted, device=device) * step - offset) / stride).clamp(0, given - 1)
+        return (1 - (at[:, None] - torch.arange(given, device=device)).abs()).clamp(min=0)
 
 
 def _made_symmetric(module: nn.Module) -> None:
