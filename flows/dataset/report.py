@@ -13,6 +13,7 @@ from dasnet.training.class_frequency import TABLE_HEADER, ClassFrequency, table_
 from flows.dataset.directory import DatasetDirectory
 from flows.dataset.survey import Survey
 from storage.datasets.cut import SampleFacts, near_duplicates
+from storage.datasets.sharpness import SHARPNESS_HEADER, SplitSharpness, sharpness_table, sharpness_warnings
 from storage.datasets.store import DatasetStore
 from storage.pages.contact_sheet import Panel, contact_sheet
 from storage.pages.page import Page, Section, write_page
@@ -32,7 +33,8 @@ class DatasetSummary:
         left_out: samples with too much nodata.
         suspicious: (what, samples it was seen in, an example) for each suspicion.
         labels: how the values of labels are read.
-        warnings: what a person should look at in how labels are read.
+        warnings: what a person should look at in how labels are read, and how sharp the images are.
+        sharpness: of each split and date.
         window: side of a sample, pixels.
     """
 
@@ -44,6 +46,7 @@ class DatasetSummary:
     suspicious: Sequence[tuple[str, int, str]]
     labels: str
     warnings: Sequence[str]
+    sharpness: Sequence[SplitSharpness]
     window: int
 
     def lines(self) -> list[tuple[str, str]]:
@@ -54,6 +57,8 @@ class DatasetSummary:
         ]
         lines.append(("left out", f"{self.left_out:,} windows with too much nodata"))
         lines.append(("labels", self.labels))
+        if self.sharpness:
+            lines.append(("sharpness", ", ".join(map(str, self.sharpness)) + " (median gradient / deviation)"))
         lines += [
             ("suspicious", f"{count:,} {what}, for example {example}") for what, count, example in self.suspicious
         ]
@@ -67,6 +72,7 @@ def write_dataset_report(
     *,
     survey: Survey,
     counts: Mapping[str, tuple[int, ClassFrequency]],
+    sharpness: Sequence[SplitSharpness],
     names: Sequence[str],
 ) -> DatasetSummary:
     """Write the page and its picture.
@@ -75,6 +81,7 @@ def write_dataset_report(
         facts: what is known of every sample of the store.
         survey: how labels are read.
         counts: samples and pixels of each split.
+        sharpness: of each split and date.
         names: what the scenes are called.
     """
     suspicious = find_suspicious(store, facts)
@@ -91,11 +98,21 @@ def write_dataset_report(
         left_out=left_out,
         suspicious=[(what, len(samples), samples[0]) for what, samples in suspicious.items() if samples],
         labels="polygons, changed inside" if survey.rule is None else str(survey.rule),
-        warnings=[*(() if survey.rule is None else survey.rule.warnings), *survey.notes],
+        warnings=[
+            *(() if survey.rule is None else survey.rule.warnings),
+            *survey.notes,
+            *sharpness_warnings(sharpness),
+        ],
+        sharpness=sharpness,
         window=store.window,
     )
     sections = [
         Section(heading="Labelled pixels by class (Table I)", header=TABLE_HEADER, rows=table_one(counts)),
+        Section(
+            heading="Sharpness: gradient from pixel to pixel",
+            header=SHARPNESS_HEADER,
+            rows=sharpness_table(sharpness),
+        ),
         Section(heading="Samples", pictures=[(sheet.read_bytes(), "Before, after and label: yellow = changed")]),
     ]
     sections += [

@@ -27,6 +27,7 @@ from flows.run.versions import versions
 from storage.datasets.cut import Cutout, SampleFacts, band_statistics
 from storage.datasets.layouts import find_scenes
 from storage.datasets.scenes import SceneFiles, open_scene, quiet_pictures
+from storage.datasets.sharpness import sharpness_warnings, split_sharpness
 from storage.datasets.store import LEFT_OUT, DatasetStore
 from storage.errors import InputError
 from storage.imagery.identity.digests import DigestCache
@@ -129,6 +130,9 @@ def finish(
             changed=sum(fact.changed for fact in chosen), unchanged=sum(fact.unchanged for fact in chosen)
         )
         counts[split] = (len(chosen), frequency)
+    sharpness = split_sharpness(
+        {split: [facts[i].sharpness for i in np.flatnonzero(splits == number)] for number, split in enumerate(SPLITS)}
+    )
     if not counts["train"][1].changed:
         raise InputError(
             f"not one changed pixel in the {counts['train'][0]:,} training samples (val {counts['val'][1].changed:,}, "
@@ -159,6 +163,7 @@ def finish(
             "counts": {
                 name: {"samples": samples, **frequency.to_dict()} for name, (samples, frequency) in counts.items()
             },
+            "sharpness": [asdict(each) for each in sharpness],
         },
     )
     if directory.partial.exists():
@@ -169,8 +174,11 @@ def finish(
         facts,
         survey=scene_survey,
         counts=counts,
+        sharpness=sharpness,
         names=[s.name for s in scenes],
     )
+    for text in sharpness_warnings(sharpness):
+        current_observer().warn(text)
     directory.update(state="finished")
     current_observer().show(
         Table("table-1", TABLE_HEADER, table_one(counts), "Labelled pixels by class, as in Table I")

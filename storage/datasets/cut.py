@@ -13,6 +13,7 @@ from PIL import Image
 
 from storage.datasets.label_rules import LabelRule
 from storage.datasets.scenes import Scene
+from storage.datasets.sharpness import Sharpness, sharpness_of
 from storage.datasets.store import LEFT_OUT, DatasetStore, Samples
 from tiling.conventions import CHANGED, IGNORED, SPLITS, UNCHANGED
 
@@ -50,6 +51,7 @@ class SampleFacts:
         same: both dates are equal, pixel by pixel, although they claim to be two.
         hashes: perceptual hash of each date, hex.
         sums: for each band (valid pixels, sum, sum of squares) over both dates.
+        sharpness: of each date; None where nothing can be said of it, as in shards of the version before.
     """
 
     changed: int
@@ -59,10 +61,11 @@ class SampleFacts:
     same: bool
     hashes: tuple[str, str]
     sums: tuple[tuple[int, float, float], ...]
+    sharpness: tuple[Sharpness | None, Sharpness | None] = (None, None)
 
     def to_json(self) -> list[Any]:
         flags = [int(self.is_kept), int(self.same)]
-        return [self.changed, self.unchanged, self.ignored, *flags, *self.hashes, self.sums]
+        return [self.changed, self.unchanged, self.ignored, *flags, *self.hashes, self.sums, self.sharpness]
 
     @classmethod
     def from_json(cls, row: Sequence[Any]) -> SampleFacts:
@@ -74,6 +77,7 @@ class SampleFacts:
             same=bool(row[4]),
             hashes=(row[5], row[6]),
             sums=tuple((count, total, squares) for count, total, squares in row[7]),
+            **({"sharpness": tuple(each and (each[0], each[1]) for each in row[8])} if len(row) > 8 else {}),
         )
 
 
@@ -121,6 +125,10 @@ def look_at(sample: Samples, *, max_nodata: float) -> SampleFacts:
         same=bool((sample.before == sample.after).all()),
         hashes=(perceptual_hash(sample.before), perceptual_hash(sample.after)),
         sums=tuple(_sums(sample, band) for band in range(len(sample.before))),
+        sharpness=(
+            sharpness_of(sample.before, sample.valid[0]),
+            sharpness_of(sample.after, sample.valid[1]),
+        ),
     )
 
 
