@@ -104,6 +104,14 @@ class ImportModelRequest(Frozen):
         _GRAPH,
         Field(description="Of a coarser output: pixels from the first pixel to its first position."),
     ] = None
+    expected: Annotated[
+        Path | None,
+        Cli(metavar="FILE.npz"),
+        Field(
+            description="Inputs, and what the network's own code answers to them, by the graph's names: its answers "
+            "must be the same."
+        ),
+    ] = None
     trust: Annotated[
         bool, Field(description="Read a program of torch.export, which can run code that its maker has put into it.")
     ] = False
@@ -170,7 +178,7 @@ def import_model(request: ImportModelRequest) -> None:
         middle=request.middle,
         offset=request.offset,
     )
-    done = imported(request.model, request.bundle, reading, trust=request.trust)
+    done = imported(request.model, request.bundle, reading, trust=request.trust, expected=request.expected)
     for warning in done.warnings:
         print_warning(warning)
     print_pairs(

@@ -79,6 +79,38 @@ def test_which_date_is_the_first_is_said(tmp_path: Path) -> None:
     assert np.abs(maps[0] - map_of(own)).max() < 1e-4 < np.abs(maps[1] - maps[0]).max()
 
 
+def test_answers_of_the_networks_own_code_are_asked_for_their_like(tmp_path: Path) -> None:
+    own = random_bundle(PeerArchitecture(method="fc-siam-diff", width=4), window=SIDE)
+    module = Siamese(build_model(own)).eval()
+    file, npz, output = (
+        export(tmp_path / "g.onnx", module, *[(1, 3, SIDE, SIDE)] * 2),
+        tmp_path / "a.npz",
+        tmp_path / "b",
+    )
+    images = torch.randn((2, 2, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        answer = module(*images).numpy()
+    given = {"image0": images[0].numpy(), "image1": images[1].numpy(), "answer": answer}
+    reading = Reading(inputs="siamese", output="logits", bands=own.bands, window=SIDE)
+    np.savez(npz, **given)
+    card = import_model(file, output, reading, expected=npz).bundle.card
+    assert "held against those of the network's own code: at most" in card
+    for changes, message in (
+        ({"answer": answer + 0.01}, r"is up to 0\.0\d+ from what .*a\.npz expects"),
+        ({"answer": answer[:1]}, r"answers \(2, 2, 64, 64\) where .* expects \(1, 2, 64, 64\)"),
+        ({"image0": images[1].numpy()}, "is up to"),
+    ):
+        np.savez(npz, **{**given, **changes})
+        with pytest.raises(BundleError, match=message):
+            import_model(file, output, reading, expected=npz)
+    np.savez(npz, before=answer)
+    with pytest.raises(BundleError, match=r"has before, but .* needs image0, image1, answer of it"):
+        import_model(file, output, reading, expected=npz)
+    npz.write_bytes(b"no arrays")
+    with pytest.raises(BundleError, match=r"is no \.npz file"):
+        import_model(file, output, reading, expected=npz)
+
+
 def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
     """Its normalisation takes what else is in the batch for what images are like."""
 

@@ -75,6 +75,21 @@ def test_a_threshold_is_said_on_the_output_itself(tmp_path: Path) -> None:
         import_model(file, tmp_path / "c.safetensors", replace(READING, threshold=1.5))
 
 
+def test_one_of_several_outputs_is_read_in_its_own_type(tmp_path: Path) -> None:
+    both = STACKED.replace("(float[N,1,H,W] p)", "(float[N,1,H,W] mean, float[N,1,H,W] p)").replace(
+        "float[N", "float16[N"
+    )
+    file = write_graph(tmp_path / "both.onnx", both)
+    with pytest.raises(BundleError, match=r"has 2 outputs: name one of 'mean' \(N, 1, H, W\) float16; 'p'"):
+        import_model(file, tmp_path / "b.safetensors", READING)
+    bundle = import_model(file, tmp_path / "b.safetensors", replace(READING, output_name="p")).bundle
+    images = np.random.default_rng(0).integers(90, 110, (1, 2, 3, 64, 64), dtype=np.uint8)
+    distances = DasnetPredictor(bundle).distances(images, np.ones((1, 2, 64, 64), dtype=np.bool_))[:, 0]
+    difference = np.abs(images[:, 1].astype(float) - images[:, 0]) / 20
+    assert network_of(bundle).input_type == "float16"
+    assert np.abs(distances / 2 - np.tanh(difference.mean(axis=1))).max() < 2e-3
+
+
 def test_a_graph_of_one_window_at_a_time_and_of_one_size_is_taken_as_it_is(tmp_path: Path) -> None:
     fixed = STACKED.replace("N,", "1,").replace("H,W", "64,64")
     reading = replace(READING, window=None)
