@@ -13,7 +13,7 @@ from dasnet.networks.peers.state_space import (
     Scan,
     StateSpaceBlock,
     back_in_place,
-    in_four_orders,
+    by_rows_and_columns,
     recurrence,
     selective_scan,
 )
@@ -36,6 +36,9 @@ def test_chunks_at_once_are_the_recurrence_step_by_step(length: int) -> None:
     decay, entry = random.uniform(0, 1.2 if length < 100 else 1, (length, 2, 3)), random.normal(size=(length, 2, 3))
     found = recurrence(torch.from_numpy(decay)[None], torch.from_numpy(entry)[None])
     np.testing.assert_allclose(found[0].numpy(), step_by_step(decay, entry), rtol=1e-9, atol=1e-12)
+    found = recurrence(torch.from_numpy(decay)[None], torch.from_numpy(entry)[None], backwards=True)
+    expected = step_by_step(decay[::-1], entry[::-1])[::-1]
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_state_is_kept_over_any_distance_and_forgotten_at_once() -> None:
@@ -47,13 +50,14 @@ def test_a_state_is_kept_over_any_distance_and_forgotten_at_once() -> None:
     assert (found[:4000] == 3).all() and (found[4000:4900] == 2).all() and (found[4900:] == 0).all()
 
 
+@pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 9])
-def test_its_gradient_is_that_of_finite_differences(length: int) -> None:
+def test_its_gradient_is_that_of_finite_differences(length: int, backwards: bool) -> None:
     torch.manual_seed(1)
     decay = torch.rand(2, length, 3, dtype=torch.float64, requires_grad=True)
     entry = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(recurrence, (decay, entry))
-    torch.library.opcheck(recurrence, (decay, entry))  # what torch.compile believes of it
+    assert torch.autograd.gradcheck(recurrence, (decay, entry, backwards))
+    torch.library.opcheck(recurrence, (decay, entry, backwards))  # what torch.compile believes of it
 
 
 def test_no_number_depends_on_the_batch() -> None:
@@ -63,18 +67,17 @@ def test_no_number_depends_on_the_batch() -> None:
     assert torch.equal(recurrence(decay[3:4], entry[3:4]), together[3:4])
 
 
-def test_the_four_orders_are_rows_and_columns_from_either_end() -> None:
+def test_the_orders_are_rows_and_columns() -> None:
     numbers = torch.arange(6.0).view(1, 2, 3, 1)  # 0 1 2 over 3 4 5
-    orders = in_four_orders(numbers)[0, :, :, 0].T.tolist()
-    rows, columns = [0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5]
-    assert orders == [rows, columns, rows[::-1], columns[::-1]]
-    assert torch.equal(back_in_place(in_four_orders(numbers), height=2, width=3), 4 * numbers)
+    orders = by_rows_and_columns(numbers)
+    assert orders[0, :, :, 0].T.tolist() == [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5]]
+    assert torch.equal(back_in_place(orders, height=2, width=3), 2 * numbers)
 
 
 def test_a_selective_scan_is_its_equations() -> None:
     """Gu and Dao 2023, algorithm 2, discretised as there for A and by Δ · B for B, each channel by itself."""
     random = np.random.default_rng(3)
-    length, orders, channels = 7, 4, 3
+    length, orders, channels = 7, 2, 3
     x, step = random.normal(size=(length, orders, channels)), random.uniform(0.1, 2, (length, orders, channels))
     enter, leave = random.normal(size=(2, length, orders, 1))
     rate, skip = -random.uniform(0.1, 3, (orders, channels)), random.normal(size=(orders, channels))
