@@ -194,8 +194,16 @@ SETTINGS: dict[str, FieldInfo] = {name: (Recipe.model_fields | _IN_SECTIONS)[nam
 
 
 def recipe_named(name: RecipeName, **changes: Any) -> Recipe:
-    """A recipe by its name, with changes of single settings; raises ValueError as :meth:`Recipe.of`."""
-    return Recipe.of(**{"name": name, **USUAL[name], **changes})
+    """A recipe by its name, with changes of single settings; raises ValueError as :meth:`Recipe.of`.
+
+    With another loss than the recipe's, what the recipe says of its own loss alone is left out.
+    """
+    usual = dict(USUAL[name])
+    if (loss := changes.get("loss")) in _LOSSES:
+        useful = _LOSSES[loss].model_fields
+        own = _LOSSES[usual.get("loss", "wdmc")].model_fields
+        usual = {setting: value for setting, value in usual.items() if setting not in own or setting in useful}
+    return Recipe.of(**{"name": name, **usual, **changes})
 
 
 def recipe_of_method(method: str) -> RecipeName:

@@ -111,3 +111,11 @@ def test_what_was_trained_before_keeps_its_identity(name: RecipeName, changes: d
     assert identity.pop("augmentation_version", None) == (2 if name == "cpu_small" else None)
     facts = json.dumps(identity, sort_keys=True)
     assert hashlib.sha256(facts.encode()).hexdigest().startswith(digest)
+
+
+def test_another_loss_leaves_out_what_the_recipe_says_of_its_own() -> None:
+    recipe = recipe_named("cpu_pretrained", distance="learned", loss="dice")
+    assert recipe.loss.loss == "dice" and "margin_changed" not in recipe.settings()
+    assert recipe_named("cpu_pretrained", loss="contrastive").settings()["margin_changed"] == 2.0
+    with pytest.raises(ValueError, match="has no margin_changed"):
+        recipe_named("cpu_pretrained", distance="learned", loss="dice", margin_changed=1.5)
