@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812
 
 from dasnet.errors import PredictorError
 from dasnet.explanations import (
@@ -80,7 +81,7 @@ def test_sccn_shows_what_its_distance_compares(images: torch.Tensor) -> None:
     assert max(before[0].max(), after[0].max()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("method", ["fc-ef", "cdnet", "bidatenet", "fc-siam-conc", "fc-siam-diff"])
+@pytest.mark.parametrize("method", ["fc-ef", "cdnet", "bidatenet", "fc-siam-conc", "fc-siam-diff", "bit"])
 def test_a_network_of_scores_shows_what_its_last_layer_is_given(method: PeerMethod, images: torch.Tensor) -> None:
     peer = build_network(PeerArchitecture(method=method, width=4)).eval()
     assert isinstance(peer, SegmentationNetwork)
@@ -93,9 +94,30 @@ def test_a_network_of_scores_shows_what_its_last_layer_is_given(method: PeerMeth
         assert list(seen_by(peer, images).dates) == ["the image, normalised"], "nothing is computed of one date alone"
 
 
+@pytest.mark.parametrize(("method", "scale"), [("tinycd", 1), ("changemamba", 4)])
+def test_so_does_one_of_one_score_and_one_that_decides_at_a_quarter(
+    method: PeerMethod, scale: int, images: torch.Tensor
+) -> None:
+    torch.manual_seed(12)
+    peer = build_network(PeerArchitecture(method=method, width=8)).eval()
+    assert isinstance(peer, SegmentationNetwork)
+    with torch.no_grad():
+        _, features = last_features(peer, images)
+        assert features.shape[0] == 2 and features.shape[2:] == (SIDE // scale, SIDE // scale)
+        *unchanged, changed = peer.last_layer(features).unbind(1)
+        evidence = changed - sum(unchanged)
+        fine = F.interpolate(evidence[:, None], size=(SIDE, SIDE), mode="bilinear")[:, 0]
+        torch.testing.assert_close(fine, peer.outputs(images)[0])
+    names = list(seen_by(peer, images).layers)
+    assert names[0] == "the image, normalised" and names[-2:] == [DEEPEST, LAST]
+    found = grad_cam(peer, images, np.ones((2, SIDE, SIDE), dtype=np.uint8), layer=DEEPEST)
+    assert len(found) == 1 and found[0].max() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("method", ["fc-ef", "fc-siam-diff"])
 def test_grad_cam_of_scores_is_not_dark_where_the_network_is_sure(method: PeerMethod, images: torch.Tensor) -> None:
     """The derivative of log-odds, which a constant added to them leaves alone; a probability of 1 has none."""
+    torch.manual_seed(11)
     peer = build_network(PeerArchitecture(method=method, width=4)).eval()
     assert isinstance(peer, SegmentationNetwork)
     label = np.ones((2, SIDE, SIDE), dtype=np.uint8)
