@@ -12,8 +12,9 @@ QUANTISATION = 127.5
 """Number of int8 that stands for 1 in AlphaEarth's Satellite Embedding; -128 in all bands is no data there."""
 QUANTISED_NODATA = -128
 
-Values = Literal["stored", "physical"]
-"""Whether stored numbers are compared as they stand, or as the scale and offset that files declare make them."""
+Values = Literal["stored", "physical", "quantised"]
+"""Whether stored numbers are compared as they stand, as the scale and offset that files declare make them, or, of int8
+that declares none, as :func:`dequantised` makes them."""
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.precomputed import PrecomputedArchitecture
 
 BackboneName = Literal["resnet50", "vgg16", "mobilenet_v3"]
 """Encoders with a name of their own; all others are ``timm:NAME``."""
@@ -184,7 +185,7 @@ class PeerArchitecture:
         return cls(**values)
 
 
-AnyArchitecture = Architecture | PeerArchitecture | ImportedArchitecture
+AnyArchitecture = Architecture | PeerArchitecture | ImportedArchitecture | PrecomputedArchitecture
 
 
 def timm_name(backbone: str) -> str | None:
@@ -203,7 +204,7 @@ def title_of(architecture: AnyArchitecture) -> str:
     """The method's name for people, with its paper where that is not DASNet's."""
     if isinstance(architecture, Architecture):
         return "DASNet, a Siamese network with dual attention"
-    if isinstance(architecture, ImportedArchitecture):
+    if isinstance(architecture, ImportedArchitecture | PrecomputedArchitecture):
         return architecture.title
     return PEERS[architecture.method].title
 
@@ -211,11 +212,14 @@ def title_of(architecture: AnyArchitecture) -> str:
 def architecture_from_dict(values: Mapping[str, Any]) -> AnyArchitecture:
     """What an architecture's ``to_dict`` gave.
 
-    DASNet's has no method, as in bundles from before there were others; an imported one has inputs.
+    DASNet's has no method, as in bundles from before there were others; an imported one has inputs, that of
+    precomputed embeddings says how they are compared.
 
     Raises:
         ValueError: fields that do not belong to the method, or values that it does not take.
     """
+    if "embedding" in values:
+        return PrecomputedArchitecture.from_dict(values)
     if "inputs" in values:
         return ImportedArchitecture.from_dict(values)
     return PeerArchitecture.from_dict(values) if "method" in values else Architecture.from_dict(values)

@@ -20,6 +20,9 @@ class ChangeNetwork(nn.Module, ABC):
     parts: ClassVar[tuple[str, ...]]
     """What the outputs are called in the history of a training, one name each."""
 
+    needs_float32: ClassVar[bool] = False
+    """Whether narrower arithmetic would take its distances' digits."""
+
     leaves_weights_alone: ClassVar[bool] = False
     """Whether a step of training may leave some weights without a gradient."""
 

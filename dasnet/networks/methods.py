@@ -16,6 +16,8 @@ from dasnet.networks.peers.fully_convolutional import EarlyFusion, SiameseConcat
 from dasnet.networks.peers.peer import PeerNetwork
 from dasnet.networks.peers.sccn import SCCN
 from dasnet.networks.peers.tinycd import TinyCD
+from dasnet.networks.precomputed import PrecomputedArchitecture
+from dasnet.networks.precomputed_network import PrecomputedNetwork
 
 PEER_NETWORKS: dict[str, type[PeerNetwork]] = {
     "fc-ef": EarlyFusion,
@@ -37,4 +39,6 @@ def build_network(architecture: AnyArchitecture) -> ChangeNetwork:
         return DASNet(architecture)
     if isinstance(architecture, ImportedArchitecture):
         return ImportedNetwork(architecture)
+    if isinstance(architecture, PrecomputedArchitecture):
+        return PrecomputedNetwork(architecture)
     return PEER_NETWORKS[architecture.method](architecture)

@@ -123,7 +123,7 @@ def prepare(
     if isinstance(model, ImportedNetwork):
         return _prepared_by_its_runtime(model, device=device, precision=precision)
     where = _device(device)
-    dtype = _dtype(precision, where)
+    dtype = torch.float32 if model.needs_float32 else _dtype(precision, where)
     fold_normalisation(model, in_bands=in_bands)
     model = model.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -16,7 +16,14 @@ from tiling.conventions import Split
 class CalibrateRequest(Frozen):
     """A bundle and labelled samples in, the same bundle with calibration and threshold of these samples out."""
 
-    bundle: Annotated[str, POSITIONAL, Field(description="Name of a shipped bundle, or a path.")]
+    bundle: Annotated[
+        str,
+        POSITIONAL,
+        Field(
+            description="Name of a shipped bundle, or a path; embedding-cosine or embedding-l2 where the dataset is "
+            "made of embeddings."
+        ),
+    ]
     dataset: Annotated[Path, DIRECTORY, Field(description="Dataset directory.")]
     output: Annotated[
         Path,

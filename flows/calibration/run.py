@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dasnet.baselines.embeddings import EMBEDDINGS
 from dasnet.errors import TrainingError
 from dasnet.evaluation import calibrated, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
@@ -16,6 +17,7 @@ from dasnet.prediction.calibration import Calibration
 from dasnet.training.trained_bundle import best_stored
 from flows.calibration.card import Fit, calibrated_card
 from flows.calibration.directory import CalibrationDirectory
+from flows.calibration.embeddings import uncalibrated
 from flows.calibration.request import CalibrateRequest
 from flows.cluster.layout import planned_layout
 from flows.cluster.stage import when_needed
@@ -61,10 +63,21 @@ def run_calibration(request: CalibrateRequest) -> CalibrationSummary:
         FailedBlocksError: samples that could not be read.
     """
     planned_layout(request.cluster)
-    require_a_bundle(request.bundle, flow="calibrate")
-    for note in bundle_model(request.bundle).notes:
+    with ExitStack() as until_written:
+        if request.bundle in EMBEDDINGS:
+            draft = request.output.with_name(f".{request.output.stem}.uncalibrated.safetensors")
+            until_written.callback(draft.unlink, missing_ok=True)
+            uncalibrated(request.bundle, open_dataset(request.dataset), request.split, draft)
+            return _calibrated(request, str(draft))
+        require_a_bundle(request.bundle, flow="calibrate")
+        return _calibrated(request, request.bundle)
+
+
+def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
+    """`source`: name or path of the bundle that is calibrated."""
+    for note in bundle_model(source).notes:
         current_observer().warn(note)
-    bundle = load_bundle(request.bundle)
+    bundle = load_bundle(source)
     store = fitted(open_dataset(request.dataset), bundle, name=request.bundle)
     samples = len(store.indices(request.split))
     if lacking := store.lacks(request.split):
@@ -84,7 +97,7 @@ def run_calibration(request: CalibrateRequest) -> CalibrationSummary:
         }
         directory.adopt(identity, versions=versions())
         scoring = Scoring(
-            bundle=request.bundle,
+            bundle=source,
             directory=directory,
             cluster=when_needed(request.cluster, until_end),
             config=request.cluster,

@@ -80,7 +80,8 @@ class PrepareRequest(Frozen):
         _IMAGERY,
         Field(
             description="`stored`: numbers as they stand, whatever scale and offset the files declare; `physical`: as "
-            "they declare; default: stored where both dates declare the same, else as those of the first."
+            "they declare; `quantised`: int8 as AlphaEarth's embeddings have it, sign(v) · (v / 127.5)²; default: "
+            "stored where both dates declare the same, else as those of the first."
         ),
     ] = None
     band_names: Annotated[

@@ -10,6 +10,8 @@ import numpy as np
 from dasnet.baselines.embeddings import EMBEDDINGS, LENGTH_RATIO, EmbeddingDistance, require_one_scale
 from dasnet.baselines.statistics import Names
 from dasnet.errors import DegenerateStatisticsError
+from dasnet.networks.precomputed import PrecomputedArchitecture
+from dasnet.prediction.header import BundleHeader
 from storage.errors import InputError
 from storage.imagery.description import Overrides, encoding_words
 from storage.imagery.mosaics import Mosaic
@@ -38,6 +40,27 @@ class EmbeddingPair:
 def is_embedding(method: str) -> bool:
     """Whether a method compares embeddings."""
     return method in EMBEDDINGS
+
+
+def is_precomputed(bundle: BundleHeader) -> bool:
+    """Whether a bundle has the calibration of embeddings that are there already, and no network."""
+    return isinstance(bundle.architecture, PrecomputedArchitecture)
+
+
+def unit_vectors(
+    bundle: str, mosaics: Sequence[Mosaic], numbers: Sequence[Sequence[int]], warnings: list[str]
+) -> Encoding | None:
+    """How embeddings are read for a bundle that was calibrated on them: always as values, in float32.
+
+    Raises:
+        InputError: as :func:`embedding_pair`.
+    """
+    method = EMBEDDINGS["embedding-cosine"]  # a bundle brings vectors to length 1, whatever its measure
+    pair = embedding_pair(method, mosaics, numbers, values=None, resampled=True, warnings=warnings)
+    if pair.encoding is not None:
+        words = [(mosaic.label, pair.encoding.words(mosaic.dtype)) for mosaic in mosaics]
+        warnings += [f"{label}: {converted}, for {bundle}" for label, converted in words if converted]
+    return pair.encoding
 
 
 def nodata_of_embeddings(mosaic: Mosaic, said: Overrides) -> Overrides | None:
@@ -88,7 +111,7 @@ def embedding_pair(
     if values == "physical" and not all(declared):
         silent = ", ".join(mosaic.label for mosaic, says in zip(mosaics, declared, strict=True) if not says)
         raise InputError(f"--values physical, but {silent} declares neither scale nor offset: leave the option out")
-    quantised = values is None and any(
+    quantised = values in (None, "quantised") and any(
         mosaic.dtype == "int8" and not says for mosaic, says in zip(mosaics, declared, strict=True)
     )
     physical = any(declared) and values != "stored"

@@ -109,19 +109,25 @@ def choose_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], c
     )
     directory.add_seconds(_STAGE, result.seconds)
     result.require_all(directory.path)
-    statistics = np.full((plan.cells.rows, plan.cells.cols), np.nan)
-    for sheet in sheets:
-        rows = ledger.entry(sheet.name).facts["cells"]
-        y, x = sheet.box.y0 // CELL, sheet.box.x0 // CELL
-        # None is NaN as a float
-        statistics[y : y + len(rows), x : x + len(rows[0])] = np.array(rows, dtype=np.float64)
-    choice = choice_of(plan, statistics)
+    choice = choice_of(plan, statistics_of(plan, directory))
     write_json_atomically(
         directory.at(FIRST_PASS), {**choice.facts, "unjudged": choice.unjudged, "chosen": choice.cells.to_dict()}
     )
     directory.update(first_pass=choice.facts)
     current_observer().end(choice.words)
     return choice
+
+
+def statistics_of(plan: FirstPass, directory: RunDirectory[Location]) -> NDArray[np.float64]:
+    """(rows, columns) statistics of all cells, once all sheets were looked at; NaN = nothing to judge by."""
+    statistics = np.full((plan.cells.rows, plan.cells.cols), np.nan)
+    ledger = directory.ledger(_STAGE)
+    for sheet in plan.sheets:
+        rows = ledger.entry(sheet.name).facts["cells"]
+        y, x = sheet.box.y0 // CELL, sheet.box.x0 // CELL
+        # None is NaN as a float
+        statistics[y : y + len(rows), x : x + len(rows[0])] = np.array(rows, dtype=np.float64)
+    return statistics
 
 
 def choice_of(plan: FirstPass, statistics: NDArray[np.float64]) -> Choice:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cluster.layout import planned_layout
-from flows.detect.embeddings import is_embedding, nodata_of_embeddings
+from flows.detect.embeddings import is_embedding, is_precomputed, nodata_of_embeddings, unit_vectors
 from flows.detect.first_pass_plan import FirstPass, plan_first_pass
 from flows.detect.request import DetectRequest
 from flows.detect.untrained import as_embeddings, choose_untrained
@@ -19,6 +19,7 @@ from flows.inference.planned import PlannedSeries
 from flows.inference.planning import compare_resolution, doubts_of, encoding_of, how_values_are_read, plan_of
 from flows.inference.untrained_model import UntrainedModel, is_untrained
 from flows.run.directory import RunDirectory
+from flows.run.fields import MosaicSpec
 from flows.run.limits import limits
 from flows.run.quantities import volume
 from storage.errors import InputError
@@ -157,11 +158,17 @@ def resolve(request: DetectRequest) -> Job:
     planned_layout(request.cluster)
     warnings: list[str] = []
     network = None if is_untrained(request.bundle) else bundle_model(request.bundle)
+    embeddings = is_embedding(request.bundle) if network is None else is_precomputed(network)
     # a bucket that does not answer would hold up a plan
     headers = HeaderCache(None if isinstance(request.output, ObjectPath) else RunDirectory(request.output).headers)
     before, after = (
         # a date that is given needs none in the name
-        _opened(request, spec, replace(request.said, date_pattern=None if date else request.date_pattern), headers)
+        _opened(
+            spec,
+            replace(request.said, date_pattern=None if date else request.date_pattern),
+            headers,
+            embeddings=embeddings,
+        )
         for spec, date in ((request.before, request.before_date), (request.after, request.after_date))
     )
     mosaics = (before, after)
@@ -175,6 +182,8 @@ def resolve(request: DetectRequest) -> Job:
         bundle, bands = network, _bands_for(network, request, mosaics, warnings)
     if isinstance(bundle, UntrainedModel) and is_embedding(request.bundle):
         bundle, encoding = as_embeddings(bundle, request, mosaics, bands, common(mosaics), warnings)
+    elif embeddings and request.values in (None, "quantised"):
+        encoding = unit_vectors(request.bundle, mosaics, bands, warnings)
     else:
         encoding = encoding_of(
             request,
@@ -224,9 +233,9 @@ def resolve(request: DetectRequest) -> Job:
     )
 
 
-def _opened(request: DetectRequest, spec: Any, said: Overrides, headers: HeaderCache) -> Mosaic:
+def _opened(spec: MosaicSpec, said: Overrides, headers: HeaderCache, *, embeddings: bool) -> Mosaic:
     mosaic = open_mosaic(spec, said, kept=headers)
-    if is_embedding(request.bundle) and (silent := nodata_of_embeddings(mosaic, said)):
+    if embeddings and (silent := nodata_of_embeddings(mosaic, said)):
         return open_mosaic(spec, silent, kept=headers)
     return mosaic
 

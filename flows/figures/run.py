@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.precomputed import PrecomputedArchitecture
 from dasnet.prediction.bundle import Bundle, load_bundle
 from dasnet.training.directory import BUNDLE, WHOLE_HISTORY
 from flows.dataset.fitting import fitted
@@ -104,6 +105,8 @@ def _source(source: str) -> tuple[Bundle, list[dict[str, Any]]]:
                 f"{source} is an imported graph of ONNX: figures look into layers, and it shows none; "
                 "`dasnet evaluate` tells how good it is"
             )
+        if isinstance(bundle.architecture, PrecomputedArchitecture):
+            raise InputError(f"{source} compares embeddings as they are: figures look into layers, and it has none")
         return bundle, []
     history = folder / WHOLE_HISTORY
     return load_bundle(folder / BUNDLE), json.loads(history.read_text()) if history.exists() else []

@@ -17,7 +17,7 @@ from storage.geometry import metres_a_pixel
 from storage.imagery.description import encoding_words, scales_and_offsets
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.value_checks import Sample, require_kept, require_values, scales_of, unlike
-from storage.imagery.values import Encoding, any_declared, common_scale
+from storage.imagery.values import Encoding, any_declared, common_scale, require_quantised
 from tiling.grid import BlockGrid, WindowLattice
 from tiling.plan import Plan
 
@@ -46,6 +46,8 @@ def encoding_of(
     Raises:
         InputError: values that are not the model's, or dates whose scales contradict each other.
     """
+    if request.values == "quantised":
+        return _quantised(request, [mosaic for mosaic, _ in dates], dtype=dtype, model=model, warnings=warnings)
     described = [each for mosaic, numbers in dates for each in scales_of(mosaic, numbers)]
     scale, word = common_scale(described, request.values)
     is_declared = any(any_declared(bands) for _, _, bands in described)
@@ -74,6 +76,20 @@ def encoding_of(
         warnings.append(word)
     is_plain = scale is None and request.stretch is None and all(mosaic.dtype == dtype for mosaic, _ in dates)
     return None if is_plain else encoding
+
+
+def _quantised(
+    request: ComputationRequest, mosaics: Sequence[Mosaic], *, dtype: str, model: str, warnings: list[str]
+) -> Encoding:
+    """int8 as AlphaEarth's embeddings have it; raises InputError where the mosaics or the model are others."""
+    require_quantised(mosaics)
+    if dtype != "float32":
+        raise InputError(f"--values quantised makes float32 of {mosaics[0].label}, but {model} takes {dtype}")
+    if request.stretch is not None:
+        raise InputError("--values quantised and --stretch contradict each other: give one of them")
+    encoding = Encoding(dtype="float32", quantised=True)
+    warnings += [f"{mosaic.label}: {encoding.words(mosaic.dtype)}" for mosaic in mosaics]
+    return encoding
 
 
 def how_values_are_read(request: ComputationRequest, encoding: Encoding | None) -> dict[str, Any]:

@@ -118,7 +118,8 @@ class ComputationRequest(Frozen):
         _INPUTS,
         Field(
             description="`stored`: numbers as they stand, whatever scale and offset the files declare; `physical`: as "
-            "they declare; default: stored where all dates declare the same, else as those of the first date."
+            "they declare; `quantised`: int8 as AlphaEarth's embeddings have it, sign(v) · (v / 127.5)²; default: "
+            "stored where all dates declare the same, else as those of the first date; embeddings: as their files tell."
         ),
     ] = None
     stretch: Annotated[

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from dasnet.networks.architectures import AnyArchitecture, PeerArchitecture, title_of
-from dasnet.networks.imported.description import ImportedArchitecture
+from dasnet.networks.architectures import AnyArchitecture, Architecture, PeerArchitecture, title_of
 from dasnet.prediction.bundle import Bundle
 from dasnet.training.recipes import Recipe
 from dasnet.training.settings import ContrastiveSettings, WdmcSettings
@@ -83,7 +82,7 @@ def _network(bundle: Bundle) -> str:
 def _described(network: AnyArchitecture) -> str:
     if isinstance(network, PeerArchitecture):
         return f"{title_of(network)}, {network.width} channels at full resolution"
-    assert not isinstance(network, ImportedArchitecture), "nobody trains an imported graph"
+    assert isinstance(network, Architecture), "nobody trains an imported graph, or embeddings as they are"
     attention = {"both": "spatial and channel attention", "none": "no attention"}.get(
         network.attention, f"{network.attention} attention"
     )

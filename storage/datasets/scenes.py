@@ -31,7 +31,7 @@ from storage.imagery.mosaics import Mosaic, open_mosaic, picture
 from storage.imagery.rasters import GridReader
 from storage.imagery.sources import DRIVERS, absolute, open_with_allowed_driver
 from storage.imagery.value_checks import scales_of
-from storage.imagery.values import Encoding, any_declared, common_scale, working_type
+from storage.imagery.values import Encoding, any_declared, common_scale, require_quantised, working_type
 from tiling.conventions import IGNORED, Values
 
 PICTURES = ("GTiff", "PNG", "JPEG", "BMP")
@@ -262,6 +262,9 @@ def _encoding(
         raise InputError(
             f"{before.label} has type {before.dtype}, {after.label} has {after.dtype}: the two dates must be alike"
         )
+    if values == "quantised":
+        require_quantised((before, after))
+        return Encoding(dtype="float32", quantised=True)
     scale, _ = common_scale(
         [each for mosaic, numbers in ((before, chosen), (after, others)) for each in scales_of(mosaic, numbers)],
         values,

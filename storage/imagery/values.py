@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,26 @@ def working_type(dtypes: Sequence[str]) -> str:
     if len(kinds) == 1 and kinds <= set(DTYPES):
         return dtypes[0]
     return "uint16" if kinds <= {"uint8", "uint16"} else "float32"
+
+
+class _Described(Protocol):
+    @property
+    def label(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def bands(self) -> Sequence[Band]: ...
+
+
+def require_quantised(mosaics: Sequence[_Described]) -> None:
+    """Refuse to read as quantised what is not int8, or declares a scale that says otherwise; raises InputError."""
+    for mosaic in mosaics:
+        if mosaic.dtype != "int8" or any_declared(mosaic.bands):
+            scale = f" of {encoding_words(mosaic.bands)}" if any_declared(mosaic.bands) else ""
+            raise InputError(
+                f"--values quantised is of int8 that declares no scale, but {mosaic.label} holds {mosaic.dtype}"
+                f"{scale}: leave it out"
+            )
 
 
 def any_declared(bands: Sequence[Band]) -> bool:
