@@ -13,8 +13,8 @@ from storage.datasets.store import DatasetStore
 from storage.errors import InputError
 from storage.imagery.bands import matching_bands, named_bands
 
-if TYPE_CHECKING:  # a dataset is looked at without torch
-    from dasnet.prediction.bundle import Bundle
+if TYPE_CHECKING:
+    from dasnet.prediction.header import BundleHeader
 
 
 def training_frequency(store: DatasetStore) -> ClassFrequency:
@@ -23,7 +23,7 @@ def training_frequency(store: DatasetStore) -> ClassFrequency:
     return ClassFrequency(changed=int(counts["changed"]), unchanged=int(counts["unchanged"]))
 
 
-def fitted(store: DatasetStore, bundle: Bundle, *, name: str) -> DatasetStore:
+def fitted(store: DatasetStore, bundle: BundleHeader, *, name: str) -> DatasetStore:
     """The dataset with the bands that a bundle takes, in its order: by name, as `detect` finds them.
 
     Raises:

@@ -6,6 +6,7 @@ import textwrap
 
 from dasnet.networks.architectures import AnyArchitecture, Architecture, PeerArchitecture, title_of
 from dasnet.prediction.bundle import Bundle
+from dasnet.prediction.header import BundleHeader
 from dasnet.training.recipes import Recipe
 from dasnet.training.settings import ContrastiveSettings, WdmcSettings
 from flows.evaluation.samples import PEER_HEADER, peer_rows
@@ -18,6 +19,8 @@ def model_card(outcome: Outcome) -> str:
     job, trained, score = outcome.job, outcome.trained, outcome.test
     recipe, store = job.recipe, job.store
     weights = "from scratch" if job.start is None else f"of the encoder from {job.start}"
+    if (header := job.request.header) is not None:
+        weights = f"from {_bundle(header)}"
     bundle = trained.bundle
     sections = [f"# {job.name}", _network(bundle), "## Trained on"]
     if job.request.about:
@@ -59,6 +62,16 @@ def model_card(outcome: Outcome) -> str:
         + "It knows imagery like that which it was trained on, at that ground resolution.",
     ]
     return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in sections) + "\n"
+
+
+def _bundle(header: BundleHeader) -> str:
+    """The bundle that a training went on from, with what it had seen and started from itself."""
+    dataset, start = (header.provenance.get(name) or {} for name in ("dataset", "backbone_weights"))
+    seen = f", trained on {dataset['name']}" if "name" in dataset else ""
+    origin = start.get("package") or start.get("file")
+    before = f", whose encoder came from {origin} ({start.get('licence', 'licence not declared')})" if origin else ""
+    name = "a bundle" if header.path is None else f"the bundle {header.path.name}"
+    return f"{name} (SHA-256 {header.digest[:8]}…{seen}{before})"
 
 
 def _loss(recipe: Recipe) -> str:

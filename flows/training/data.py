@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from dasnet.errors import TrainingError
 from dasnet.networks.architectures import timm_name
 from dasnet.training.recipes import Recipe, TrainingData
-from flows.dataset.fitting import training_frequency
-from storage.datasets.store import DatasetStore
+from flows.dataset.fitting import fitted, training_frequency
+from storage.datasets.store import DatasetStore, open_dataset
+from storage.errors import InputError
+
+if TYPE_CHECKING:
+    from dasnet.prediction.header import BundleHeader
 
 BandStatistics = tuple[str, float, float]
 """A band's name, and mean and standard deviation in the images' units."""
@@ -44,14 +51,50 @@ def _as_weights_want(
     return tuple(changed)
 
 
-def training_data(store: DatasetStore, recipe: Recipe) -> TrainingData:
+def dataset_of(path: Path, header: BundleHeader | None, *, name: str = "") -> DatasetStore:
+    """The dataset, with the bands of the bundle called `name` that training goes on from, in its order.
+
+    Raises:
+        InputError: no dataset, or one of another type, of other bands, or whose values are of another scale.
+    """
+    store = open_dataset(path)
+    if header is None:
+        return store
+    store = fitted(store, header, name=name)
+    require_one_scale(store, header, name=name)
+    return store
+
+
+def require_one_scale(store: DatasetStore, header: BundleHeader, *, name: str) -> None:
+    """Refuse values of another scale than those that the bundle called `name` has learnt from, with InputError."""
+    for band, (scale, offset) in zip(header.bands, _scaling(store), strict=True):
+        if None not in (band.scale, scale) and (band.scale, band.offset) != (scale, offset):
+            raise InputError(
+                f"{store.path}: band {band.name} is value · {scale} + {offset}, bundle {name} has learnt from values "
+                f"· {band.scale} + {band.offset}: prepare the dataset from imagery of the bundle's scale"
+            )
+
+
+def _scaling(store: DatasetStore) -> tuple[tuple[float | None, float | None], ...]:
+    """(scale, offset) of each band that is read."""
+    described = store.attrs["bands"]
+    numbers = store.chosen or range(1, len(described) + 1)
+    return tuple((described[n - 1].get("scale"), described[n - 1].get("offset")) for n in numbers)
+
+
+def training_data(store: DatasetStore, recipe: Recipe, header: BundleHeader | None = None) -> TrainingData:
     """What training needs to know of a dataset.
+
+    Args:
+        header: of the bundle that training goes on from: values are normalised as its network knows them.
 
     Raises:
         TrainingError: a band without variation, or a training split of one class.
     """
     bands = tuple((str(b["name"]), float(b["mean"]), float(b["std"])) for b in store.attrs["bands"])
-    if recipe.normalisation != "dataset":
+    if header is not None:
+        bands = tuple((band.name, band.mean, band.std) for band in header.bands)
+    elif recipe.normalisation != "dataset":
         bands = _as_weights_want(bands, store, recipe)
     flat = [name for name, _, std in bands if not std > 0]
     if flat:
@@ -63,7 +106,7 @@ def training_data(store: DatasetStore, recipe: Recipe) -> TrainingData:
         raise TrainingError(f"{store.path}, training split: {error}") from error
     return TrainingData(
         bands=bands,
-        scaling=tuple((b.get("scale"), b.get("offset")) for b in store.attrs["bands"]),
+        scaling=_scaling(store),
         dtype=store.dtype,
         window=store.window,
         frequency=frequency,

@@ -17,16 +17,16 @@ import torch.distributed as dist
 
 from dasnet.errors import TrainingError
 from dasnet.networks.encoders.backbone_weights import load_backbone
+from dasnet.prediction.bundle import load_bundle
 from dasnet.training.loop import TrainingRun
 from dasnet.training.parallel import Ranks
 from dasnet.training.recipes import Recipe
 from dasnet.training.trained_bundle import TrainedBundle, bundle_of
 from flows.run.limits import limits
 from flows.run.machine import cores
-from flows.training.data import training_data
+from flows.training.data import dataset_of, training_data
 from flows.training.directory import LOCK, SAMPLES
 from flows.training.sample_sheet import SampleSheet
-from storage.datasets.store import DatasetStore
 
 _PATIENCE = timedelta(minutes=10)
 _PART_OF_MEMORY = 4
@@ -42,6 +42,7 @@ class RankTask:
         rendezvous: ``tcp://host:port`` where the ranks meet; empty = there is one.
         neighbours: ranks on this worker's machine.
         threads: torch's own on a CPU; None = a rank's share of the cores.
+        from_bundle: name or path of the bundle that is gone on from; None = there is none.
         cuda: whether the worker has a GPU of its own.
     """
 
@@ -49,6 +50,7 @@ class RankTask:
     dataset: Path
     directory: Path
     backbone_weights: Path | None
+    from_bundle: str | None
     rank: int
     world: int
     rendezvous: str
@@ -57,9 +59,10 @@ class RankTask:
     cuda: bool
 
     def training_run(self) -> TrainingRun:
-        store = DatasetStore(self.dataset)
-        data = training_data(store, self.recipe)
-        initial = None
+        bundle = None if self.from_bundle is None else load_bundle(self.from_bundle)
+        store = dataset_of(self.dataset, bundle, name=self.from_bundle or "")
+        data = training_data(store, self.recipe, bundle)
+        initial = None if bundle is None else dict(bundle.state)
         if self.backbone_weights is not None and (backbone := self.recipe.backbone) is not None:
             initial = load_backbone(self.backbone_weights, backbone, in_bands=len(data.bands))
         available = self.threads or max(cores() // self.neighbours, 1)

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 from distributed import Client, Future
 
 from dasnet.networks.encoders.start_weights import portable
+from dasnet.prediction.header import portable_name
 from dasnet.training.checkpoints import Progress
 from dasnet.training.trained_bundle import TrainedBundle
 from flows.cluster.layout import ClusterLayout
@@ -90,6 +91,7 @@ def _placed(job: TrainingJob, client: Client) -> tuple[list[RankTask], list[str]
             dataset=job.store.path.resolve(),
             directory=job.directory.training.resolve(),
             backbone_weights=request.weights and portable(request.weights),
+            from_bundle=request.from_bundle and portable_name(request.from_bundle),
             rank=rank,
             world=len(addresses),
             rendezvous=rendezvous,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from dasnet.networks.architectures import Method
+from dasnet.networks.architectures import AnyArchitecture, Architecture, Method, PeerArchitecture, timm_name
 from dasnet.networks.encoders.start_weights import IMAGENET
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.recipes import SETTINGS, Recipe, RecipeName, recipe_named, recipe_of_method
@@ -17,6 +18,7 @@ from flows.cluster.config import AnyCluster, ClusterConfig
 from flows.run.fields import POSITIONAL, Cli, Frozen, LocalDirectory, by_name, json_or_text
 
 if TYPE_CHECKING:
+    from dasnet.prediction.header import BundleHeader
 
     class RecipeChanges(BaseModel):
         """Every field of a recipe, none of them required."""
@@ -75,6 +77,14 @@ class TrainRequest(Frozen):
             "default: imagenet for the recipes cpu_pretrained and gpu_pretrained, else random ones."
         ),
     ] = None
+    from_bundle: Annotated[
+        str | None,
+        Cli(name="from", metavar="BUNDLE"),
+        Field(
+            description="Bundle whose network, bands and weights are gone on from, on this dataset: the name of a "
+            "shipped one, or a path. Everything else is by the recipe."
+        ),
+    ] = None
     about: Annotated[
         str,
         Cli(metavar="FILE", is_file=True, help="Text file for the model card: the data, their terms, and the limits."),
@@ -103,7 +113,10 @@ class TrainRequest(Frozen):
         """With the recipe that is meant."""
         if not isinstance(values, dict):
             return values
-        return {**values, "recipe": chosen_recipe(model=values.get("model"), recipe=values.get("recipe"))}
+        model, recipe = values.get("model"), values.get("recipe")
+        if name := values.get("from_bundle"):
+            model, recipe = recipe_for_bundle(name, model=model, recipe=recipe)
+        return {**values, "recipe": chosen_recipe(model=model, recipe=recipe)}
 
     @field_validator("cluster", mode="before")
     @classmethod
@@ -112,9 +125,20 @@ class TrainRequest(Frozen):
         is_local = isinstance(cluster, dict) and cluster.get("kind", "local") == "local"
         return {"workers": 1, **cluster} if is_local else cluster
 
+    @cached_property
+    def header(self) -> BundleHeader | None:
+        """What the bundle that is gone on from says of itself; None: there is none.
+
+        Raises:
+            BundleError: no such bundle.
+        """
+        from dasnet.prediction.header import read_header
+
+        return None if self.from_bundle is None else read_header(self.from_bundle)
+
     @property
     def effective(self) -> Recipe:
-        """The recipe with its changes."""
+        """The recipe with its changes, and with the network of the bundle that is gone on from."""
         assert self.recipe is not None
         changes = {name: value for name, value in self.changes.model_dump().items() if value is not None}
         if strengths := changes.get("augmentation"):
@@ -124,11 +148,25 @@ class TrainRequest(Frozen):
             kinds = {name: type(value) for name, value in usual.items()}
             changed = {name: kinds[name](value) for name, value in strengths.items()}
             changes["augmentation"] = Augmentation(**{**usual, **changed})
+        if self.header is not None:
+            network = network_settings(self.header.architecture, name=str(self.from_bundle))
+            other = [name for name, value in network.items() if changes.get(name, value) != value]
+            if other:
+                raise ValueError(
+                    f"bundle {self.from_bundle} has {', '.join(f'{name} {network[name]}' for name in other)}, not "
+                    f"{', '.join(str(changes[name]) for name in other)}: a network is gone on with as it is, leave "
+                    "that out"
+                )
+            if network.get("distance") == "learned":
+                changes.setdefault("loss", "cross-entropy")
+            changes |= network
         return recipe_named(self.recipe, **changes)
 
     @property
     def weights(self) -> Path | None:
         """The weights that the encoder starts from: those asked for, or those of a recipe for pretrained encoders."""
+        if self.from_bundle is not None:
+            return None
         if self.backbone_weights is None and self.recipe in PRETRAINED:
             assert self.recipe is not None
             return IMAGENET if self.effective.backbone == recipe_named(self.recipe).backbone else None
@@ -137,11 +175,50 @@ class TrainRequest(Frozen):
     @model_validator(mode="after")
     def _fits(self) -> TrainRequest:
         recipe = self.effective  # refuses what does not fit together
+        if self.backbone_weights is not None and self.from_bundle is not None:
+            raise ValueError(
+                f"the encoder starts from the weights {self.backbone_weights} or all of the network from the bundle "
+                f"{self.from_bundle}: give one of them"
+            )
         if self.backbone_weights is not None and recipe.backbone is None:
             raise ValueError(
                 f"method {recipe.network.method} has no backbone that {self.backbone_weights} could be loaded into"
             )
         return self
+
+
+def network_settings(architecture: AnyArchitecture, *, name: str) -> dict[str, Any]:
+    """The settings of a recipe that make the network of a bundle called `name`.
+
+    Raises:
+        ValueError: an imported graph, whose weights nobody can train here.
+    """
+    if isinstance(architecture, Architecture):
+        facts = architecture.to_dict()
+        del facts["in_bands"]
+        return facts
+    if isinstance(architecture, PeerArchitecture):
+        return {"width": architecture.width}
+    raise ValueError(f"bundle {name} holds an imported graph: it computes, but cannot be trained")
+
+
+def recipe_for_bundle(name: str, *, model: str | None, recipe: RecipeName | None) -> tuple[str, RecipeName]:
+    """The method of a bundle that is gone on from, and the recipe for that: the one asked for, else the usual one.
+
+    Raises:
+        BundleError: no such bundle.
+        ValueError: a bundle of another method, or of none that is trained.
+    """
+    from dasnet.prediction.header import read_header
+
+    architecture = read_header(name).architecture
+    network_settings(architecture, name=name)
+    method = architecture.method if isinstance(architecture, PeerArchitecture) else "dasnet"
+    if model is not None and model != method:
+        raise ValueError(f"bundle {name} is of {method}, not of {model}")
+    if recipe is None and isinstance(architecture, Architecture) and timm_name(architecture.backbone):
+        return method, "cpu_pretrained"
+    return method, recipe or recipe_of_method(method)
 
 
 def chosen_recipe(*, model: str | None, recipe: RecipeName | None) -> RecipeName:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dasnet.prediction.bundle import Bundle, save_bundle
+from dasnet.prediction.header import BundleHeader
 from flows.evaluation.samples import PEER_HEADER, Score, peer_rows
 from flows.figures.pictures import HEADINGS, figures_of
 from flows.run.artifacts import Markdown, Picture
@@ -62,8 +63,9 @@ def finished(outcome: Outcome) -> TrainingSummary:
         "made": date.today().isoformat(),
         "recipe": job.recipe.settings(),
         "dataset": {"name": job.store.path.parent.name, "sha256": job.store.digest},
-        "class_frequency": training_data(job.store, job.recipe).frequency.to_dict(),
+        "class_frequency": training_data(job.store, job.recipe, job.request.header).frequency.to_dict(),
         "backbone_weights": None if job.start is None else job.start.to_dict(),
+        **({} if job.request.header is None else {"from_bundle": origin_of(job.request.header)}),
         "epochs": outcome.progress.epoch,
         "stopped": outcome.progress.stopped,
         "versions": versions(),
@@ -100,6 +102,13 @@ def finished(outcome: Outcome) -> TrainingSummary:
         validation_f1=trained.validation.f1,
         test=test,
     )
+
+
+def origin_of(header: BundleHeader) -> dict[str, Any]:
+    """The bundle that a training went on from, as JSON: what it is, what it was trained on and what it started from."""
+    known = {name: header.provenance.get(name) for name in ("dataset", "backbone_weights", "from_bundle")}
+    file = "" if header.path is None else header.path.name
+    return {"file": file, "sha256": header.digest, **{name: value for name, value in known.items() if value}}
 
 
 def _figures(job: TrainingJob, bundle: Bundle) -> list[tuple[str, bytes, str]]:

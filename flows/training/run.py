@@ -8,6 +8,7 @@ from typing import Any
 
 from dasnet.errors import TrainingError
 from dasnet.networks.encoders.backbone_weights import load_backbone
+from dasnet.prediction.bundle import load_bundle
 from dasnet.training.settings import OptimizerSettings
 from flows.cluster.config import ClusterConfig
 from flows.cluster.connect import connect
@@ -19,12 +20,11 @@ from flows.run.artifacts import Table
 from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from flows.run.versions import versions
-from flows.training.data import training_data
+from flows.training.data import dataset_of, training_data
 from flows.training.job import Outcome, TrainingJob
 from flows.training.ranks import bundle_task, train_ranks
 from flows.training.request import TrainRequest
 from flows.training.results import TrainingSummary, finished
-from storage.datasets.store import open_dataset
 
 _OF_PRETRAINED = ("encoder_rate", "frozen", "encoder_statistics")
 
@@ -37,8 +37,9 @@ def _untouched(setting: str) -> Any:
 def plan(request: TrainRequest) -> TrainingJob:
     """Open the dataset, see that recipe, weights and cluster fit; refuse what cannot work."""
     planned_layout(request.cluster)
-    job = TrainingJob(request=request, store=open_dataset(request.dataset))
-    store, recipe = job.store, job.recipe
+    store = dataset_of(request.dataset, request.header, name=request.from_bundle or "")
+    job = TrainingJob(request=request, store=store)
+    recipe = job.recipe
     for split in ("train", "val"):
         count = len(store.indices(split))
         if lacking := store.lacks(split):
@@ -46,7 +47,7 @@ def plan(request: TrainRequest) -> TrainingJob:
                 f"{store.path}: not one {lacking} pixel in the {count:,} samples of split {split}: "
                 "weights would be infinite and no threshold could be chosen"
             )
-    data = training_data(store, recipe)
+    data = training_data(store, recipe, request.header)
     if recipe.augmentation.crop > store.window:
         raise TrainingError(
             f"the recipe crops {recipe.augmentation.crop} px out of samples of {store.window} px ({store.path})"
@@ -64,7 +65,9 @@ def plan(request: TrainRequest) -> TrainingJob:
             f"a batch of {sampling.batch} in {sampling.accumulate} passes cannot be spread evenly over {ranks} ranks: "
             f"ask for {sampling.most_ranks(ranks)} workers, or for another batch"
         )
-    if request.weights is not None and recipe.backbone is not None:
+    if request.from_bundle is not None:
+        load_bundle(request.from_bundle)
+    elif request.weights is not None and recipe.backbone is not None:
         load_backbone(request.weights, recipe.backbone, in_bands=len(data.bands))
     elif idle := [name for name in _OF_PRETRAINED if getattr(recipe.optimizer, name) != _untouched(name)]:
         current_observer().warn(
@@ -91,6 +94,7 @@ def run_training(request: TrainRequest) -> TrainingSummary:
                 "recipe": job.recipe.identity(),
                 "backbone_weights": None if job.start is None else job.start.sha256,
                 "ranks": request.cluster.workers,
+                **({} if request.header is None else {"from_bundle": request.header.digest}),
             },
             request=request.model_dump(mode="json"),
             versions=versions(),

@@ -36,6 +36,7 @@ from flows.evaluation.tools import CHANGE_VECTORS, ScoringTool
 from flows.figures.pictures import HEADINGS
 from flows.run.context import StoppedError, stopped_by
 from flows.run.fields import assigned, json_or_text
+from flows.training.data import require_one_scale
 from flows.training.job import TrainingJob
 from flows.training.ranks import bundle_task
 from flows.training.request import TrainRequest, chosen_recipe
@@ -99,6 +100,63 @@ def test_a_bundle_says_what_it_is(trained: Path, dataset: Path) -> None:
     for words in ("Squares that appear.", "always “no change”", "change vectors, Otsu's threshold", "from scratch"):
         assert words in bundle.card
     assert (trained / "card.md").read_text() == bundle.card
+
+
+def test_a_training_goes_on_from_a_bundle(trained: Path, dataset: Path, tmp_path: Path) -> None:
+    """On the same squares: what the network knew is there after one epoch at a rate of nearly nothing."""
+    path = trained / "bundle.safetensors"
+    bundle = load_bundle(path)
+    asked = {**SMALL, "epochs": 1, "rate": 1e-9}
+    del asked["head_channels"]
+    summary = run_training(request(dataset, tmp_path / "on", from_bundle=str(path), changes=asked, figures=False))
+    found = load_bundle(summary.bundle)
+    assert found.architecture == bundle.architecture and found.bands == bundle.bands
+    assert summary.validation_f1 > bundle.metrics["validation"]["f1"] - 0.05
+    assert all(
+        torch.allclose(found.state[key].float(), value.float(), atol=1e-3)
+        for key, value in bundle.state.items()
+        if "running_" not in key and value.is_floating_point()
+    )
+    assert found.provenance["from_bundle"]["sha256"] == load_bundle(path).digest
+    assert found.provenance["from_bundle"]["dataset"]["sha256"] == open_dataset(dataset).digest
+    words = " ".join(found.card.split())
+    assert f"weights from the bundle bundle.safetensors (SHA-256 {bundle.digest[:8]}…, trained on " in words
+    with pytest.raises(InputError, match="from_bundle"):  # the same recipe from scratch is another training
+        run_training(request(dataset, tmp_path / "on", changes={**SMALL, "epochs": 1, "rate": 1e-9}, figures=False))
+
+
+def test_a_bundle_that_does_not_fit_is_refused_with_both_sides(dataset: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "small.safetensors")
+    save_bundle(path, random_bundle(Architecture(backbone="mobilenet_v3", head_channels=16)))
+
+    def asked(**changes: Any) -> TrainRequest:
+        usual = {"dataset": dataset, "output": tmp_path / "o", "from_bundle": path}
+        return TrainRequest.model_validate({**usual, **changes})
+
+    assert asked().recipe == "cpu_small" and asked(recipe="paper_cdd").effective.backbone == "mobilenet_v3"
+    with pytest.raises(ValueError, match=r"has backbone mobilenet_v3, decoder none, not vgg16, half: a network"):
+        asked(changes={"backbone": "vgg16", "decoder": "half"})
+    with pytest.raises(ValueError, match="is of dasnet, not of fc-ef"):
+        asked(model="fc-ef")
+    with pytest.raises(ValueError, match="recipe fc_ef is of fc-ef, not of dasnet"):
+        asked(recipe="fc_ef")
+    with pytest.raises(ValueError, match=r"weights w\.pth or all of the network from the bundle .*: give one of them"):
+        asked(backbone_weights="w.pth")
+    with pytest.raises(ValueError, match="no bundle is called 'nowhere'"):
+        asked(from_bundle="nowhere")
+    other = random_bundle(Architecture(backbone="mobilenet_v3", head_channels=16, in_bands=1))
+    save_bundle(tmp_path / "pan.safetensors", other)
+    with pytest.raises(InputError, match=r"pan\.safetensors"):
+        run_training(asked(from_bundle=str(tmp_path / "pan.safetensors")))
+    deep = random_bundle(Architecture(backbone="mobilenet_v3", head_channels=16), dtype="uint16")
+    save_bundle(tmp_path / "deep.safetensors", deep)
+    with pytest.raises(InputError, match=r"deep\.safetensors takes uint16, .* has uint8"):
+        run_training(asked(from_bundle=str(tmp_path / "deep.safetensors")))
+    scaled = replace(deep, dtype="uint8", bands=tuple(replace(band, scale=0.1, offset=1.0) for band in deep.bands))
+    with pytest.raises(InputError, match=r"band band1 is value · 2.0 \+ 0.0, bundle scaled has learnt from values · 0.1"):
+        store = open_dataset(dataset)
+        store.attrs["bands"] = [{**band, "scale": 2.0, "offset": 0.0} for band in store.attrs["bands"]]
+        require_one_scale(store, scaled, name="scaled")
 
 
 def test_of_two_dates_alike_change_vectors_call_nothing_changed() -> None:
