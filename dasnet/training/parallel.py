@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ import torch.utils.deterministic
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 
+Network = TypeVar("Network", bound=nn.Module)
 _MOMENTUM = 0.1
 """Weight of a batch in the running statistics. MobileNetV3's own 0.01 is for a million steps: after hundreds, its first
 values linger. Pretrained ones are of other images, and forgotten as soon, or kept altogether (`encoder_statistics`)."""
@@ -160,10 +161,12 @@ def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: boo
     return dropouts
 
 
-def with_statistics_of_all_gpus(model: nn.Module) -> nn.Module:
+def with_statistics_of_all_gpus(model: Network) -> Network:
     """The network with torch's SyncBatchNorm in the place of BatchNorm, and timm's of those with an activation."""
     if any(isinstance(module, nn.BatchNorm2d) and hasattr(module, "act") for module in model.modules()):
         from dasnet.networks._timm import timm
 
-        return timm.layers.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+        converted: Network = timm.layers.convert_sync_batchnorm(model)
+    else:
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted

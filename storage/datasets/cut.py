@@ -77,8 +77,14 @@ class SampleFacts:
             same=bool(row[4]),
             hashes=(row[5], row[6]),
             sums=tuple((count, total, squares) for count, total, squares in row[7]),
-            **({"sharpness": tuple(each and (each[0], each[1]) for each in row[8])} if len(row) > 8 else {}),
+            sharpness=(_sharpness(row, 0), _sharpness(row, 1)),
         )
+
+
+def _sharpness(row: Sequence[Any], date: int) -> Sharpness | None:
+    """That of a date in a row of a ledger, where it has one."""
+    written = row[8][date] if len(row) > 8 else None
+    return None if written is None else (float(written[0]), float(written[1]))
 
 
 def cut_samples(
