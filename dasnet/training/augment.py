@@ -213,15 +213,22 @@ def _focused(images: Tensor, valid: Tensor, draws: Draws, augmentation: Augmenta
         sigma = _between(min(_SMALLEST_SIGMA, limit), limit, numbers) if limit else torch.full_like(numbers, _SIGMA)
         here = chosen.to(images.device)
         soft = _smoothed(images[here], valid[here], sigma, radius=max(2, ceil(3 * limit)))
-        images = images.index_copy_(0, here, soft)
+        images = _with_some_replaced(images, soft, blurred)
     if bool(sharpened.any()):
         chosen, numbers = sharpened.nonzero()[:, 0], draws.of_dates(OfDate.SHARPEN_STRENGTH)[sharpened]
         here = chosen.to(images.device)
         plain, sigma = images[here], torch.full_like(numbers, _MASK_SIGMA)
         soft = _smoothed(plain, valid[here], sigma, radius=ceil(3 * _MASK_SIGMA))
         mask = (plain - soft).mul_(_as_pixels(numbers * augmentation.sharpen_limit, images))
-        images = images.index_copy_(0, here, mask.add_(plain))
+        images = _with_some_replaced(images, mask.add_(plain), sharpened)
     return images
+
+
+def _with_some_replaced(images: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
+    """Images (n, …), but where `chosen` is True the others, in their order. Without a write to numbered places, which a
+    GPU that computes in one order would sort first."""
+    place = (chosen.cumsum(0) - 1).clamp(min=0).to(images.device)
+    return torch.where(chosen.to(images.device)[:, None, None, None], others.index_select(0, place), images)
 
 
 def _smoothed(images: Tensor, valid: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
