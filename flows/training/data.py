@@ -39,7 +39,7 @@ def _as_weights_want(
         )
     statistics = _IMAGENET
     if (name := timm_name(recipe.backbone or "")) is not None:
-        from dasnet.networks.encoders.timm_encoder import normalisation_of
+        from dasnet.networks.encoders.timm_network import normalisation_of
 
         mean, std = normalisation_of(name)
         statistics = tuple((m * _WHITE, s * _WHITE) for m, s in zip(mean, std, strict=True))

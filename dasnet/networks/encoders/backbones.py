@@ -11,9 +11,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from dasnet.errors import EncoderError
 from dasnet.networks.architectures import timm_name
+from dasnet.networks.encoders.patch_encoder import PatchEncoder, is_patch_transformer
 from dasnet.networks.encoders.positions import Pyramid
 from dasnet.networks.encoders.timm_encoder import TimmEncoder
+from dasnet.networks.encoders.timm_network import timm_network
 
 
 class ResNet50(nn.Module):
@@ -138,7 +141,7 @@ BACKBONES: dict[str, type[ResNet50] | type[VGG16] | type[MobileNetV3]] = {
 }
 """The encoders with a name of their own."""
 
-Encoder = ResNet50 | VGG16 | MobileNetV3 | TimmEncoder
+Encoder = ResNet50 | VGG16 | MobileNetV3 | TimmEncoder | PatchEncoder
 
 
 def build_encoder(backbone: str, in_bands: int) -> Encoder:
@@ -148,7 +151,33 @@ def build_encoder(backbone: str, in_bands: int) -> Encoder:
         EncoderError: timm has no such network, or it gives no features.
     """
     name = timm_name(backbone)
-    return BACKBONES[backbone](in_bands) if name is None else TimmEncoder(name, in_bands)
+    if name is None:
+        return BACKBONES[backbone](in_bands)
+    with torch.device("meta"):  # shapes alone: this takes no time
+        blank = timm_network(name, num_classes=0)
+    return PatchEncoder(name, in_bands) if is_patch_transformer(blank) else TimmEncoder(name, in_bands)
+
+
+def require_encoder(backbone: str, *, in_bands: int, side: int) -> None:
+    """Refuse an encoder of timm that cannot look at images of `side` × `side` px; mostly without computing anything.
+
+    Raises:
+        EncoderError: it cannot, or there is none of that name.
+    """
+    if timm_name(backbone) is None:
+        return
+    failure: Exception | None = None
+    for device in ("meta", "cpu"):  # shapes alone; a network whose layers cannot do without numbers has them
+        try:
+            with torch.device(device), torch.inference_mode():
+                build_encoder(backbone, in_bands).eval()(torch.zeros(1, in_bands, side, side))
+        except EncoderError:
+            raise
+        except (RuntimeError, AssertionError, ValueError) as error:
+            failure = error
+        else:
+            return
+    raise EncoderError(f"the encoder {backbone} cannot look at windows of {side} × {side} px: {failure}") from failure
 
 
 def _plain_block(inputs: int, outputs: int, *, layers: int, dilation: int = 1) -> nn.Sequential:

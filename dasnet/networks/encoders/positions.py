@@ -59,18 +59,19 @@ def measured_offsets(
     strides: Sequence[int],
     *,
     in_bands: int,
-    select: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    select: Callable[[nn.Module, Tensor], Sequence[Tensor]],
 ) -> list[float]:
     """The offset of each level of features, pixels: what the gradient of one position says of its centre.
 
-    Every kernel is made symmetric and random, and maxima averages, on a copy: then the influence of the image on a
-    position is symmetric around its centre, whatever the layers do between. Where every layer that lowers the
-    resolution has an odd kernel in the middle of its padding, offsets are 0 and nothing needs to be computed.
+    Every kernel is made symmetric and random, and maxima averages, and attention adds nothing, on a copy: then the
+    influence of the image on a position is symmetric around its centre, whatever the layers do between. Where every
+    layer that lowers the resolution has an odd kernel in the middle of its padding, offsets are 0 and nothing needs to
+    be computed.
 
     Args:
         features: images (B, in_bands, H, W) to its levels.
         strides: of each level, pixels.
-        select: which of the network's outputs are levels.
+        select: a network and images to the levels.
     """
     if all(_is_centred(module) for module in features.modules()):
         return [0.0] * len(strides)
@@ -80,9 +81,11 @@ def measured_offsets(
         _made_symmetric(blank)
         image = torch.full((1, in_bands, _SIDE, _SIDE), 1e-2, dtype=torch.float64, requires_grad=True)
         offsets = []
-        for stride, level in zip(strides, select(blank(image)), strict=True):
+        for stride, level in zip(strides, select(blank, image), strict=True):
             index = _SIDE // (2 * stride)
-            (influence,) = torch.autograd.grad(level[0, :, index, index].sum(), image, retain_graph=True)
+            # not their plain sum, which is constant after a normalisation over channels
+            features_there = level[0, :, index, index] @ torch.randn(level.shape[1], dtype=torch.float64)
+            (influence,) = torch.autograd.grad(features_there, image, retain_graph=True)
             along = influence[0].square().sum(dim=(0, 2))
             centre = float((along * torch.arange(_SIDE)).sum() / along.sum())
             offsets.append(round(_NEARER * (centre - stride * index)) / _NEARER)
@@ -159,6 +162,15 @@ def _made_symmetric(module: nn.Module) -> None:
         elif isinstance(child, nn.BatchNorm2d):  # timm begins with branches that are left out
             nn.init.ones_(child.weight)
         _made_symmetric(child)
+    if any(hasattr(module, name) for name in ("qkv", "kv")):
+        # attention looks from a token at all others of a window: what is left is where the token itself lies
+        for parameter in getattr(module, "proj", nn.Identity()).parameters():
+            nn.init.zeros_(parameter)
+    merge = getattr(module, "reduction", None)
+    if isinstance(merge, nn.Linear) and merge.in_features % 4 == 0 and hasattr(module, "norm"):
+        # Swin's 2 × 2 positions, one after the other along the channels
+        one = torch.randn(merge.out_features, merge.in_features // 4, dtype=torch.float64)
+        merge.weight = nn.Parameter(one.repeat(1, 4))
 
 
 def _symmetric_convolution(same: nn.Conv2d) -> nn.Conv2d:

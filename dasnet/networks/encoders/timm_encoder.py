@@ -5,19 +5,17 @@ Source: the library timm (PyTorch image models); the levels are added as in feat
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.errors import EncoderError
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.encoders.positions import Pyramid, brought_to, enlarge, measured_offsets, with_symmetric_padding
-
-_WIDTH = 128
-"""Channels of the features at an eighth of the resolution."""
-_STEM_WIDTH = 32
-"""Channels of a level that the encoder itself does not have."""
+from dasnet.networks.encoders.timm_network import STEM_WIDTH, WIDTH, lateral, stem, timm_network
 
 
 class TimmEncoder(nn.Module):
@@ -35,7 +33,7 @@ class TimmEncoder(nn.Module):
         levels: (stride, offset, channels) of the network's own features, finest first.
     """
 
-    channels = _WIDTH
+    channels = WIDTH
 
     def __init__(self, name: str, in_bands: int = 3) -> None:
         """Build the network with fresh weights.
@@ -44,28 +42,27 @@ class TimmEncoder(nn.Module):
             name: timm's, as ``tf_efficientnet_lite0``.
 
         Raises:
-            EncoderError: no such network, or one without features at several resolutions.
+            EncoderError: no such network, or one without features at several resolutions or for images of any size.
         """
         super().__init__()
         self.model = _features_of(name, in_bands)
-        with_symmetric_padding(self.model)
-        strides, channels = self.model.feature_info.reduction(), self.model.feature_info.channels()
-        # the last of several levels with one stride has seen most
-        self._chosen = [i for i, stride in enumerate(strides) if stride not in strides[i + 1 :]]
-        strides = [strides[i] for i in self._chosen]
+        channels = self.model.feature_info.channels()
+        strides = _strides(self.model)
         if next(self.model.parameters()).is_meta:  # shapes alone are asked for
-            offsets = [0.0] * len(strides)
+            offsets: tuple[float, ...] = (0.0,) * len(strides)
         else:
-            offsets = measured_offsets(self.model, strides, in_bands=in_bands, select=self._selected)
-        self.levels = list(zip(strides, offsets, (channels[i] for i in self._chosen), strict=True))
+            offsets = _offsets(name)
+        own = {stride: channels[index] for stride, index in strides.items()}
+        self.levels = [(stride, offset, own[stride]) for stride, offset in zip(strides, offsets, strict=True)]
         self.laterals = nn.ModuleDict(
-            {str(stride): _lateral(width) for stride, _, width in self.levels if stride >= STRIDE}
+            {str(stride): lateral(width) for stride, _, width in self.levels if stride >= STRIDE}
         )
         if not self.laterals:
-            raise EncoderError(f"timm:{name} has no features at an eighth of the resolution or coarser, only {strides}")
-        own = {stride: width for stride, _, width in self.levels}
-        self.stems = nn.ModuleDict({str(stride): _stem(in_bands, stride) for stride in (2, 4) if stride not in own})
-        self.pyramid_channels = (own.get(2, _STEM_WIDTH), own.get(4, _STEM_WIDTH), _WIDTH)
+            raise EncoderError(
+                f"timm:{name} has no features at an eighth of the resolution or coarser, only {list(strides)}"
+            )
+        self.stems = nn.ModuleDict({str(stride): stem(in_bands, stride) for stride in (2, 4) if stride not in own})
+        self.pyramid_channels = (own.get(2, STEM_WIDTH), own.get(4, STEM_WIDTH), WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_bands, H, W) to (B, 128, ⌈H/8⌉, ⌈W/8⌉)."""
@@ -76,7 +73,7 @@ class TimmEncoder(nn.Module):
         deepest = max(stride for stride, _, _ in self.levels)
         rows, cols = (-side % deepest for side in x.shape[-2:])
         whole = F.pad(x, (0, cols, 0, rows)) if rows or cols else x  # many networks take whole steps alone
-        features = dict(zip((stride for stride, _, _ in self.levels), self._selected(self.model(whole)), strict=True))
+        features = dict(zip((stride for stride, _, _ in self.levels), _selected(self.model, whole), strict=True))
         offsets = {stride: offset for stride, offset, _ in self.levels}
         fine = {
             stride: self._on_positions(features[stride], stride, offsets[stride], stride, x)
@@ -85,15 +82,12 @@ class TimmEncoder(nn.Module):
             for stride in (2, 4)
         }
         last = None
-        for key, lateral in self.laterals.items():
+        for key, convolution in self.laterals.items():
             stride = int(key)
-            part = self._on_positions(lateral(features[stride]), stride, offsets[stride], STRIDE, x)
+            part = self._on_positions(convolution(features[stride]), stride, offsets[stride], STRIDE, x)
             last = part if last is None else last + part
         assert last is not None
         return Pyramid(fine[2], fine[4], F.relu(last))
-
-    def _selected(self, outputs: Any) -> list[Tensor]:
-        return [outputs[i] for i in self._chosen]
 
     @staticmethod
     def _on_positions(level: Tensor, stride: int, offset: float, step: int, image: Tensor) -> Tensor:
@@ -106,37 +100,48 @@ class TimmEncoder(nn.Module):
 
 
 def _features_of(name: str, in_bands: int) -> Any:
-    from dasnet.networks._timm import timm  # takes a second, and what only names an encoder needs none
-
-    if not timm.is_model(name):
-        raise EncoderError(f"timm {timm.__version__} has no network called {name!r}")
+    settings = {"features_only": True, "in_chans": in_bands}
     try:
-        return timm.create_model(name, pretrained=False, features_only=True, in_chans=in_bands)
+        try:
+            network = timm_network(name, strict_img_size=False, **settings)  # Swin's kind would take one size alone
+        except TypeError:
+            network = timm_network(name, **settings)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         raise EncoderError(f"timm:{name} gives no features at several resolutions: {error}") from error
+    with_symmetric_padding(network)
+    return network
 
 
-def _lateral(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, _WIDTH, 1, bias=False), nn.BatchNorm2d(_WIDTH))
+def _strides(network: Any) -> dict[int, int]:
+    """Each stride that a network has features at, finest first, with the index of the last of them, which saw most."""
+    return {stride: index for index, stride in enumerate(network.feature_info.reduction())}
 
 
-def _stem(in_bands: int, stride: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels in (in_bands, _STEM_WIDTH)[: stride // 2]:
-        convolution = nn.Conv2d(channels, _STEM_WIDTH, 3, stride=2, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(_STEM_WIDTH), nn.ReLU()]
-    return nn.Sequential(*layers)
+def _selected(network: Any, images: Tensor) -> list[Tensor]:
+    """One level of features for each stride, (B, C, h, w)."""
+    outputs = network(images)
+    levels = [outputs[index] for index in _strides(network).values()]
+    is_last = str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
+    return [level.permute(0, 3, 1, 2) for level in levels] if is_last else levels
 
 
-def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of red, green and blue in [0, 1] that a network's pretrained weights want.
-
-    Raises:
-        EncoderError: no such network.
-    """
-    from dasnet.networks._timm import timm
-
-    config = timm.get_pretrained_cfg(name)
-    if config is None:
-        raise EncoderError(f"timm {timm.__version__} has no network called {name!r}")
-    return tuple(config.mean), tuple(config.std)
+@cache
+def _offsets(name: str) -> tuple[float, ...]:
+    """The offset of each of its levels: measured once in a process, for it takes seconds where kernels are even."""
+    try:
+        # gradients are needed whatever it is built for, and nobody's random numbers are used up
+        with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            network = _features_of(name, 1)
+            strides = list(_strides(network))
+            offsets = measured_offsets(network, strides, in_bands=1, select=_selected)
+    except EncoderError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise EncoderError(
+            f"timm:{name} takes images of the size alone that it was trained on, not windows of any size ({error})"
+        ) from error
+    if any(abs(offset) > stride / 2 for stride, offset in zip(strides, offsets, strict=True)):
+        raise EncoderError(
+            f"where the features of timm:{name} lie in the image cannot be found: {offsets} px for strides {strides}"
+        )
+    return tuple(offsets)

@@ -46,7 +46,7 @@ def onto_timm(state: Mapping[str, Tensor], name: str, *, in_bands: int) -> dict[
 
     encoder = f"timm:{name}"
     with torch.device("meta"):
-        wanted = build_encoder(encoder, in_bands).model.state_dict()
+        wanted = build_encoder(encoder, in_bands).get_submodule("model").state_dict()
     network = timm.create_model(name, pretrained=False, in_chans=in_bands, num_classes=0)
     weights = _in_timms_layout(state, network, name)
     _load(weights, network, in_bands=in_bands, encoder_keys={_flat(key) for key in wanted})

@@ -9,7 +9,8 @@ from dasnet.errors import EncoderError
 from dasnet.networks.architectures import Architecture
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.encoders.positions import brought_to
-from dasnet.networks.encoders.timm_encoder import TimmEncoder, normalisation_of
+from dasnet.networks.encoders.timm_encoder import TimmEncoder
+from dasnet.networks.encoders.timm_network import normalisation_of
 from dasnet.prediction.bundle import build_model, random_bundle
 from dasnet.prediction.folding import fold_normalisation
 
@@ -56,6 +57,8 @@ def test_what_is_moved_by_a_position_moves_the_features_by_a_position(name: str)
     [
         # patches of 4 px, then three times patches of 2: the middle of 4, 8, 16 and 32 px
         ("convnext_atto", {4: 1.5, 8: 3.5, 16: 7.5, 32: 15.5}),
+        # the same by attention in windows and a linear map of 2 × 2 tokens
+        ("swin_tiny_patch4_window7_224", {4: 1.5, 8: 3.5, 16: 7.5, 32: 15.5}),
         # 7 px padded by 2 instead of 3, then odd kernels
         ("poolformer_s12", {4: 1.0, 8: 1.0, 16: 1.0, 32: 1.0}),
     ],
@@ -111,3 +114,12 @@ def test_unknown_networks_are_refused() -> None:
         DASNet(Architecture(backbone="timm:resnet1000"))
     with pytest.raises(ValueError, match="none of resnet50, vgg16, mobilenet_v3, and no timm:NAME"):
         Architecture(backbone="resnet18")
+
+
+def test_the_first_network_of_a_process_begins_as_the_next() -> None:
+    """What is measured once in a process takes no random numbers from the weights."""
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        weights.append(TimmEncoder("resnet10t").state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())

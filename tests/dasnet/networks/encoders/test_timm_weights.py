@@ -127,7 +127,9 @@ def test_torchvisions_weights_compute_the_same_in_timms_network(tmp_path: Path, 
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002", "mobilenetv4_conv_small"])
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "swin_tiny_patch4_window7_224", "regnetx_002", "mobilenetv4_conv_050"]
+)
 def test_timms_own_layout_lands_whole(tmp_path: Path, name: str) -> None:
     """Stages that are taken out of their sequences find theirs; four bands are adapted."""
     torch.manual_seed(0)
