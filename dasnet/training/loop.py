@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dasnet.errors import NonFiniteLossError, TrainingError
 from dasnet.networks.change_network import ChangeNetwork
+from dasnet.networks.encoders.low_rank import add_adapters
 from dasnet.networks.methods import build_network
 from dasnet.training.checkpoints import Progress, TrainingFiles
 from dasnet.training.optimizers import Encoder, optimizer_of, rising_average, set_rate
@@ -101,6 +102,8 @@ class _Trainer:
         model = build_network(self.recipe.network.architecture(len(run.data.bands)))
         if run.initial is not None:
             model.load_state_dict(run.initial, strict=False)  # fits: backbone_weights has looked at every key
+        if adapters := self.recipe.adapters:
+            add_adapters(model.get_submodule("backbone"), rank=adapters)
         self.dropouts = made_parallel(model, dropout=self.recipe.network.dropout, ranks=self.ranks, on_gpu=on_gpu)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if on_gpu and self.ranks.world > 1:

@@ -150,7 +150,7 @@ def made_parallel(model: nn.Module, *, dropout: float, ranks: Ranks, on_gpu: boo
     dropouts: list[SeededDropout] = []
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Dropout | nn.Dropout2d):
+            if isinstance(child, nn.Dropout | nn.Dropout2d) and child.p:  # pretrained encoders name theirs, of 0
                 whole = isinstance(child, nn.Dropout2d)
                 dropouts.append(SeededDropout(dropout, place=len(dropouts), ranks=ranks, whole_channels=whole))
                 setattr(module, name, dropouts[-1])

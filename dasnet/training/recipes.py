@@ -41,6 +41,7 @@ _ADDED_LATER = {
     "encoder_rate": 1.0,
     "frozen": 0.0,
     "encoder_statistics": "batch",
+    "adapters": 0,
 }
 """Settings that recipes had not always, with the value that changes nothing."""
 _AUGMENTATION = 2
@@ -106,6 +107,11 @@ class Recipe(Section):
     def backbone(self) -> str | None:
         """The encoder that weights can be loaded into; None: the network has none."""
         return self.network.backbone if isinstance(self.network, DasnetSettings) else None
+
+    @property
+    def adapters(self) -> int:
+        """Rank of the adapters of the encoder's attention; 0: it has none."""
+        return self.network.adapters if isinstance(self.network, DasnetSettings) else 0
 
     def settings(self) -> dict[str, Any]:
         """What network and loss make use of, by name, ready for JSON."""
@@ -184,7 +190,7 @@ _IN_SECTIONS: dict[str, FieldInfo] = {
     name: field for section in _SECTIONS for name, field in section.model_fields.items()
 }
 _ORDER = (
-    "name method width backbone attention distance head_channels decoder dropout "
+    "name method width backbone attention distance head_channels decoder adapters dropout "
     "loss margin_unchanged margin_changed cross_entropy supervision class_weights unchanged_weight "
     "update_rule rate encoder_rate frozen encoder_statistics weight_decay schedule warmup batch accumulate epochs "
     "samples_per_epoch balance clip ema patience precision compile normalisation augmentation seed"

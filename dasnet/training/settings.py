@@ -53,13 +53,21 @@ class DasnetSettings(NetworkSettings):
     decoder: Annotated[
         Decoder, Field(description="none, as in the paper; or embeddings at half, or full, resolution.")
     ] = "none"
+    adapters: Annotated[
+        int,
+        Field(
+            ge=0, description="Rank of the adapters that alone are trained of a transformer; 0: all of it is trained."
+        ),
+    ] = 0
     supervision: Annotated[
         tuple[float, float, float], Field(description="λ of the spatial, channel and fused distances.")
     ] = (1.0, 1.0, 1.0)
 
     def architecture(self, in_bands: int) -> Architecture:
         """The network for images of `in_bands` bands."""
-        return Architecture(in_bands=in_bands, **self.model_dump(exclude={"method", "dropout", "supervision"}))
+        return Architecture(
+            in_bands=in_bands, **self.model_dump(exclude={"method", "dropout", "adapters", "supervision"})
+        )
 
 
 class PeerSettings(NetworkSettings):

@@ -12,6 +12,7 @@ from torch import Tensor
 from dasnet.errors import TrainingError
 from dasnet.evaluation import Reliability, calibrated, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
+from dasnet.networks.encoders.low_rank import without_adapters
 from dasnet.prediction.bundle import Bundle, build_model, save_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.header import Band
@@ -56,7 +57,7 @@ def bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
 def _bundle_of(run: TrainingRun, path: Path) -> TrainedBundle:
     best = torch.load(run.directory / BEST, map_location="cpu", weights_only=True)
     draft = Bundle(
-        state=best["model"],
+        state=without_adapters(best["model"]),
         architecture=run.recipe.network.architecture(len(run.data.bands)),
         bands=tuple(
             Band(name=name, mean=mean, std=std, scale=scale, offset=offset)

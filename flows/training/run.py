@@ -8,6 +8,8 @@ from typing import Any
 
 from dasnet.errors import TrainingError
 from dasnet.networks.encoders.backbone_weights import load_backbone
+from dasnet.networks.encoders.backbones import require_encoder
+from dasnet.networks.encoders.low_rank import require_adapters
 from dasnet.prediction.bundle import load_bundle
 from dasnet.training.settings import OptimizerSettings
 from flows.cluster.config import ClusterConfig
@@ -65,6 +67,16 @@ def plan(request: TrainRequest) -> TrainingJob:
             f"a batch of {sampling.batch} in {sampling.accumulate} passes cannot be spread evenly over {ranks} ranks: "
             f"ask for {sampling.most_ranks(ranks)} workers, or for another batch"
         )
+    if recipe.backbone is not None:
+        for side in {recipe.augmentation.crop or store.window, store.window}:
+            require_encoder(recipe.backbone, in_bands=len(data.bands), side=side)
+        if recipe.adapters:
+            require_adapters(recipe.backbone, rank=recipe.adapters)
+            if request.weights is None and request.from_bundle is None:
+                raise TrainingError(
+                    f"adapters={recipe.adapters} leaves the encoder {recipe.backbone} as it is, which is random: give "
+                    "--backbone-weights"
+                )
     if request.from_bundle is not None:
         load_bundle(request.from_bundle)
     elif request.weights is not None and recipe.backbone is not None:
