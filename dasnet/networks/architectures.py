@@ -114,12 +114,15 @@ class Peer:
         title: the paper's name for it, and the paper.
         default_width: the paper's `PeerArchitecture.width`.
         losses: names of the losses it can be trained with, the paper's first.
+        encoder: torchvision's name of the encoder that the paper's network has, whose weights it may start from; None:
+            it has one of its own.
         version: what training does with a recipe; a training that began with another is not gone on with.
     """
 
     title: str
     default_width: int
     losses: tuple[str, ...] = SEGMENTATION_LOSSES
+    encoder: str | None = None
     version: int = 1
 
 
@@ -131,8 +134,8 @@ PEERS: dict[str, Peer] = {
     "bidatenet": Peer(title="BiDateNet (Papadomanolaki et al. 2019)", default_width=16),
     "dscn": Peer(title="DSCN (Zhan et al. 2017)", default_width=32, losses=("wdmc", "contrastive")),
     "sccn": Peer(title="SCCN (Liu et al. 2018)", default_width=20, losses=("coupling",), version=2),
-    "bit": Peer(title="BIT (Chen et al. 2021)", default_width=32),
-    "tinycd": Peer(title="TinyCD (Codegoni et al. 2022)", default_width=32),
+    "bit": Peer(title="BIT (Chen et al. 2021)", default_width=32, encoder="resnet18"),
+    "tinycd": Peer(title="TinyCD (Codegoni et al. 2022)", default_width=32, encoder="efficientnet_b4"),
     "changemamba": Peer(title="ChangeMamba, MambaBCD (Chen et al. 2024)", default_width=96),
 }
 """The methods beside DASNet by name."""

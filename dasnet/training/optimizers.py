@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dasnet.training.settings import OptimizerSettings
 
 _MOMENTUM = 0.9
-_ENCODER, _NEW = "backbone.", ("backbone.laterals.", "backbone.stems.")
+_ENCODER, _NEW = ("backbone.", "encoder."), ("backbone.laterals.", "backbone.stems.")
 """Names of an encoder's weights; those that bring the levels of any of timm's networks to ours, and are new."""
 
 

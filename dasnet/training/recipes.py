@@ -106,7 +106,10 @@ class Recipe(Section):
     @property
     def backbone(self) -> str | None:
         """The encoder that weights can be loaded into; None: the network has none."""
-        return self.network.backbone if isinstance(self.network, DasnetSettings) else None
+        if isinstance(self.network, DasnetSettings):
+            return self.network.backbone
+        peer = PEERS[self.network.method]
+        return peer.encoder if self.network.width in (None, peer.default_width) else None
 
     @property
     def adapters(self) -> int:

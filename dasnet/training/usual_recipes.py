@@ -95,8 +95,8 @@ USUAL: Mapping[RecipeName, Mapping[str, Any]] = {
     "dscn": {"method": "dscn", "margin_unchanged": 0.0, "margin_changed": 2.0, "dropout": 0.0},
     # SCCN, without labels: autoencoders for a third of training, then coupling; Adam 1e-3
     "sccn": {"method": "sccn", "loss": "coupling", "rate": 1e-3, "clip": 1.0, "class_weights": "none"},
-    # BIT as its authors train: SGD 0.01 that falls linearly, batch 8 of 256 px, 200 epochs, plain cross-entropy; they
-    # blur, and crop and enlarge by up to a fifth
+    # BIT as its authors train: SGD 0.01 that falls linearly, batch 8 of 256 px, 200 epochs, plain cross-entropy;
+    # enlarged by up to a fifth and blurred by up to 1 px
     "bit": {
         "method": "bit",
         "loss": "cross-entropy",
@@ -107,7 +107,7 @@ USUAL: Mapping[RecipeName, Mapping[str, Any]] = {
         "weight_decay": 5e-4,
         "schedule": "linear",
         "epochs": 200,
-        "augmentation": Augmentation(blur=1.0),
+        "augmentation": Augmentation(blur=1.0, blur_limit=1.0, scale=0.2),
     },
     # TinyCD as its authors train on LEVIR-CD: AdamW that falls by a cosine, batch 8, 100 epochs, plain cross-entropy,
     # brightness and contrast by up to a fifth, blur in half of the samples; they also turn by up to 5°

@@ -43,6 +43,11 @@ class Training:
         return self.request.output.name
 
 
+def _require_encoder(name: str) -> str:
+    """The name of an encoder as it is, DASNet's or a peer's; raises ValueError for any other."""
+    return name if name in {peer.encoder for peer in PEERS.values()} else require_backbone(name)
+
+
 class CompareRequest(Frozen):
     """A dataset in; tables, curves and pictures of methods on it out."""
 
@@ -81,11 +86,11 @@ class CompareRequest(Frozen):
         by_name("--set", parse=json_or_text),
     ] = Field(default_factory=dict)
     backbone_weights: Annotated[
-        dict[Annotated[str, AfterValidator(require_backbone)], Path],
+        dict[Annotated[str, AfterValidator(_require_encoder)], Path],
         Cli(metavar="BACKBONE=WEIGHTS", is_repeatable=True),
         Field(
-            description="Weights that DASNet's encoders start from, as `dasnet train` takes them, for example "
-            "vgg16=vgg16.pth or timm:tf_efficientnet_lite0=imagenet; others: random ones."
+            description="Weights that encoders start from, as `dasnet train` takes them, for example vgg16=vgg16.pth "
+            "or timm:tf_efficientnet_lite0=imagenet; bit has resnet18, tinycd efficientnet_b4; others: random ones."
         ),
         by_name("--backbone-weights", "backbone=WEIGHTS", is_deep=False),
     ] = Field(default_factory=dict)
@@ -124,7 +129,7 @@ class CompareRequest(Frozen):
                 f"the table methods, whose rows {', '.join(self.methods)} would be, is not asked for, but "
                 f"{', '.join(self.tables)}: add it to the tables, or leave methods out"
             )
-        if recipe_named(self.recipe).backbone is None:
+        if recipe_named(self.recipe).network.method != "dasnet":
             raise ValueError(f"{self.recipe} is a recipe of another method than DASNet, which has its own already")
         trainings = [one for variant in self.variants for one in self.trainings(variant)]  # refuses what does not fit
         backbones = {one.recipe.backbone for one in trainings}

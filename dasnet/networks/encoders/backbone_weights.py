@@ -9,13 +9,14 @@ from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from dasnet.errors import EncoderError, TrainingError
-from dasnet.networks.architectures import timm_name
+from dasnet.networks.architectures import PEERS, PeerArchitecture, timm_name
 from dasnet.networks.encoders.backbones import build_encoder
 from dasnet.networks.encoders.start_weights import start_weights
 from dasnet.networks.encoders.timm_weights import adapted_to_bands, listed, onto_timm
+from dasnet.networks.methods import build_network
 
 _PREFIXES = ("module.", "model.", "backbone.")
 _STATES = ("state_dict", "model")
@@ -30,10 +31,12 @@ _VGG_LAYERS = {0: "conv1.0", 2: "conv1.2", 5: "conv2.0", 7: "conv2.2", 10: "conv
     28: "conv5.4",
 }
 _FIRST_CONVOLUTION = {"resnet50": "conv1.weight", "vgg16": "conv1.0.weight", "mobilenet_v3": "features.0.0.weight"}
+_OF_PEERS = {peer.encoder: method for method, peer in PEERS.items() if peer.encoder is not None}
+_FIRST_CONVOLUTION |= {"resnet18": "conv1.weight", "efficientnet_b4": "0.0.weight"}
 
 
 def load_backbone(weights: Path, backbone: str, *, in_bands: int) -> dict[str, Tensor]:
-    """Weights of an encoder by the keys of a whole DASNet (``backbone.…``), float32.
+    """Weights of an encoder by the keys of a whole DASNet (``backbone.…``) or of its peer (``encoder.…``), float32.
 
     Where they were trained on another number of bands, those of the first convolution are repeated and scaled, or
     summed for one band, as timm does it.
@@ -56,7 +59,8 @@ def load_backbone(weights: Path, backbone: str, *, in_bands: int) -> dict[str, T
     try:
         if (name := timm_name(backbone)) is not None:
             return {f"backbone.{key}": value for key, value in onto_timm(state, name, in_bands=in_bands).items()}
-        return {f"backbone.{key}": value for key, value in _onto_ours(state, backbone, in_bands=in_bands).items()}
+        whole = "encoder" if backbone in _OF_PEERS else "backbone"
+        return {f"{whole}.{key}": value for key, value in _onto_ours(state, backbone, in_bands=in_bands).items()}
     except EncoderError as error:
         raise TrainingError(
             f"{source.path} does not fit the encoder {backbone} of {in_bands} bands: {error}"
@@ -68,8 +72,10 @@ def _onto_ours(state: Mapping[str, Tensor], backbone: str, *, in_bands: int) -> 
     weights = {_plain(key): value for key, value in state.items()}
     if backbone == "vgg16":
         weights = {_vgg_key(key): value for key, value in weights.items()}
+    if backbone == "efficientnet_b4":
+        weights = {key.removeprefix("features."): value for key, value in weights.items()}
     with torch.device("meta"):
-        shapes = {key: tuple(value.shape) for key, value in build_encoder(backbone, in_bands).state_dict().items()}
+        shapes = {key: tuple(value.shape) for key, value in _encoder(backbone, in_bands).state_dict().items()}
     first = _FIRST_CONVOLUTION[backbone]
     if first in weights and weights[first].ndim == len(shapes[first]) and weights[first].shape[1] != in_bands:
         weights[first] = adapted_to_bands(weights[first], in_bands)
@@ -86,6 +92,14 @@ def _onto_ours(state: Mapping[str, Tensor], backbone: str, *, in_bands: int) -> 
             f"{listed(sorted(set(weights) - set(shapes)))}"
         )
     return {key: weights[key] for key in shapes if key in weights}
+
+
+def _encoder(backbone: str, in_bands: int) -> nn.Module:
+    """An encoder of ours, or that of a peer at the width that the weights are for."""
+    if (method := _OF_PEERS.get(backbone)) is None:
+        return build_encoder(backbone, in_bands)
+    architecture = PeerArchitecture(method=method, in_bands=in_bands, width=PEERS[method].default_width)
+    return build_network(architecture).get_submodule("encoder")
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -6,8 +6,8 @@ encoder, eight of decoder) where the text leaves them open. Given the weights of
 scores here are theirs to 5e-7, at 64, 128, 256 and 72 × 200 px; the 3,495,778 parameters that take part there are all
 here (it also holds ResNet18's last stage, which it leaves out).
 
-Theirs takes sides that are multiples of 8; here what lies beyond the image is cut off. Weights start from noise:
-ImageNet's of ResNet18 are not at hand.
+Theirs takes sides that are multiples of 8; here what lies beyond the image is cut off. The encoder starts from
+noise unless it is given torchvision's or timm's weights of ResNet18, as the authors' does.
 """
 
 from __future__ import annotations

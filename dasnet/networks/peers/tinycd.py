@@ -1,13 +1,13 @@
 """TinyCD: the first blocks of an EfficientNet for both dates, mixed channel by channel into masks and features.
 
 Source: Codegoni et al. 2022, "TinyCD: A (not so) deep learning model for change detection", and the layers of the
-authors' released network where the text leaves them open. Given the weights of their code's
-network (random ones, and those released for LEVIR-CD), the log-odds here are theirs to the last bit, at 64, 128, 256
-and 72 × 200 px; its 285,128 parameters are all here. Theirs takes sides that are multiples of 8; here other features
-are enlarged to whatever resolution they are multiplied with.
+authors' released network where the text leaves them open. Given the weights of their code's network (random
+ones, and those released for LEVIR-CD), the log-odds here are theirs to the last bit, at 64, 128, 256 and 72 × 200 px;
+its 285,128 parameters are all here. Theirs takes sides that are multiples of 8; here coarser features are enlarged to
+whatever resolution they are multiplied with.
 
-The authors' blocks are skipped at random in training, at most one in eighteen; here none is. Weights start from noise:
-ImageNet's of this EfficientNet are not at hand.
+The authors' blocks are skipped at random in training, at most one in eighteen; here none is. The encoder starts from
+noise unless it is given torchvision's weights of EfficientNet-B4, as the authors' does.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from dasnet.errors import TrainingError
 from dasnet.networks._torchvision import models
-from dasnet.networks.architectures import Architecture, BackboneName
+from dasnet.networks.architectures import PEERS, Architecture, BackboneName, PeerArchitecture, PeerMethod
 from dasnet.networks.dasnet import DASNet
 from dasnet.networks.encoders.backbone_weights import load_backbone
 from dasnet.networks.encoders.backbones import build_encoder
+from dasnet.networks.methods import build_network
+from dasnet.training.recipes import recipe_named
 
 
 @pytest.mark.parametrize("kind", ["whole", "features"])
@@ -96,3 +98,28 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     for name in ("text.safetensors", "gone.pth"):
         with pytest.raises(TrainingError, match=name):
             load_backbone(tmp_path / name, "vgg16", in_bands=3)
+
+
+@pytest.mark.parametrize(("method", "encoder", "bands"), [("bit", "resnet18", 3), ("tinycd", "efficientnet_b4", 4)])
+def test_peers_start_from_torchvisions_weights_of_their_encoders(
+    tmp_path: Path, method: PeerMethod, encoder: str, bands: int
+) -> None:
+    torch.manual_seed(1)
+    theirs = getattr(models, encoder)(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    found = load_backbone(tmp_path / "theirs.pth", encoder, in_bands=bands)
+    peer = build_network(PeerArchitecture(method=method, in_bands=bands, width=PEERS[method].default_width))
+    missing, unexpected = peer.load_state_dict(found, strict=False)
+    assert not unexpected and not [key for key in missing if key.startswith("encoder.")]
+    (last,) = (key for key in found if key.endswith(("layer3.1.conv2.weight", "3.3.block.3.0.weight")))
+    known = theirs.state_dict()[last.removeprefix("encoder.").replace("3.3.b", "features.3.3.b")]
+    assert torch.equal(peer.state_dict()[last], known)
+    with pytest.raises(TrainingError, match=rf"does not fit the encoder {encoder}.*missing"):
+        state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("running_mean")}
+        torch.save(state, tmp_path / "less.pth")
+        load_backbone(tmp_path / "less.pth", encoder, in_bands=bands)
+
+
+def test_an_encoder_of_another_width_takes_no_weights() -> None:
+    assert recipe_named("bit").backbone == recipe_named("bit", width=32).backbone == "resnet18"
+    assert recipe_named("bit", width=8).backbone is None and recipe_named("changemamba").backbone is None

@@ -174,7 +174,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(method: str, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["bidatenet", "changemamba", "fc-siam-diff", "sccn"])
 def test_two_ranks_have_the_loss_of_one_process(method: str, tmp_path: Path) -> None:
-    """With single values dropped, with whole branches, with whole channels, and with weights that a step leaves alone."""
+    """With single values dropped, whole branches, whole channels, and with weights that a step leaves alone."""
     options = small(method, epochs=2, batch=8)
     run_of(tmp_path / "one", **options).run()
     run_two_ranks(tmp_path / "two", **options)
