@@ -28,8 +28,10 @@ these settings, but for what the table varies (in `losses` the class weights too
 Time (2026-11-24): pairs of 96 px (bidatenet: 32) a second in training on one core of an AMD EPYC with AVX-512 and its
 bfloat16, from the CPU time of a step: dasnet 23 in float32 and no faster in bfloat16; in float32 and bfloat16 fc-ef 28
 and 43, fc-siam-conc 17 and 30, fc-siam-diff 20 and 33, bidatenet 21 and 39, cdnet 4.4 and 8.7, dscn 8 and 17, sccn 94
-and 171. So all but DASNet are trained in bfloat16. `--robustness` scores the test split 17 times. Networks as in the
-paper (`--recipe paper_cdd`) want a GPU: 205 GFLOP a pair of windows.
+and 171. So all but DASNet are trained in bfloat16.
+The later ones in float32 on a core of another machine (2026-11-27): tinycd 8, bit 4, changemamba 1. `--robustness`
+scores the test split 17 times. Networks as in the paper (`--recipe paper_cdd`) want a GPU: 205 GFLOP a pair of
+windows.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_PEERS = ("fc-ef", "fc-siam-conc", "fc-siam-diff", "bidatenet", "cdnet", "dscn", "sccn")
+_PEERS = ("fc-ef", "fc-siam-conc", "fc-siam-diff", "bidatenet", "cdnet", "dscn", "sccn", "bit", "tinycd", "changemamba")
 _USUAL = [
     "dasnet.ema=0.99",
     "dasnet.augmentation.crop=96",
@@ -48,9 +50,9 @@ _USUAL = [
     "dasnet.margin_changed=2.0",
     "dasnet.class_weights=none",
     "cdnet.augmentation.crop=96",
-    "dscn.augmentation.crop=96",
+    *(f"{name}.augmentation.crop=96" for name in ("dscn", "bit", "tinycd", "changemamba")),
     *(f"{name}.precision=bfloat16" for name in _PEERS),
-    *(f"{name}.batch=8" for name in ("fc-ef", "fc-siam-conc", "fc-siam-diff", "bidatenet")),
+    *(f"{name}.batch=8" for name in ("fc-ef", "fc-siam-conc", "fc-siam-diff", "bidatenet", "changemamba")),
 ]
 SETTINGS = {
     "levir": ["epochs=3", "samples_per_epoch=1600", *_USUAL],

@@ -138,6 +138,29 @@ def brought_to(x: Tensor, *, stride: int, offset: float, step: int, rows: int, c
     return weights(x.shape[-2], rows).to(x.dtype) @ x @ weights(x.shape[-1], cols).to(x.dtype).T
 
 
+def resized(x: Tensor, *, like: Tensor, corners: bool = False) -> Tensor:
+    """Torch's bilinear interpolation of (B, C, h, w) to the rows and columns of `like`, in training on a GPU too.
+
+    Args:
+        corners: whether the first and last positions stay where they are (torch's ``align_corners``); else the outer
+            edges of the first and last pixels do.
+    """
+    if x.is_cuda and x.requires_grad:  # as in :func:`enlarge`
+        return resized_by_weights(x, rows=like.shape[-2], cols=like.shape[-1], corners=corners)
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=corners)
+
+
+def resized_by_weights(x: Tensor, *, rows: int, cols: int, corners: bool) -> Tensor:
+    """The same as two matrix products, whose gradients sum in one order: (B, C, h, w) to (B, C, rows, cols)."""
+
+    def along(given: int, wanted: int) -> Tensor:
+        if corners:
+            return _weights(given, wanted, stride=max(wanted - 1, 1), offset=0, step=given - 1, device=x.device)
+        return _weights(given, wanted, stride=wanted, offset=(wanted - given) / 2, step=given, device=x.device)
+
+    return along(x.shape[-2], rows).to(x.dtype) @ x @ along(x.shape[-1], cols).to(x.dtype).T
+
+
 @lru_cache(maxsize=64)
 def _weights(given: int, wanted: int, *, stride: int, offset: float, step: int, device: torch.device) -> Tensor:
     """(wanted, given): what each wanted position takes of each given one."""

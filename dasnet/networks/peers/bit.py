@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
+from dasnet.networks.encoders.positions import resized
 from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _TOKENS = 4
@@ -133,7 +134,7 @@ class BIT(SegmentationNetwork):
         for layer in self.relating:
             tokens = layer(tokens, tokens)
         x = (self._refined(first, tokens[:, :_TOKENS]) - self._refined(second, tokens[:, _TOKENS:])).abs()
-        x = F.interpolate(x, scale_factor=4, mode="bilinear")
+        x = resized(x, like=x.new_empty((0, 4 * x.shape[2], 4 * x.shape[3])))
         return self.classifier(self.before_classifier(x))[..., : images.shape[-2], : images.shape[-1]]
 
     def _refined(self, features: Tensor, tokens: Tensor) -> Tensor:

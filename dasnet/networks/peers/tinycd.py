@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import PeerArchitecture
+from dasnet.networks.encoders.positions import resized
 from dasnet.networks.peers.peer import Features, SegmentationNetwork
 
 _WIDTH = 32  # of the paper's network
@@ -68,7 +69,7 @@ class Enlarging(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, inputs, h, w) and (B, 1, H, W) to (B, outputs, H, W); first and last positions stay on those of `x`."""
-        x = F.interpolate(x, size=mask.shape[-2:], mode="bilinear", align_corners=True) * mask
+        x = resized(x, like=mask, corners=True) * mask
         x = F.instance_norm(self.first_activation(self.by_channel(x)))
         return F.instance_norm(self.second_activation(self.by_pixel(x)))
 

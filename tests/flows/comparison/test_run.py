@@ -410,6 +410,22 @@ def test_requests_that_make_no_sense(tmp_path: Path, changes: dict[str, Any], me
         request(tmp_path, tmp_path / "c", **changes)
 
 
+def test_a_peers_encoder_has_weights_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    asked: dict[str, Any] = {"methods": ("bit", "fc-ef"), "changes": {"epochs": 1}, "seeds": 1}
+    plain, started = (
+        request(tmp_path, tmp_path / "c", **asked, backbone_weights=weights)
+        for weights in ({}, {"resnet18": tmp_path / "w.pth"})
+    )
+    one, other = ([training for v in r.variants for training in r.trainings(v)] for r in (plain, started))
+    assert one[0].key != other[0].key and one[1].key == other[1].key
+    assert other[0].request.backbone_weights == tmp_path / "w.pth" and other[1].request.backbone_weights is None
+    with pytest.raises(ValidationError, match="for efficientnet_b4, but no network of this comparison has that"):
+        request(tmp_path, tmp_path / "c", **asked, backbone_weights={"efficientnet_b4": tmp_path / "w.pth"})
+    with pytest.raises(ValidationError, match="backbone 'resnet19' is none of"):
+        request(tmp_path, tmp_path / "c", **asked, backbone_weights={"resnet19": tmp_path / "w.pth"})
+
+
 def test_backbones_start_from_the_weights_that_are_given(dataset: Path, workers: ClusterConfig, tmp_path: Path) -> None:
     """The bundle is nearer to them than a random start would be; other methods are not trained again."""
     torch.manual_seed(1)  # the training is of seed 0, and would start elsewhere
@@ -436,7 +452,7 @@ def test_backbones_start_from_the_weights_that_are_given(dataset: Path, workers:
     with pytest.raises(TrainingError, match=r"does not fit the encoder mobilenet_v3 of 3 bands"):
         run_comparison(request(dataset, tmp_path / "new", workers, **asked, methods=("dasnet",)))
     assert not (tmp_path / "new").exists()
-    with pytest.raises(FailedMethodsError, match=r"1 failed[\s\S]*dasnet-seed0[\s\S]*does not fit the backbone"):
+    with pytest.raises(FailedMethodsError, match=r"1 failed[\s\S]*dasnet-seed0[\s\S]*does not fit the encoder"):
         run_comparison(request(dataset, tmp_path / "new", workers, **asked, methods=("dasnet", "cva")))
     assert "| cva | none |" in (tmp_path / "new/tables.md").read_text()
 

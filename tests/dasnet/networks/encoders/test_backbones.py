@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks._torchvision import models
 from dasnet.networks.architectures import STRIDE
 from dasnet.networks.decoder import PyramidDecoder
 from dasnet.networks.encoders.backbones import BACKBONES, ResNet50
+from dasnet.networks.encoders.positions import resized, resized_by_weights
 
 NAMES = sorted(BACKBONES)
 
@@ -92,3 +94,17 @@ def test_torchvision_imports_in_a_fresh_process() -> None:
     code = "import dasnet.networks._torchvision as t; print(t.models.resnet50.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "resnet50"
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [(8, 10), (9, 23), (5, 5), (3, 4), (1, 7)])
+def test_resizing_by_weights_is_torchs_interpolation(corners: bool, size: tuple[int, int]) -> None:
+    """What a GPU trains by: values and gradients."""
+    torch.manual_seed(2)
+    x, slope = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True), torch.randn(2, 3, *size).double()
+    expected = F.interpolate(x, size=size, mode="bilinear", align_corners=corners)
+    found = resized_by_weights(x, rows=size[0], cols=size[1], corners=corners)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    one, other = (torch.autograd.grad((each * slope).sum(), x)[0] for each in (found, expected))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert torch.equal(resized(x, like=slope, corners=corners), expected)
