@@ -118,6 +118,8 @@ class ImportModelRequest(Frozen):
 
     @model_validator(mode="after")
     def _together(self) -> ImportModelRequest:
+        if self.bundle.suffix != ".safetensors":
+            raise ValueError(f"{self.bundle} is the bundle to write: its name ends with .safetensors")
         if self.inputs == "embed" and self.output is not None:
             raise ValueError(f"--inputs embed has embeddings, compared by --distance; --output {self.output} has none")
         if self.inputs != "embed" and self.output is None:

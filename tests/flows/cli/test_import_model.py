@@ -47,10 +47,11 @@ def test_what_does_not_fit_the_graph_is_refused_and_nothing_written(dasnet: Dasn
         ({"mean": "1,2,3"}, "go together"),
         ({"normalisation": None, "mean": "1,2", "std": "3"}, "--mean has 2 values for 3 bands"),
         ({"bands": "red,green,nir"}, "not of red, green, nir in uint8"),
+        ({"bundle": "b.onnx"}, "ends with .safetensors"),
         ({"dtype": "uint16"}, "in uint16: give --mean and --std"),
     ],
 )
 def test_what_does_not_go_together_is_refused(typed: dict[str, Any], message: str) -> None:
-    values: dict[str, Any] = {"model": "g.onnx", "bundle": "b", "inputs": "stacked", "output": "logits"}
+    values: dict[str, Any] = {"model": "g.onnx", "bundle": "b.safetensors", "inputs": "stacked", "output": "logits"}
     with pytest.raises(ValidationError, match=message):
         ImportModelRequest.model_validate({**values, "normalisation": "imagenet", **typed})
