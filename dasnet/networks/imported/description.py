@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -71,11 +72,22 @@ class ImportedArchitecture:
                 raise ValueError(f"{name} {value!r} of a graph with inputs {self.inputs!r} is none of {choices}")
         if len(self.input_names) != (2 if self.inputs == "siamese" else 1):
             raise ValueError(f"inputs {self.inputs!r} are not {len(self.input_names)}: {', '.join(self.input_names)}")
-        for name, least in (("in_bands", 1), ("output_stride", 1), ("side", 1), ("multiple", 0), ("graph_bytes", 1)):
+        for name, least in (
+            ("in_bands", 1),
+            ("output_stride", 1),
+            ("side", 1),
+            ("multiple", 0),
+            ("graph_bytes", 1),
+            ("channels", 0),
+        ):
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)!r}")
-        if self.middle is not None and not self.middle > 0:
-            raise ValueError(f"middle must be positive, not {self.middle!r}")
+        if not (isinstance(self.offset, int | float) and math.isfinite(self.offset)):
+            raise ValueError(f"offset must be a finite number of pixels, not {self.offset!r}")
+        if self.middle is not None and not (isinstance(self.middle, int | float) and 0 < self.middle < math.inf):
+            raise ValueError(f"middle must be positive and finite, not {self.middle!r}")
+        if not all(isinstance(name, str) for name in (*self.input_names, self.output_name, self.graph_sha256)):
+            raise ValueError(f"names and digest must be text, not {self.input_names, self.output_name!r}")
 
     @property
     def stride(self) -> int:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from dasnet.errors import BundleError
-from dasnet.networks.imported.graph import INSTALL
 
 SUFFIX = ".pt2"
 
@@ -39,7 +38,7 @@ def as_onnx(path: Path, *, trust: bool) -> tuple[bytes, list[Tensor], list[Tenso
     try:
         import onnxscript  # noqa: F401  what torch.onnx exports by
     except ImportError as error:
-        raise BundleError(f"{path} becomes a graph of ONNX by the package onnxscript; {INSTALL}") from error
+        raise BundleError(f"{path} becomes a graph of ONNX by onnxscript: pip install onnxscript") from error
     try:
         program = torch.export.load(path)
     except Exception as error:  # whatever an archive of another kind or version raises

@@ -104,6 +104,30 @@ def test_a_description_is_read_back_as_it_was_written() -> None:
         replace(ONE, inputs="embed")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("side", "64"),
+        ("multiple", -1),
+        ("offset", float("nan")),
+        ("offset", "1"),
+        ("middle", 0),
+        ("middle", float("inf")),
+        ("channels", None),
+        ("input_names", ["a", "b"]),
+        ("output_name", 3),
+        ("input_type", "int8"),
+        ("changed_channel", 2),
+        ("graph_sha256", None),
+    ],
+)
+def test_a_description_of_somebody_elses_making_is_looked_at(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"must be|is none of|are not"):
+        architecture_from_dict({**ONE.to_dict(), name: value})
+    with pytest.raises(ValueError, match="an imported network has"):
+        architecture_from_dict({**ONE.to_dict(), "code": "import os"})
+
+
 @pytest.mark.parametrize(("multiple", "window", "message"), [(0, 96, "fixed size of 64"), (32, 80, "multiple of 32")])
 def test_windows_that_a_graph_cannot_take_are_named(multiple: int, window: int, message: str) -> None:
     network = replace(ONE, multiple=multiple)
