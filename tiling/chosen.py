@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.conventions import LOWEST_COMPUTED, NODATA, PASSED_OVER
-from tiling.grid import BlockGrid, Box
+from tiling.grid import BlockGrid, Box, WindowLattice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +54,28 @@ class ChosenCells:
         counted = self._before
         return np.asarray(counted[y1, x1] - counted[y0, x1] - counted[y1, x0] + counted[y0, x0] > 0)
 
-    def mask(self, box: Box) -> NDArray[np.bool_]:
-        """(h, w) of a box, True = in a chosen cell; False beyond the grid."""
-        rows, cols = (np.arange(span.start, span.stop) // self.lattice.size for span in (box.rows, box.cols))
-        inside_y = (rows >= 0) & (np.arange(box.y0, box.y1) < self.lattice.height)
-        inside_x = (cols >= 0) & (np.arange(box.x0, box.x1) < self.lattice.width)
-        mask = self.cells[np.ix_(rows.clip(0, self.lattice.rows - 1), cols.clip(0, self.lattice.cols - 1))]
-        return np.asarray(mask & inside_y[:, None] & inside_x)
+    def part_of(
+        self, lattice: WindowLattice, block: Box, *, within: Box
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The windows of a block that are computed, and where these are all windows that there are.
+
+        A chosen cell brings every window that touches it. Wherever no other window lies, the probability is that of a
+        run that computes everything: that is more than the cell, at no further cost, and does not depend on the block.
+
+        Args:
+            block: whose windows.
+            within: what the mask covers: the block with its halo.
+
+        Returns:
+            upper-left corners (N, 2), y before x, in pixels of the grid; and (h, w) of `within`, which counts inside of
+            the block alone.
+        """
+        origins = lattice.origins_touching(block)
+        touched = self.touched_by(origins, lattice.window)
+        whole = np.ones((within.height, within.width), dtype=bool)
+        for y, x in origins[~touched] - (within.y0, within.x0):
+            whole[y : y + lattice.window, x : x + lattice.window] = False
+        return origins[touched], whole
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -90,7 +105,7 @@ def with_passed_over(
     Args:
         probability: of a predictor; what it makes of pixels outside of `chosen` does not count.
         valid: (P, h, w), True = there in both dates of a pair.
-        chosen: (h, w), True = computed.
+        chosen: (h, w), True = computed by all its windows.
     """
     computed = np.where(probability == NODATA, np.uint8(NODATA), np.maximum(probability, np.uint8(LOWEST_COMPUTED)))
     over = np.where(valid, np.uint8(PASSED_OVER), np.uint8(NODATA))

@@ -80,12 +80,12 @@ class SeriesInference:
         ready = time.perf_counter()
         inner = block.box.relative_to(box)
         inner_part = (inner.rows, inner.cols)
-        origins = self._lattice.origins_touching(block.box)
         pairs = [(earlier, later) for earlier, later, _ in task.pairs]
         part: dict[str, Any] = {}
-        if self._chosen is not None:
-            origins = origins[self._chosen.touched_by(origins, self._lattice.window)]
-            part = {"wanted": self._chosen.mask(box)}
+        if self._chosen is None:
+            origins = self._lattice.origins_touching(block.box)
+        else:
+            origins, part["wanted"] = self._chosen.part_of(self._lattice, block.box, within=box)
         with self._device:
             free = time.perf_counter()
             prediction = self.predictor.predict(

@@ -167,9 +167,10 @@ def _run_status(path: Location, directory: RunDirectory[Location], description: 
         if not state.finished:
             totals[pass_name(passes + 1)] = len(sheets_of(height=shape[0], width=shape[1]))
     if "first_pass" in description["identity"]["parameters"]:
+        from flows.detect.directory import FIRST_PASS_STAGE
         from flows.detect.first_pass_plan import sheets_looked_at
 
-        totals["first-pass"] = len(sheets_looked_at(height=shape[0], width=shape[1]))
+        totals[FIRST_PASS_STAGE] = len(sheets_looked_at(height=shape[0], width=shape[1]))
     for stage, total in {**totals, "infer": len(blocks)}.items():
         ledger = directory.ledger(stage)
         stages[stage] = StageState(total=total, done=ledger.count("done"), failed=ledger.count("failed"))

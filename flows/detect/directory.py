@@ -11,6 +11,9 @@ FIRST_PASS = "first_pass.json"
 FIRST_PASS_STATISTICS = "first_pass_statistics.json"
 """How far the statistics are that it is made by."""
 
+FIRST_PASS_STAGE = "first-pass"
+"""Its stage and ledger; the passes of its statistics have a number behind it."""
+
 PRODUCTS = {
     "probability": "change_probability.tif",
     "changes": "changes.parquet",

@@ -19,7 +19,7 @@ from dasnet.baselines.coarse import CELL
 from dasnet.baselines.detector import Detector
 from dasnet.baselines.embeddings import EmbeddingDetector, EmbeddingDistance
 from flows.cluster.stage import ConnectCluster, Stage, Tool, run_stage
-from flows.detect.directory import FIRST_PASS, FIRST_PASS_STATISTICS
+from flows.detect.directory import FIRST_PASS, FIRST_PASS_STAGE, FIRST_PASS_STATISTICS
 from flows.detect.first_pass_plan import FirstPass
 from flows.detect.first_pass_rule import FirstPassRule
 from flows.detect.job import Job
@@ -33,16 +33,14 @@ from storage.places.publish import write_json_atomically
 from storage.stores.run_store import RunStore
 from tiling.chosen import ChosenCells
 
-_STAGE = "first-pass"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What a first pass has chosen.
 
     Attributes:
-        cells: which cells are computed.
-        level: of the statistic, from which on a cell is; None = no cell could be judged.
+        cells: those that the network looks at; what it computes so is more than they are.
+        level: of the statistic, from which on a cell is chosen; None = no cell could be judged.
         judged, unjudged: cells with and without a pixel that is valid at both dates of what the first pass looked at.
         rule: for a person.
     """
@@ -54,8 +52,8 @@ class Choice:
     rule: str
 
     @property
-    def computed(self) -> int:
-        """Cells that are computed."""
+    def chosen(self) -> int:
+        """Cells that are chosen."""
         return int(self.cells.cells.sum())
 
     @property
@@ -67,14 +65,14 @@ class Choice:
             "cell": self.cells.lattice.size,
             "cells": len(self.cells.lattice),
             "cells_judged": self.judged,
-            "cells_computed": self.computed,
+            "cells_chosen": self.chosen,
         }
 
     @property
     def words(self) -> str:
         """For a person."""
         level = "" if self.level is None else f", from {self.level:.4g} on"
-        return f"{self.computed:,} of {len(self.cells.lattice):,} cells of {CELL} px are computed: {self.rule}{level}"
+        return f"{self.chosen:,} of {len(self.cells.lattice):,} cells of {CELL} px are chosen: {self.rule}{level}"
 
 
 def choose_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], cluster: ConnectCluster) -> Choice:
@@ -93,11 +91,11 @@ def choose_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], c
     else:
         source = CoarseStoredPair(store=RunStore(directory.store))
     detector = _detector(job, plan, source, directory, cluster)
-    sheets, ledger = plan.sheets, directory.ledger(_STAGE)
+    sheets, ledger = plan.sheets, directory.ledger(FIRST_PASS_STAGE)
     job.take_up_failed(ledger)
     result = run_stage(
         Stage(
-            name=_STAGE,
+            name=FIRST_PASS_STAGE,
             tool=Tool(make=lambda layout: partial(make_cells_tool, source, sheets, detector)),
             items=((sheet.name, sheet.index) for sheet in sheets),
             total=len(sheets),
@@ -107,7 +105,7 @@ def choose_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], c
         effort=job.effort,
         on_ready=partial(directory.require_execution, of="first_pass_execution"),
     )
-    directory.add_seconds(_STAGE, result.seconds)
+    directory.add_seconds(FIRST_PASS_STAGE, result.seconds)
     result.require_all(directory.path)
     choice = choice_of(plan, statistics_of(plan, directory))
     write_json_atomically(
@@ -121,7 +119,7 @@ def choose_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], c
 def statistics_of(plan: FirstPass, directory: RunDirectory[Location]) -> NDArray[np.float64]:
     """(rows, columns) statistics of all cells, once all sheets were looked at; NaN = nothing to judge by."""
     statistics = np.full((plan.cells.rows, plan.cells.cols), np.nan)
-    ledger = directory.ledger(_STAGE)
+    ledger = directory.ledger(FIRST_PASS_STAGE)
     for sheet in plan.sheets:
         rows = ledger.entry(sheet.name).facts["cells"]
         y, x = sheet.box.y0 // CELL, sheet.box.x0 // CELL
@@ -196,6 +194,6 @@ def _detector(
         sheets=plan.sheets,
         identity=plan.identity,
         file=FIRST_PASS_STATISTICS,
-        prefix=_STAGE,
+        prefix=FIRST_PASS_STAGE,
     )
     return make_passes(job, passes, directory, cluster)

@@ -70,7 +70,7 @@ class FirstPassOutcome:
         return [
             ("rule", self.choice.rule),
             ("level of the statistic", level),
-            ("cells computed", f"{self.choice.computed:,} of {len(self.choice.cells.lattice):,}"),
+            ("cells chosen", f"{self.choice.chosen:,} of {len(self.choice.cells.lattice):,}"),
             ("cells without a pixel to judge by", f"{self.choice.unjudged:,}"),
             ("pixels passed over", f"{self.passed_over:,}, stored as level {PASSED_OVER}; computed ones have 1 … 254"),
         ]

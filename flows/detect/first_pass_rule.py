@@ -11,15 +11,14 @@ OF_EMBEDDINGS = ("embedding-cosine", "embedding-l2")
 METHODS = (*OF_IMAGERY, *OF_EMBEDDINGS)
 
 USUAL_SHARE = 0.5
-"""What is computed where the user gives a method alone: three of four changes lie in less
-(benchmarks/results/2026-11-27-first-pass.md), but the fourth counts."""
+"""What is chosen where the user gives a method alone; benchmarks/results/2026-11-27-first-pass.md has what it costs."""
 
 FORM = "METHOD, METHOD:SHARE% (cva:30%) or METHOD:LEVEL (embedding-cosine:0.15)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstPassRule:
-    """Which cells are computed: a share of them, or those that reach a level.
+    """Which cells are chosen: a share of them, or those that reach a level.
 
     Attributes:
         method: one of :data:`METHODS`.
@@ -56,7 +55,7 @@ class FirstPassRule:
 
     @property
     def words(self) -> str:
-        """Which cells are computed, for a person."""
+        """Which cells are chosen, for a person."""
         if self.level is not None:
             return f"cells whose statistic by {self.method} reaches {self.level:g}"
         return f"the {100 * (self.share or 0):g} % of the cells that differ most by {self.method}"

@@ -144,7 +144,11 @@ class Job(PlannedSeries):
                 f"{plan.workers} × {plan.lanes} blocks at a time, about {volume(plan.worker_bytes)} each"
                 + (", or more if more workers join" if self.request.cluster.is_running else ""),
             ),
-            *([("first pass", f"{self.first_pass.rule.words} are computed")] if self.first_pass else []),
+            *(
+                [("first pass", f"{self.first_pass.rule.words} are looked at; times are of all")]
+                if self.first_pass
+                else []
+            ),
             *self.time_lines(plan.expected_seconds),
         ]
 

@@ -29,7 +29,7 @@ from storage.pages.run_report import ReportData, disagreement_summary, write_rep
 from storage.places.bucket import Location
 from storage.reference_systems import crs_name
 from storage.stores.run_store import RunStore
-from tiling.conventions import NODATA, changed_level
+from tiling.conventions import NODATA, PASSED_OVER, changed_level
 from tiling.grid import Box
 from tiling.ledger import Ledger
 
@@ -86,8 +86,9 @@ def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
         stored=lambda: stored_images(job, ((date, block.index) for block in job.blocks for date in job.dates), store),
         ingested=partial(directory.ledger, "ingest"),
     )
+    tags = {"PASSED_OVER": f"{PASSED_OVER}", "FIRST_PASS": job.first_pass.rule.words} if job.first_pass else None
     observer.begin("mosaic", 1, unit="file")
-    mosaic = observer.step("mosaic", "mosaic", lambda: pair.make_probability({}))
+    mosaic = observer.step("mosaic", "mosaic", lambda: pair.make_probability({}, tags))
     observer.end(f"{mosaic['valid_pixels']:,} valid pixels, SHA-256 {mosaic['pixels_sha256'][:12]}…")
     observer.begin("products", 4, unit="files")
     summary = _make_rest(job, directory, products, pair, mosaic)

@@ -77,7 +77,7 @@ class DetectRequest(PairRequest, InferenceRequest):
             description="A cheap look at all cells of 128 px, by which the network computes only some: cva, irmad, sfa "
             "or isfa of the pair at a coarser resolution, or embedding-cosine, embedding-l2 of mosaics of embeddings. "
             "`cva:30%`: the cells that differ most; `embedding-cosine:0.15`: those that reach a level; default: 50 %. "
-            "The others are stored as passed over (level 0); it costs recall."
+            "What no window of theirs covers is stored as passed over (level 0); it costs recall."
         ),
     ] = None
     first_pass_before: Annotated[

@@ -15,6 +15,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from flows.cluster.stage import ConnectCluster, StageResult, when_needed
+from flows.detect.directory import FIRST_PASS_STAGE, FIRST_PASS_STATISTICS
 from flows.detect.first_pass_plan import FirstPass
 from flows.detect.job import Job, resolve
 from flows.detect.products import Summary, make_products
@@ -39,6 +40,7 @@ from storage.places.bucket import Location
 from storage.stores.create import create_store
 from storage.stores.run_store import RunStore, store_exists
 from tiling.chosen import ChosenCells
+from tiling.conventions import PASSED_OVER
 from tiling.ledger import Ledger
 from tiling.protocols import Predictor
 
@@ -167,7 +169,11 @@ def _stages(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster
             bands=job.bundle.band_names,
             dtype=job.bundle.dtype,
             block=job.blocks.size,
-            attrs={"bundle": job.request.bundle, "dates_known": job.dates_known},
+            attrs={
+                "bundle": job.request.bundle,
+                "dates_known": job.dates_known,
+                **({"passed_over_level": PASSED_OVER} if job.first_pass else {}),
+            },
         )
     elif job.request.retry_failed:
         _set_back_lost_images(job, directory)
@@ -234,6 +240,15 @@ def _set_back_lost_images(job: Job, directory: RunDirectory[Location]) -> None:
             for entry in counted.entries("failed")
             for block in job.blocks.touching(sheets.named(entry.block).box)
         }
+    if job.first_pass is not None and not job.first_pass.mosaics:
+        looked_at = job.first_pass.sheets
+        done = read_progress(directory, FIRST_PASS_STATISTICS).state.passes
+        for stage in (FIRST_PASS_STAGE, pass_name(done + 1, FIRST_PASS_STAGE)):
+            indices |= {
+                block.index
+                for entry in directory.ledger(stage).entries("failed")
+                for block in job.blocks.touching(looked_at.named(entry.block).box)
+            }
     images = stored_images(job, product(job.dates, sorted(indices)), RunStore(directory.store))
     set_back_lost(directory.ledger("ingest"), images)
 

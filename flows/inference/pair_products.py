@@ -63,13 +63,13 @@ class PairProducts:
         self._threshold, self._min_area_m2 = threshold, min_area_m2
         self._stored, self._ingested = stored, ingested
 
-    def make_probability(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The COG; returns its facts, with a ``histogram`` of the 256 stored values."""
+    def make_probability(self, parameters: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The COG; returns its facts, with a ``histogram`` of the 256 stored values; `tags`: what the file says."""
 
         def make(path: Location) -> dict[str, Any]:
             from storage.products.cog import write_cog
 
-            result = write_cog(self._reader, path, check=self._verifier, conclude=self._verifier.conclude)
+            result = write_cog(self._reader, path, check=self._verifier, conclude=self._verifier.conclude, tags=tags)
             return {**asdict(result), "valid_pixels": result.valid_pixels}
 
         return self._products.make("probability", make, parameters=dict(parameters))

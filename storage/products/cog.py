@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -58,12 +58,14 @@ def write_cog(
     *,
     check: CheckBlock | None = None,
     conclude: Callable[[], None] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> CogResult:
     """Write the probability as a COG: uint8 scaled by 1/254, nodata 255, overviews that leave nodata out.
 
     Args:
         check: sees each block as it was read.
         conclude: called when all blocks were seen, before the file gets its name; raises to stop it.
+        tags: what else the file says of itself.
 
     Raises:
         IntegrityError: what was written is not a valid COG.
@@ -77,7 +79,9 @@ def write_cog(
                 np.add(histogram, np.bincount(line, minlength=256), out=histogram)
             yield rows, strip
 
-    layer = Layer(dtype="uint8", nodata=NODATA, description="change probability", scale=PROBABILITY_SCALE)
+    layer = Layer(
+        dtype="uint8", nodata=NODATA, description="change probability", scale=PROBABILITY_SCALE, tags=tags or {}
+    )
     write_layer(path, layer, grid=reader.grid, strips=counted(), conclude=conclude)
     return CogResult(pixels_sha256=total.hexdigest(), histogram=tuple(int(count) for count in histogram))
 
@@ -89,6 +93,7 @@ class Layer:
     Attributes:
         scale: what a stored value is to be multiplied with.
         overviews: GDAL's name of the resampling.
+        tags: what else the file says of itself.
     """
 
     dtype: str
@@ -96,6 +101,7 @@ class Layer:
     description: str
     scale: float = 1.0
     overviews: str = "AVERAGE"
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_layer(
@@ -144,6 +150,7 @@ def write_layer(
             dataset.scales, dataset.offsets = (layer.scale,), (0.0,)
             dataset.set_band_description(1, layer.description)
             dataset.units = ("1",)
+            dataset.update_tags(**layer.tags)
             for rows, strip in strips:
                 dataset.write(strip, 1, window=Window.from_slices(rows, (0, width)))
         if conclude is not None:

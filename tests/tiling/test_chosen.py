@@ -28,9 +28,9 @@ def choices(draw: st.DrawFn) -> tuple[ChosenCells, np.ndarray]:
     return ChosenCells.of(lattice, chosen), mask
 
 
-@given(choices(), st.integers(0, 30), st.integers(1, 60), st.integers(0, 20))
-def test_windows_touch_what_the_mask_says(
-    choice: tuple[ChosenCells, np.ndarray], halo: int, window: int, overlap: int
+@given(choices(), st.integers(8, 120), st.integers(1, 60), st.integers(0, 20))
+def test_chosen_cells_bring_their_windows_and_what_no_other_window_covers(
+    choice: tuple[ChosenCells, np.ndarray], size: int, window: int, overlap: int
 ) -> None:
     chosen, mask = choice
     height, width = mask.shape
@@ -38,8 +38,17 @@ def test_windows_touch_what_the_mask_says(
     origins = lattice.origins_touching(Box(y0=0, y1=height, x0=0, x1=width))
     touched = [bool(mask[y : y + window, x : x + window].any()) for y, x in origins]
     assert chosen.touched_by(origins, window).tolist() == touched
-    wide = np.pad(mask, halo)
-    assert np.array_equal(chosen.mask(Box(y0=-halo, y1=height + halo, x0=-halo, x1=width + halo)), wide)
+    missing = np.zeros((height + window, width + window), dtype=int)
+    for (y, x), is_touched in zip(origins, touched, strict=True):
+        missing[y : y + window, x : x + window] += not is_touched
+    for block in BlockGrid(height=height, width=width, size=size):
+        within = lattice.read_box(block.box)
+        computed, whole = chosen.part_of(lattice, block.box, within=within)
+        inner = block.box.relative_to(within)
+        assert np.array_equal(whole[inner.rows, inner.cols], missing[block.box.rows, block.box.cols] == 0)
+        assert (whole[inner.rows, inner.cols] >= mask[block.box.rows, block.box.cols]).all()
+        boxes = [Box(y0=y, y1=y + window, x0=x, x1=x + window) for y, x in origins[np.array(touched)].tolist()]
+        assert computed.tolist() == [[w.y0, w.x0] for w in boxes if w.intersects(block.box)]
 
 
 @given(choices())
