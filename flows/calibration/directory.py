@@ -7,6 +7,11 @@ from pathlib import Path
 from flows.run.directory import RunDirectory
 
 
+def draft_of(output: Path) -> Path:
+    """Where the bundle lies that a calibration of embeddings begins with, beside `output` until that is written."""
+    return output.with_name(f".{output.stem}.uncalibrated.safetensors")
+
+
 class CalibrationDirectory(RunDirectory[Path]):
     """``NAME.calibration/report.html``; the bundle itself lies beside it, ``NAME.safetensors``."""
 

@@ -16,7 +16,7 @@ from dasnet.prediction.bundle import Bundle, is_half, load_bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.training.trained_bundle import best_stored
 from flows.calibration.card import Fit, calibrated_card
-from flows.calibration.directory import CalibrationDirectory
+from flows.calibration.directory import CalibrationDirectory, draft_of
 from flows.calibration.embeddings import uncalibrated
 from flows.calibration.request import CalibrateRequest
 from flows.cluster.layout import planned_layout
@@ -65,7 +65,7 @@ def run_calibration(request: CalibrateRequest) -> CalibrationSummary:
     planned_layout(request.cluster)
     with ExitStack() as until_written:
         if request.bundle in EMBEDDINGS:
-            draft = request.output.with_name(f".{request.output.stem}.uncalibrated.safetensors")
+            draft = draft_of(request.output)
             until_written.callback(draft.unlink, missing_ok=True)
             uncalibrated(request.bundle, open_dataset(request.dataset), request.split, draft)
             return _calibrated(request, str(draft))
