@@ -272,7 +272,8 @@ def _line(facts: Mapping[str, Any], *, since: float) -> str:
     rates = [one["pairs_per_s"] for one in facts.get("by_epoch", [])]
     rate = f", {rates[-1]:.0f} pairs/s" if rates else ""
     test = f", test {facts['test']['f1']:.3f}" if "test" in facts else ""
-    return f"{at}: F1 {facts['validation_f1']:.3f} on validation{test}, {facts['seconds']} s{rate}"
+    lasted = f"{facts['seconds']} s" if "seconds" in facts else f"stopped after {facts['epochs']} epochs"
+    return f"{at}: F1 {facts['validation_f1']:.3f} on validation{test}, {lasted}{rate}"
 
 
 def main() -> None:
