@@ -211,13 +211,19 @@ def trained_bundles(task: str, work: Path) -> list[tuple[str, str]]:
     return [(path.parent.name, str(path)) for path in paths]
 
 
+def _name(bundle: str) -> str:
+    """What a bundle is called here: `dasnet train` gives all of its files one name, and each a directory."""
+    path = Path(bundle)
+    return path.resolve().parent.name if path.name == "bundle.safetensors" else path.stem
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Score bundles, print the table, and keep every figure in ``WORK/accuracy.json``."""
     cluster = ClusterConfig(workers=options.workers)
     measures: list[Measure] = []
     for task in options.tasks:
         given = [value for of, value in options.bundles if of == task]
-        bundles = [(Path(value).stem, value) for value in given] or trained_bundles(task, options.work)
+        bundles = [(_name(value), value) for value in given] or trained_bundles(task, options.work)
         if not bundles:
             print(f"{task}: no bundle given, and none in {options.work / task / 'trainings'}", file=sys.stderr)
         for name, bundle in bundles:
