@@ -1,14 +1,15 @@
 """ChangeMamba for two classes (MambaBCD): state-space layers see each date, and then both dates as one image.
 
-Source: Chen et al. 2024, "ChangeMamba: remote sensing change detection with spatiotemporal state space model", and the
-layers of the authors' released network, by its configuration ``vssm_tiny_224_0229flex``, where the text leaves them
-open. Given the weights of their code's network, random ones, the scores here are theirs to 1.5e-6 at 33 × 75, 64 × 64,
-72 × 100 and 128 × 128 px, and the gradients of all weights to 6e-6 of their size, their scan being computed by their own
-reference of its CUDA kernel; its 32,613,506 parameters are all here. (The paper's smallest network has 17.13 M; the
-code's has grown since.)
+Source: Chen et al. 2024, "ChangeMamba: remote sensing change detection with spatiotemporal state space model", and
+the layers of the authors' released network, by its configuration ``vssm_tiny_224_0229flex``, where the text leaves
+them open. Given the weights of their code's network, random ones, the scores here are theirs to 1.5e-6 at 33 × 75, 64
+× 64, 72 × 100 and 128 × 128 px, and the gradients of all weights to 6e-6 of their size, their scan being computed by
+their own reference of its CUDA kernel; its 32,613,506 parameters are all here. (The paper's smallest network has
+17.13 M; the code's has grown since.)
 
 In training the authors leave out blocks with shares that rise from 0 to 0.2 in the encoder, and with 0.1 in the
-decoder; here all have one share, the recipe's dropout. Weights start from noise: ImageNet's of VMamba are not at hand.
+decoder; here all have one share, the recipe's dropout. Weights start from noise: ImageNet's of VMamba are not at
+hand.
 """
 
 from __future__ import annotations

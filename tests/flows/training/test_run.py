@@ -153,7 +153,9 @@ def test_a_bundle_that_does_not_fit_is_refused_with_both_sides(dataset: Path, tm
     with pytest.raises(InputError, match=r"deep\.safetensors takes uint16, .* has uint8"):
         run_training(asked(from_bundle=str(tmp_path / "deep.safetensors")))
     scaled = replace(deep, dtype="uint8", bands=tuple(replace(band, scale=0.1, offset=1.0) for band in deep.bands))
-    with pytest.raises(InputError, match=r"band band1 is value · 2.0 \+ 0.0, bundle scaled has learnt from values · 0.1"):
+    with pytest.raises(
+        InputError, match=r"band band1 is value · 2.0 \+ 0.0, bundle scaled has learnt from values · 0.1"
+    ):
         store = open_dataset(dataset)
         store.attrs["bands"] = [{**band, "scale": 2.0, "offset": 0.0} for band in store.attrs["bands"]]
         require_one_scale(store, scaled, name="scaled")
