@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dasnet.errors import EncoderError, TrainingError
-from dasnet.networks.architectures import PEERS, PeerArchitecture, timm_name
+from dasnet.networks.architectures import PEERS, PeerArchitecture, PeerMethod, timm_name
 from dasnet.networks.encoders.backbones import build_encoder
 from dasnet.networks.encoders.start_weights import start_weights
 from dasnet.networks.encoders.timm_weights import adapted_to_bands, listed, onto_timm
@@ -31,7 +32,9 @@ _VGG_LAYERS = {0: "conv1.0", 2: "conv1.2", 5: "conv2.0", 7: "conv2.2", 10: "conv
     28: "conv5.4",
 }
 _FIRST_CONVOLUTION = {"resnet50": "conv1.weight", "vgg16": "conv1.0.weight", "mobilenet_v3": "features.0.0.weight"}
-_OF_PEERS = {peer.encoder: method for method, peer in PEERS.items() if peer.encoder is not None}
+_OF_PEERS: dict[str, PeerMethod] = {
+    encoder: method for method in get_args(PeerMethod) if (encoder := PEERS[method].encoder) is not None
+}
 _FIRST_CONVOLUTION |= {"resnet18": "conv1.weight", "efficientnet_b4": "0.0.weight"}
 
 
