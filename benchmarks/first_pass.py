@@ -242,7 +242,7 @@ def main() -> None:
     lines = [
         "# A first pass: what it costs in recall, and what it saves",
         "",
-        f"`python -m benchmarks.first_pass`, bundle {arguments.bundle}, one worker and lane, {machine()}. {_LEGEND}",
+        f"`benchmarks.first_pass`, methods {arguments.methods}, bundle {arguments.bundle}, one lane, {machine()}. {_LEGEND}",
         "",
     ]
     for dates in _DATES:
