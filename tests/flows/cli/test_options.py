@@ -22,6 +22,7 @@ RENAMED = {
     "train cluster.lanes": "--threads",
     "compare cluster.lanes": "--threads",
     "train changes": "--set",
+    "train from_bundle": "--from",
     "compare changes": "--set",
 }
 """Fields whose options are called otherwise."""
@@ -219,7 +220,7 @@ def test_the_card_text_of_a_training_is_a_files(tmp_path: Path) -> None:
         (("train", "d", "--output", "o", "--about", "none.txt"), "'--about': [Errno 2]"),
         (
             ("compare", "d", "--output", "o", "--backbone-weights", "vgg16"),
-            "--backbone-weights takes backbone=FILE, not",
+            "--backbone-weights takes backbone=WEIGHTS, not",
         ),
         (("evaluate", "b", "--output", "o", "--dataset", "d", "--window", "64"), "mosaic.before: Field required"),
         (("deploy", "--pool", "moon"), "pool: Input should be 'process', 'docker' or 'kubernetes', not 'moon'"),
