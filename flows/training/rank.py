@@ -64,7 +64,8 @@ class RankTask:
         data = training_data(store, self.recipe, bundle)
         initial = None if bundle is None else dict(bundle.state)
         if self.backbone_weights is not None and (backbone := self.recipe.backbone) is not None:
-            initial = load_backbone(self.backbone_weights, backbone, in_bands=len(data.bands))
+            names = [name for name, _, _ in data.bands]
+            initial = load_backbone(self.backbone_weights, backbone, in_bands=len(names), bands=names)
         available = self.threads or max(cores() // self.neighbours, 1)
         return TrainingRun(
             recipe=self.recipe,

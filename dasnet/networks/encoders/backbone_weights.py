@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import get_args
@@ -19,6 +19,7 @@ from dasnet.networks.encoders.start_weights import start_weights
 from dasnet.networks.encoders.timm_weights import adapted_to_bands, listed, onto_timm
 from dasnet.networks.methods import build_network
 
+_COLOURS = ("red", "green", "blue")
 _PREFIXES = ("module.", "model.", "backbone.")
 _STATES = ("state_dict", "model")
 """Under which name a checkpoint keeps its weights, where it holds more."""
@@ -38,17 +39,19 @@ _OF_PEERS: dict[str, PeerMethod] = {
 _FIRST_CONVOLUTION |= {"resnet18": "conv1.weight", "efficientnet_b4": "0.0.weight"}
 
 
-def load_backbone(weights: Path, backbone: str, *, in_bands: int) -> dict[str, Tensor]:
+def load_backbone(weights: Path, backbone: str, *, in_bands: int, bands: Sequence[str] = ()) -> dict[str, Tensor]:
     """Weights of an encoder by the keys of a whole DASNet (``backbone.…``) or of its peer (``encoder.…``), float32.
 
     Where they were trained on another number of bands, those of the first convolution are repeated and scaled, or
-    summed for one band, as timm does it.
+    summed for one band, as timm does it. Weights of three bands are of red, green and blue, in this order.
 
     Args:
         weights: a file, a folder, or what is installed (:func:`~dasnet.networks.encoders.start_weights.start_weights`);
             ``.safetensors``, or ``.pth`` opened with ``weights_only``: nothing in it is executed. Tensors are named as
             in timm or torchvision; a classifier on top, and stages that the encoder lacks, are left out.
         backbone: the encoder's name.
+        bands: names of the bands, `in_bands` of them; where red, green and blue are among them, each gets its own
+            weights wherever it stands. Without names the first three are they.
 
     Raises:
         TrainingError: unreadable, or weights that do not fit; with keys and shapes.
@@ -59,18 +62,33 @@ def load_backbone(weights: Path, backbone: str, *, in_bands: int) -> dict[str, T
     if broken:
         raise TrainingError(f"{source.path} holds NaN or infinite weights: {listed(broken)}")
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    places = _places(bands)
     try:
         if (name := timm_name(backbone)) is not None:
-            return {f"backbone.{key}": value for key, value in onto_timm(state, name, in_bands=in_bands).items()}
-        whole = "encoder" if backbone in _OF_PEERS else "backbone"
-        return {f"{whole}.{key}": value for key, value in _onto_ours(state, backbone, in_bands=in_bands).items()}
+            ours = onto_timm(state, name, in_bands=in_bands, places=places)
+        else:
+            ours = _onto_ours(state, backbone, in_bands=in_bands, places=places)
     except EncoderError as error:
         raise TrainingError(
             f"{source.path} does not fit the encoder {backbone} of {in_bands} bands: {error}"
         ) from error
+    whole = "encoder" if backbone in _OF_PEERS else "backbone"
+    return {f"{whole}.{key}": value for key, value in ours.items()}
 
 
-def _onto_ours(state: Mapping[str, Tensor], backbone: str, *, in_bands: int) -> dict[str, Tensor]:
+def _places(bands: Sequence[str]) -> list[int] | None:
+    """For each band which of the adapted bands' weights it gets; None: each its own."""
+    names = [name.lower() for name in bands]
+    if not set(_COLOURS) <= set(names):
+        return None
+    colours = [names.index(colour) for colour in _COLOURS]
+    order = [*colours, *(place for place in range(len(names)) if place not in colours)]
+    return None if order == sorted(order) else [order.index(place) for place in range(len(names))]
+
+
+def _onto_ours(
+    state: Mapping[str, Tensor], backbone: str, *, in_bands: int, places: list[int] | None
+) -> dict[str, Tensor]:
     """Weights of an encoder with a name of its own, by its keys; raises EncoderError where they do not fit."""
     weights = {_plain(key): value for key, value in state.items()}
     if backbone == "vgg16":
@@ -80,8 +98,8 @@ def _onto_ours(state: Mapping[str, Tensor], backbone: str, *, in_bands: int) -> 
     with torch.device("meta"):
         shapes = {key: tuple(value.shape) for key, value in _encoder(backbone, in_bands).state_dict().items()}
     first = _FIRST_CONVOLUTION[backbone]
-    if first in weights and weights[first].ndim == len(shapes[first]) and weights[first].shape[1] != in_bands:
-        weights[first] = adapted_to_bands(weights[first], in_bands)
+    if first in weights and weights[first].ndim == len(shapes[first]):
+        weights[first] = adapted_to_bands(weights[first], in_bands, places=places)
     counters = {key for key in shapes if key.endswith("num_batches_tracked")}
     missing = sorted(set(shapes) - set(weights) - counters)
     wrong = [

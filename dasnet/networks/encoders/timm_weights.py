@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dasnet.errors import EncoderError
 from dasnet.networks.encoders.backbones import build_encoder
 
-_LISTED = 8
+_COLOURS, _LISTED = 3, 8
 _PREFIXES = ("module.", "encoder.", "backbone.", "model.")
 _ALIKE = ("EfficientNet", "MobileNetV3")
 """timm's classes whose layers are in the order of torchvision's and of the package's."""
@@ -32,12 +32,15 @@ _UNUSED = ("head", "fc_norm", "norm.", "mask_token", "relative_position_index", 
 """What tensors begin or end with that a file may have and a network need not."""
 
 
-def onto_timm(state: Mapping[str, Tensor], name: str, *, in_bands: int) -> dict[str, Tensor]:
+def onto_timm(
+    state: Mapping[str, Tensor], name: str, *, in_bands: int, places: list[int] | None = None
+) -> dict[str, Tensor]:
     """Weights for the encoder ``timm:NAME`` by its own keys, those of what it has beside timm's network left out.
 
     Args:
         state: float32.
         name: timm's name of the network.
+        places: for each band which of the adapted bands' weights it gets, if they are of three bands; None: its own.
 
     Raises:
         EncoderError: weights of another network, with keys and shapes, or no such network.
@@ -49,7 +52,10 @@ def onto_timm(state: Mapping[str, Tensor], name: str, *, in_bands: int) -> dict[
         wanted = build_encoder(encoder, in_bands).get_submodule("model").state_dict()
     network = timm.create_model(name, pretrained=False, in_chans=in_bands, num_classes=0)
     weights = _in_timms_layout(state, network, name)
+    of_colours = _of_colours(weights, network)
     _load(weights, network, in_bands=in_bands, encoder_keys={_flat(key) for key in wanted})
+    for kernel in of_colours if places is not None else ():
+        kernel.data = kernel.data[:, places]
     # An encoder has timm's network inside, with stages taken out of their sequences: "stages.0" becomes "stages_0".
     loaded = {_flat(key): value for key, value in network.state_dict().items()}
     result = {}
@@ -60,15 +66,23 @@ def onto_timm(state: Mapping[str, Tensor], name: str, *, in_bands: int) -> dict[
     return result
 
 
-def adapted_to_bands(weight: Tensor, in_bands: int) -> Tensor:
+def adapted_to_bands(weight: Tensor, in_bands: int, *, places: list[int] | None = None) -> Tensor:
     """Weights of a first convolution (C, c, h, w) for another number of bands, (C, in_bands, h, w), as timm does it.
 
     For one band they are summed; for others repeated in their order, and scaled by c / in_bands.
+    Those of three bands are then given to the bands by `places`, where there are any.
     """
     from dasnet.networks._timm import timm
 
     adapted: Tensor = timm.models.adapt_input_conv(in_bands, weight, base_chans=weight.shape[1])
-    return adapted
+    return adapted[:, places] if places is not None and weight.shape[1] == _COLOURS else adapted
+
+
+def _of_colours(weights: Mapping[str, Tensor], network: Any) -> list[nn.Parameter]:
+    """A network's first kernels, where the weights for them are of red, green and blue."""
+    names = network.pretrained_cfg.get("first_conv") or ()
+    kernels = [f"{name}.weight" for name in ((names,) if isinstance(names, str) else names)]
+    return [network.get_parameter(key) for key in kernels if key in weights and weights[key].shape[1] == _COLOURS]
 
 
 def _load(weights: dict[str, Tensor], network: Any, *, in_bands: int, encoder_keys: set[str]) -> None:

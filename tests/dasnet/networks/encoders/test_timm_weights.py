@@ -21,6 +21,7 @@ from dasnet.networks.encoders.backbone_weights import load_backbone
 from dasnet.networks.encoders.backbones import build_encoder
 from dasnet.networks.encoders.start_weights import IMAGENET
 
+VIT = "vit_tiny_patch16_224"
 # EfficientNet-Lite0 (TensorFlow's tpu repository, efficientnet/lite): blocks, kernel, stride, expansion
 LITE0 = [(1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6)]
 
@@ -142,6 +143,25 @@ def test_timms_own_layout_lands_whole(tmp_path: Path, name: str) -> None:
     same = [key for key, value in state.items() if value.is_floating_point() and float(value.double().sum()) in values]
     first = [key for key, value in state.items() if value.ndim == 4 and value.shape[1] == 4]
     assert len(first) == 1 and len(same) == sum(value.is_floating_point() for value in state.values()) - 1
+
+
+@pytest.mark.parametrize("backbone", ["timm:efficientnet_lite0", "timm:convnext_atto", f"timm:{VIT}", "vgg16"])
+def test_red_green_and_blue_get_their_own_weights_wherever_they_stand(tmp_path: Path, backbone: str) -> None:
+    """The same scene with its bands in another order has the same features."""
+    torch.manual_seed(0)
+    theirs = build_encoder(backbone, 3) if backbone == "vgg16" else timm.create_model(backbone[5:])
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    scene = dict(zip(("red", "green", "blue", "nir"), torch.rand(4, 1, 32, 32), strict=True))
+    seen = []
+    for names in (("red", "green", "blue", "nir"), ("Blue", "Green", "Red", "NIR"), ("nir", "blue", "red", "green")):
+        state = load_backbone(tmp_path / "w.pth", backbone, in_bands=4, bands=names)
+        torch.manual_seed(1)
+        encoder = build_encoder(backbone, 4).eval()
+        encoder.load_state_dict({key.removeprefix("backbone."): value for key, value in state.items()}, strict=False)
+        with torch.inference_mode():
+            seen.append(encoder(torch.cat([scene[name.lower()] for name in names])[None]))
+    assert all(torch.allclose(other, seen[0], atol=1e-5 * float(seen[0].abs().max())) for other in seen[1:])
+    assert float(seen[0].std()) > 0
 
 
 def test_weights_of_another_network_are_refused_with_both_sides(tmp_path: Path) -> None:
