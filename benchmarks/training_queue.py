@@ -67,7 +67,7 @@ def _worker_of_this_process() -> Iterator[str]:
             processes=False,
             protocol="tcp",
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any: without one it would be the same port for all
             memory_limit=0,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -236,9 +236,11 @@ def run_queue(
             process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
     stopped = [fields for fields in running.values() if _has_best(fields)]
-    for fields in [*running.values(), *waiting]:
+    for fields in running.values():
         if fields not in stopped:
             note({"name": fields["title"], "failed": "the time was over before its first epoch ended"})
+    for fields in waiting:
+        note({"name": fields["title"], "failed": "the time was over before it began"})
     if stopped:
         # a server of NVIDIA's MPS does not outlive the end of its clients in the middle of a kernel
         os.environ.pop("CUDA_MPS_PIPE_DIRECTORY", None)
