@@ -242,7 +242,8 @@ def main() -> None:
     lines = [
         "# A first pass: what it costs in recall, and what it saves",
         "",
-        f"`benchmarks.first_pass`, methods {arguments.methods}, bundle {arguments.bundle}, one lane, {machine()}. {_LEGEND}",
+        f"`benchmarks.first_pass`, methods {arguments.methods}, bundle {arguments.bundle}, one lane, {machine()}. "
+        f"{_LEGEND}",
         "",
     ]
     for dates in _DATES:

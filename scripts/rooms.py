@@ -118,10 +118,12 @@ _FLOWS = House(
     width=_WIDTH,
     rooms=_rooms(
         [("cli", 0, 12, "the commands: each reads a request and does its job, or runs it as a flow")],
-        [("comparison", 3, 10, "methods beside each other on one dataset, over seeds")],
+        [
+            ("calibration", 0, 3, "a bundle's threshold, fitted anew"),
+            ("comparison", 3, 10, "methods beside each other on one dataset, over seeds"),
+        ],
         [("training", 3, 10, "from a dataset to a calibrated bundle")],
-        [("calibration", 3, 7, "a bundle's threshold anew")],
-        [("evaluation", 3, 8, "scores on samples and on whole mosaics"), ("figures", 8, 10, "what a network sees")],
+        [("evaluation", 2, 8, "scores on samples and on whole mosaics"), ("figures", 8, 10, "what a network sees")],
         [
             ("archive", 0, 3, "every pair of an archive's dates"),
             ("detect", 3, 6, "one pair of mosaics"),
