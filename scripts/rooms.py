@@ -119,7 +119,7 @@ _FLOWS = House(
     rooms=_rooms(
         [("cli", 0, 12, "the commands: each reads a request and does its job, or runs it as a flow")],
         [
-            ("calibration", 0, 3, "a bundle's threshold, fitted anew"),
+            ("calibration", 1, 3, "a bundle's threshold, fitted anew"),
             ("comparison", 3, 10, "methods beside each other on one dataset, over seeds"),
         ],
         [("training", 3, 10, "from a dataset to a calibrated bundle")],
