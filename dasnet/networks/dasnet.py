@@ -105,16 +105,17 @@ class DASNet(ChangeNetwork):
                 attended_channels=channels,
             )
         )
+        fused_channels = channels if self.decoder is None else self.decoder.channels
         self.head = DualAttentionHead(
             backbone.channels,
             channels,
             attention=architecture.attention,
             norm=architecture.backbone != "vgg16",  # plain VGG16 has none, and neither has the authors' head on it
-            fused_channels=channels if self.decoder is None else self.decoder.channels,
+            fused_channels=fused_channels,
         )
         self.differences: nn.ModuleList | None = None
         if architecture.distance == "learned":
-            widths = (channels, channels, self.head.conv8[-1].out_channels)
+            widths = (channels, channels, fused_channels)
             self.differences = nn.ModuleList(LearnedDifference(width) for width in widths)
 
     @property
