@@ -149,6 +149,15 @@ def bundle_path(name_or_path: str | Path) -> Path:
     return path
 
 
+def require_place(path: Path) -> None:
+    """Refuse a path that no bundle can be written to, before anything is computed for it; raises BundleError."""
+    if path.is_dir():
+        raise BundleError(f"{path} is a folder: a bundle is a file, give a name in it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise BundleError(f"{path} cannot be written: {above} is no folder")
+
+
 def portable_name(name_or_path: str) -> str:
     """The same bundle for a process that runs in another folder: a shipped name as it is, a path made absolute."""
     return name_or_path if _is_a_name(name_or_path) else str(Path(name_or_path).absolute())

@@ -74,7 +74,9 @@ class ImportModelRequest(Frozen):
         Literal["uint8", "uint16", "float32"], _BANDS, Field(description="Type of the mosaics that it takes.")
     ] = "uint8"
     resolution: Annotated[
-        float | None, _BANDS, Field(gt=0, description="Ground size of a pixel that it was trained on, metres.")
+        float | None,
+        _BANDS,
+        Field(gt=0, allow_inf_nan=False, description="Ground size of a pixel that it was trained on, metres."),
     ] = None
     window: Annotated[
         int | None, Field(ge=32, description="Side of a window, pixels; default: the graph's own, or 256.")
@@ -97,7 +99,11 @@ class ImportModelRequest(Frozen):
     middle: Annotated[
         float | None,
         _GRAPH,
-        Field(gt=0, description="Of a distance above 2: which one shall lie half-way. d becomes 2d / (d + middle)."),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Of a distance above 2: which one shall lie half-way. d becomes 2d / (d + middle).",
+        ),
     ] = None
     offset: Annotated[
         FiniteFloat | None,
@@ -120,6 +126,8 @@ class ImportModelRequest(Frozen):
     def _together(self) -> ImportModelRequest:
         if self.bundle.suffix != ".safetensors":
             raise ValueError(f"{self.bundle} is the bundle to write: its name ends with .safetensors")
+        if self.bundle.resolve() == self.model.resolve():
+            raise ValueError(f"{self.bundle} is the graph itself: give the bundle another name")
         if self.inputs == "embed" and self.output is not None:
             raise ValueError(f"--inputs embed has embeddings, compared by --distance; --output {self.output} has none")
         if self.inputs != "embed" and self.output is None:

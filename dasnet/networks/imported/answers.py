@@ -33,6 +33,8 @@ def distance_of(answer: Tensor, architecture: ImportedArchitecture) -> Tensor:
     first, changed = architecture.changed_channel, architecture.channels == 2
     if architecture.output == "logits":
         logit = values[:, first] - values[:, 1 - first] if changed else _single(values)
+        if logit.isnan().any():  # of two infinite ones
+            raise RangeError(f"both channels of output {name!r} are infinite at once: nothing follows from them")
         return 2 * logit.sigmoid()
     low, high = float(values.min()), float(values.max())
     if architecture.output == "probability":

@@ -83,6 +83,8 @@ def read_graph(path: Path) -> Graph:
         BundleError: no such file, no ONNX, numbers elsewhere than beside it, or operators of a library.
     """
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise BundleError(f"{path} has {size:,} bytes, a graph of ONNX in one piece at most {LARGEST:,}")
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
@@ -208,19 +210,16 @@ def _files_of(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _ports(model: onnx.ModelProto, values: Any) -> tuple[Port, ...]:
-    from onnx import helper
-
     constants = {tensor.name for tensor in model.graph.initializer}  # older files list weights as inputs too
     ports = []
     for value in values:
         if value.name in constants:
             continue
         tensor = value.type.tensor_type
-        known = value.type.HasField("tensor_type") and tensor.elem_type
         ports.append(
             Port(
                 name=value.name,
-                type=str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)) if known else "no tensor",
+                type=_type_of(tensor.elem_type) if value.type.HasField("tensor_type") else "no tensor",
                 shape=tuple(
                     axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None
                     for axis in tensor.shape.dim
@@ -230,3 +229,13 @@ def _ports(model: onnx.ModelProto, values: Any) -> tuple[Port, ...]:
             )
         )
     return tuple(ports)
+
+
+def _type_of(number: int) -> str:
+    """The type that ONNX has a number for, as numpy calls it."""
+    from onnx import helper
+
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(number)) if number else "no tensor"
+    except KeyError:
+        return f"of a type that this version of onnx does not know ({number})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 from dasnet.errors import BundleError
@@ -59,8 +60,10 @@ class Reading:
             )
         if self.middle is not None and self.output != "distance":
             raise BundleError(f"a middle ({self.middle:g}) is of a distance, and the output is {self.output or 'none'}")
-        if self.middle is not None and not self.middle > 0:
-            raise BundleError(f"the middle of a distance is positive, not {self.middle:g}")
+        if self.middle is not None and not 0 < self.middle < math.inf:
+            raise BundleError(f"the middle of a distance is positive and finite, not {self.middle:g}")
+        if self.offset is not None and not math.isfinite(self.offset):
+            raise BundleError(f"an offset is a finite number of pixels, not {self.offset:g}")
 
 
 def describe(graph: Graph, reading: Reading, *, name: str) -> ImportedArchitecture:
@@ -139,14 +142,15 @@ def _output(graph: Graph, reading: Reading, name: str) -> Port:
         raise BundleError(f"{name}: output {port} is of none of the types {', '.join(_TYPES)}")
     if port.shape is not None:
         size = port.shape[1] if len(port.shape) == 4 else 1
-        require_shape(port, len(port.shape), size if isinstance(size, int) else 1, reading.inputs, name=name)
+        fitting = 2 if reading.inputs == "embed" else 1  # of a size that is not said
+        require_shape(port, len(port.shape), size if isinstance(size, int) else fitting, reading.inputs, name=name)
     return port
 
 
 def require_shape(port: object, rank: int, channels: int, inputs: Inputs, *, name: str) -> None:
     """Refuse an output that is no map of change and no map of embeddings; raises BundleError."""
-    if inputs == "embed" and rank != 4:
-        raise BundleError(f"{name}: output {port} is no embedding of every position, (B, D, h, w)")
+    if inputs == "embed" and (rank != 4 or channels == 1):
+        raise BundleError(f"{name}: output {port} is no embedding of every position, (B, D, h, w), of D 2 or more")
     if inputs != "embed" and not (rank == 3 or (rank == 4 and channels in (1, 2))):
         raise BundleError(
             f"{name}: output {port} is no map of change: that is (B, h, w), (B, 1, h, w), or (B, 2, h, w) for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ def require_same(
     names = (*architecture.input_names, architecture.output_name)
     if missing := [each for each in names if each not in given]:
         raise BundleError(f"{source} has {', '.join(given) or 'nothing'}, but {name} needs {', '.join(missing)} of it")
+    if odd := [each for each in names if given[each].dtype.kind not in "fiu" or not given[each].size]:
+        shown = ", ".join(f"{each} {given[each].shape} {given[each].dtype}" for each in odd)
+        raise BundleError(f"{source} has {shown} where {name} needs real numbers, one or more")
+    if broken := [each for each in names if not np.isfinite(given[each].astype(np.float64)).all()]:
+        raise BundleError(
+            f"{source} has NaN or infinite values in {', '.join(broken)}: nothing can be held against them"
+        )
     inputs = {each: given[each].astype(architecture.input_type) for each in architecture.input_names}
     expected = given[architecture.output_name].astype(np.float64)
     session = Session(graph, device=torch.device("cpu"), name=name)
@@ -50,5 +58,5 @@ def read_expected(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, BadZipFile) as error:
         raise BundleError(f"{path} is no .npz file of arrays: {error}") from error

@@ -35,10 +35,13 @@ def as_onnx(path: Path, *, trust: bool) -> tuple[bytes, list[Tensor], list[Tenso
             f"{path} is a program of torch.export: reading it can run code that somebody has put into the file. Only "
             "if you trust whoever made it: --trust; better bring a file of ONNX, which holds no code"
         )
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file")
     try:
         import onnxscript  # noqa: F401  what torch.onnx exports by
     except ImportError as error:
         raise BundleError(f"{path} becomes a graph of ONNX by onnxscript: pip install onnxscript") from error
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it would write a traceback of what is said below
     try:
         program = torch.export.load(path)
     except Exception as error:  # whatever an archive of another kind or version raises

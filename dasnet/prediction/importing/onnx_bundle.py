@@ -16,7 +16,7 @@ from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.networks.imported.graph import Graph, graph_of, read_graph, require_runtime
 from dasnet.prediction.bundle import Bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
-from dasnet.prediction.header import TRUSTED
+from dasnet.prediction.header import TRUSTED, require_place
 from dasnet.prediction.importing.description import Reading, describe
 from dasnet.prediction.importing.expected import read_expected, require_same
 from dasnet.prediction.importing.exported_program import SUFFIX, as_onnx
@@ -45,9 +45,10 @@ def import_model(
         expected: .npz file with inputs, and what the network's own code answered to them, by the graph's names.
 
     Raises:
-        BundleError: the file, or what is said of it, cannot be; the message has both.
+        BundleError: the file, or what is said of it, cannot be; the message has both. Or `output` cannot be a file.
     """
     file = Path(file)
+    require_place(Path(output))
     require_runtime(str(file))
     answers: dict[str, dict[str, np.ndarray]] = {}
     if expected is not None:
@@ -109,7 +110,7 @@ def _threshold(reading: Reading) -> float:
     elif reading.output in ("probability", "logits"):
         distance = 2 * own
     elif reading.middle is not None:
-        distance = 2 * own / (own + reading.middle)
+        distance = 2 * own / (own + reading.middle) if own > 0 else own
     else:
         distance = own
     if not 0 < distance < 2:

@@ -57,10 +57,15 @@ def tried(graph: bytes, draft: ImportedArchitecture, *, offset: float | None, na
 
 def doubtful(graph: bytes, architecture: ImportedArchitecture) -> list[str]:
     """What looks as if it had been said wrongly, in sentences."""
-    if architecture.output != "logits":
-        return []
     network = _network(graph, architecture)
     images = _images(architecture, architecture.side)
+    if deaf := _deaf_to(network, images):
+        return [
+            f"another {deaf} does not change output {architecture.output_name!r} for the images that it was tried "
+            "with: look at --inputs, --input-names and --normalisation"
+        ]
+    if architecture.output != "logits":
+        return []
     answer = _answer(network, images[:, :1]).float()
     if float(answer.min()) < 0 or float(answer.max()) > 1:
         return []
@@ -70,6 +75,17 @@ def doubtful(graph: bytes, architecture: ImportedArchitecture) -> list[str]:
         f"all values of output {architecture.output_name!r} lie between 0 and 1 for the images that it was tried with: "
         "if they are probabilities, import it with --output probability"
     ]
+
+
+def _deaf_to(network: ImportedNetwork, images: Tensor) -> str | None:
+    """The date that a graph takes no notice of, in words; None = it heeds both."""
+    before, after = images
+    usual = _distance(network, images[:, :1])
+    other_before = _distance(network, torch.stack([before[1:2], after[:1]]))
+    other_after = _distance(network, torch.stack([before[:1], after[2:3]]))
+    deaf = [torch.equal(usual, other) for other in (other_before, other_after)]
+    words = {(True, True): "image of either date", (True, False): "first date", (False, True): "second date"}
+    return words.get((deaf[0], deaf[1]))
 
 
 def _images(architecture: ImportedArchitecture, side: int) -> Tensor:
@@ -134,6 +150,17 @@ def _shaped(network: ImportedNetwork, one: Tensor, *, offset: float | None, name
             f"{name}: positions of output {shape} are {stride} px apart, and no graph says where the first one lies: "
             f"give --offset, 0 for convolutions with symmetric padding, {(stride - 1) / 2:g} for patches or means of "
             f"{stride} × {stride} px"
+        )
+    if offset is not None and abs(offset) >= stride:
+        raise BundleError(
+            f"{name}: positions of output {shape} are {stride} px apart, so that the first one lies less than that "
+            f"from the first pixel: --offset {offset:g} does not fit"
+            + (", an output of every pixel has none" if stride == 1 else "")
+        )
+    if channels != 2 and architecture.changed_channel != 1:
+        raise BundleError(
+            f"{name}: output {shape} has one value a position, which stands for changed: of two channels alone one is "
+            f"chosen by --changed-channel {architecture.changed_channel}"
         )
     return replace(architecture, channels=channels, output_stride=stride, offset=offset or 0.0)
 
