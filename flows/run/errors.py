@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
-from dasnet.errors import BundleError, DegenerateStatisticsError, NonFiniteLossError, PredictorError, TrainingError
+from dasnet.errors import (
+    BundleError,
+    DegenerateStatisticsError,
+    EncoderError,
+    NonFiniteLossError,
+    PredictorError,
+    TrainingError,
+)
 from storage.errors import InputError, IntegrityError, ObjectStoreError, TakenOverError
 from storage.places.bucket import Location
 from tiling.errors import ClusterLostError, UnlikeWorkerError
@@ -111,6 +118,7 @@ REFUSALS: tuple[type[Exception], ...] = (
     InputError,
     BundleError,
     DegenerateStatisticsError,
+    EncoderError,
     PredictorError,
     TrainingError,
     RefusedPlanError,

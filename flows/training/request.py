@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from dasnet.networks.architectures import AnyArchitecture, Architecture, Method, PeerArchitecture, timm_name
 from dasnet.networks.encoders.start_weights import IMAGENET
+from dasnet.networks.precomputed import PrecomputedArchitecture
 from dasnet.training.augmentation import Augmentation
 from dasnet.training.recipes import SETTINGS, Recipe, RecipeName, recipe_named, recipe_of_method
 from dasnet.training.usual_recipes import PRETRAINED
@@ -191,7 +192,7 @@ def network_settings(architecture: AnyArchitecture, *, name: str) -> dict[str, A
     """The settings of a recipe that make the network of a bundle called `name`.
 
     Raises:
-        ValueError: an imported graph, whose weights nobody can train here.
+        ValueError: an imported graph, whose weights nobody can train here, or embeddings, which have none.
     """
     if isinstance(architecture, Architecture):
         facts = architecture.to_dict()
@@ -199,6 +200,8 @@ def network_settings(architecture: AnyArchitecture, *, name: str) -> dict[str, A
         return facts
     if isinstance(architecture, PeerArchitecture):
         return {"width": architecture.width}
+    if isinstance(architecture, PrecomputedArchitecture):
+        raise ValueError(f"bundle {name} compares embeddings that are there already: there is no network to train")
     raise ValueError(f"bundle {name} holds an imported graph: it computes, but cannot be trained")
 
 
