@@ -14,6 +14,7 @@ from dasnet.evaluation import calibrated, reliability
 from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import Bundle, is_half, load_bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.header import require_place
 from dasnet.training.trained_bundle import best_stored
 from flows.calibration.card import Fit, calibrated_card
 from flows.calibration.directory import CalibrationDirectory, draft_of
@@ -58,11 +59,13 @@ def run_calibration(request: CalibrateRequest) -> CalibrationSummary:
     """A bundle and labelled samples in; the same bundle with a calibration and a threshold fitted to them out.
 
     Raises:
+        BundleError: no such bundle, or an output that can be no file.
         InputError: samples that do not fit the bundle, or without changed or unchanged pixels.
         TrainingError: a larger distance does not mean a more probable change in these samples.
         FailedBlocksError: samples that could not be read.
     """
     planned_layout(request.cluster)
+    require_place(request.output)
     with ExitStack() as until_written:
         if request.bundle in EMBEDDINGS:
             draft = draft_of(request.output)
@@ -75,7 +78,7 @@ def run_calibration(request: CalibrateRequest) -> CalibrationSummary:
 
 def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
     """`source`: name or path of the bundle that is calibrated."""
-    for note in bundle_model(source).notes:
+    for note in bundle_model(source).notes_of_origin:
         current_observer().warn(note)
     bundle = load_bundle(source)
     store = fitted(open_dataset(request.dataset), bundle, name=request.bundle)
@@ -84,6 +87,11 @@ def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
         raise InputError(
             f"{store.path}, split {request.split}: not one {lacking} pixel in {samples:,} samples; a calibration needs "
             "changed and unchanged ones"
+        )
+    if request.split == "test":
+        current_observer().warn(
+            f"calibration and threshold will be fitted to the test split of {store.path}: scores of this bundle on it "
+            "say nothing of other samples"
         )
     directory = CalibrationDirectory(request.directory)
     with directory.locked(), ExitStack() as until_end:

@@ -113,6 +113,8 @@ def choose_cells(job: Job, plan: FirstPass, directory: RunDirectory[Location], c
     )
     directory.update(first_pass=choice.facts)
     current_observer().end(choice.words)
+    if not choice.chosen:
+        current_observer().warn(f"the network will look at nothing: {choice.words}")
     return choice
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ METHODS = (*OF_IMAGERY, *OF_EMBEDDINGS)
 
 USUAL_SHARE = 0.5
 """What is chosen where the user gives a method alone; benchmarks/results/2026-11-27-first-pass.md has what it costs."""
+
+_HIGHEST = {"embedding-cosine": 2.0}
+"""What a statistic cannot exceed; the others have no upper end."""
 
 FORM = "METHOD, METHOD:SHARE% (cva:30%) or METHOD:LEVEL (embedding-cosine:0.15)"
 
@@ -43,6 +47,11 @@ class FirstPassRule:
             raise ValueError(f"--first-pass {text!r}: {amount!r} is no share and no level; it takes {FORM}")
         value = float(match[1])
         if not match[2]:
+            if value > (highest := _HIGHEST.get(method, sys.float_info.max)):
+                raise ValueError(
+                    f"--first-pass {text!r}: {method} is {highest:g} at most, so that no cell would be computed; a "
+                    f"share of the cells has a %: {method}:{amount}%"
+                )
             return cls(method=method, level=value)
         if not 0 < value <= 100:
             raise ValueError(f"--first-pass {text!r}: a share is more than 0 % and at most 100 %")

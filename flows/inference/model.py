@@ -87,6 +87,17 @@ class BundleModel(BundleHeader):
 
     @property
     def notes(self) -> list[str]:
+        if self.provenance.get("calibrated", True):
+            return self.notes_of_origin
+        return [
+            "the bundle is not calibrated: its probability and its threshold are a choice and no measurement; "
+            "dasnet calibrate fits both to labelled samples",
+            *self.notes_of_origin,
+        ]
+
+    @property
+    def notes_of_origin(self) -> list[str]:
+        """What a person should know of the file that it was made of, in sentences."""
         if not self.provenance.get(TRUSTED):
             return []
         return [
