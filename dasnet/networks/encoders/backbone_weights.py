@@ -23,6 +23,7 @@ _COLOURS = ("red", "green", "blue")
 _PREFIXES = ("module.", "model.", "backbone.")
 _STATES = ("state_dict", "model")
 """Under which name a checkpoint keeps its weights, where it holds more."""
+_FRACTIONS = (".weight", ".bias", ".running_mean", ".running_var")
 # vgg16().features counts every layer; ours are five blocks that count their own
 _VGG_LAYERS = {0: "conv1.0", 2: "conv1.2", 5: "conv2.0", 7: "conv2.2", 10: "conv3.0", 12: "conv3.2", 14: "conv3.4"} | {
     17: "conv4.0",
@@ -58,6 +59,12 @@ def load_backbone(weights: Path, backbone: str, *, in_bands: int, bands: Sequenc
     """
     source = start_weights(weights, backbone)
     state = _read(source.path)
+    if odd := [key for key, value in state.items() if _is_odd(key, value)]:
+        shown = [f"{key} {state[key].dtype}".replace("torch.", "") for key in odd]
+        raise TrainingError(
+            f"{source.path} holds weights that are no real numbers with a fraction: {listed(shown)}; quantised ones "
+            "are brought back to float32 by what has quantised them"
+        )
     broken = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise TrainingError(f"{source.path} holds NaN or infinite weights: {listed(broken)}")
@@ -129,14 +136,31 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             with safe_open(path, framework="pt", device="cpu") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as weights: {error}") from error
+    except UnpicklingError as error:
+        other = re.search(r"GLOBAL (\S+)", str(error))  # torch's own words advise to read it all the same
+        raise TrainingError(
+            f"{path} cannot be read as weights: it is no file of them, or holds other Python objects beside tensors"
+            f"{f' ({other[1]})' if other else ''}; these could run code and are never read: save the state dict alone, "
+            "best as .safetensors"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainingError(f"{path} cannot be read as weights: {reason}") from error
     for name in _STATES:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise TrainingError(f"{path} holds no state dict: a mapping of names to tensors is wanted")
+    if not content:
+        raise TrainingError(f"{path} holds no weights: its state dict is empty")
     return content
+
+
+def _is_odd(key: str, value: Tensor) -> bool:
+    """Whether what should be weights is of another kind of numbers; counters and indices are whole ones."""
+    return value.is_complex() or (key.endswith(_FRACTIONS) and not value.is_floating_point())
 
 
 def _plain(key: str) -> str:

@@ -38,7 +38,7 @@ def require_network(name: str) -> None:
     from dasnet.networks._timm import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=_NEAR, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), timm.list_models(), n=_NEAR, cutoff=0.5)
         meant = f": is one of {', '.join(near)} meant?" if near else ""
         raise EncoderError(f"timm {timm.__version__} has no network called {name!r}{meant}")
 

@@ -52,6 +52,8 @@ def onto_timm(
         wanted = build_encoder(encoder, in_bands).get_submodule("model").state_dict()
     network = timm.create_model(name, pretrained=False, in_chans=in_bands, num_classes=0)
     weights = _in_timms_layout(state, network, name)
+    if not weights:  # timm would look for them on the hub
+        raise EncoderError(f"nothing of it is an encoder's: {listed(sorted(state))}")
     of_colours = _of_colours(weights, network)
     _load(weights, network, in_bands=in_bands, encoder_keys={_flat(key) for key in wanted})
     for kernel in of_colours if places is not None else ():
@@ -82,7 +84,7 @@ def _of_colours(weights: Mapping[str, Tensor], network: Any) -> list[nn.Paramete
     """A network's first kernels, where the weights for them are of red, green and blue."""
     names = network.pretrained_cfg.get("first_conv") or ()
     kernels = [f"{name}.weight" for name in ((names,) if isinstance(names, str) else names)]
-    return [network.get_parameter(key) for key in kernels if key in weights and weights[key].shape[1] == _COLOURS]
+    return [network.get_parameter(key) for key in kernels if key in weights and weights[key].shape[1:2] == (_COLOURS,)]
 
 
 def _load(weights: dict[str, Tensor], network: Any, *, in_bands: int, encoder_keys: set[str]) -> None:

@@ -92,8 +92,9 @@ class Evil:
 
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(TrainingError, match="cannot be read as weights"):
+    with pytest.raises(TrainingError, match=r"cannot be read as weights.*exec.*could run code") as refused:
         load_backbone(tmp_path / "evil.pth", "vgg16", in_bands=3)
+    assert "to `False`" not in str(refused.value)  # torch would have it opened all the same
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("text.safetensors", "gone.pth"):
         with pytest.raises(TrainingError, match=name):
@@ -123,3 +124,34 @@ def test_peers_start_from_torchvisions_weights_of_their_encoders(
 def test_an_encoder_of_another_width_takes_no_weights() -> None:
     assert recipe_named("bit").backbone == recipe_named("bit", width=32).backbone == "resnet18"
     assert recipe_named("bit", width=8).backbone is None and recipe_named("changemamba").backbone is None
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "timm:resnet18"])
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "holds no weights"),
+        ({1: torch.zeros(2)}, "no state dict"),
+        ({"decoder.x": torch.zeros(2)}, "does not fit the encoder"),
+        ({"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)}, r"no real numbers .*: conv1\.weight int8"),
+        ({"conv1.weight": torch.zeros(64, 3, 7, 7) * 1j}, r"no real numbers .*: conv1\.weight complex64"),
+        ({"conv1.weight": torch.zeros(64)}, "does not fit the encoder"),
+    ],
+)
+def test_what_is_no_weights_is_refused_and_nothing_fetched(
+    backbone: str, state: dict[str, torch.Tensor], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(*_: object, **__: object) -> None:
+        pytest.fail("weights are looked for on a hub")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", fetched)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(TrainingError, match=message):
+        load_backbone(tmp_path / "w.pth", backbone, in_bands=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
+def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"w\.pth cannot be read as weights: \w"):
+        load_backbone(tmp_path / "w.pth", "vgg16", in_bands=3)
