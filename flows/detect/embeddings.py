@@ -121,7 +121,13 @@ def embedding_pair(
         _length(Sample(mosaic=mosaic, numbers=tuple(compared)), reading)
         for mosaic, compared in zip(mosaics, numbers, strict=True)
     ]
-    _require_comparable(mosaics, lengths, reading)
+    _require_comparable(mosaics, numbers, lengths, reading)
+    warnings += [
+        f"{mosaic.label}: {len(compared)} of its {len(mosaic.bands)} bands are compared; part of an embedding has "
+        "another direction than all of it"
+        for mosaic, compared in zip(mosaics, numbers, strict=True)
+        if len(compared) < len(mosaic.bands)
+    ]
     length = _usual(lengths)
     if length != 1:
         what = "cosine does not mind" if method.measure == "cosine" else f"distances are in units of {length:g}"
@@ -151,7 +157,9 @@ def _length(sample: Sample, reading: Encoding) -> float | None:
     return float(np.median(np.sqrt((vectors**2).sum(axis=0))))
 
 
-def _require_comparable(mosaics: Sequence[Mosaic], lengths: Sequence[float | None], reading: Encoding) -> None:
+def _require_comparable(
+    mosaics: Sequence[Mosaic], numbers: Sequence[Sequence[int]], lengths: Sequence[float | None], reading: Encoding
+) -> None:
     before, after = lengths
     for mosaic, length in zip(mosaics, lengths, strict=True):
         if length is None:
@@ -173,15 +181,21 @@ def _require_comparable(mosaics: Sequence[Mosaic], lengths: Sequence[float | Non
         require_one_scale(
             before,
             after,
-            names=Names(before=_described(mosaics[0]), after=_described(mosaics[1]), bands_before=(), bands_after=()),
+            names=Names(
+                before=_described(mosaics[0], numbers[0]),
+                after=_described(mosaics[1], numbers[1]),
+                bands_before=(),
+                bands_after=(),
+            ),
         )
     except DegenerateStatisticsError as error:
         raise InputError(str(error)) from error
 
 
-def _described(mosaic: Mosaic) -> str:
+def _described(mosaic: Mosaic, numbers: Sequence[int]) -> str:
     scale = f", {encoding_words(mosaic.bands)}" if any_declared(mosaic.bands) else ""
-    return f"{mosaic.label} ({mosaic.dtype}{scale})"
+    part = f", {len(numbers)} of {len(mosaic.bands)} bands" if len(numbers) < len(mosaic.bands) else ""
+    return f"{mosaic.label} ({mosaic.dtype}{scale}{part})"
 
 
 def _usual(lengths: Sequence[float | None]) -> float:

@@ -157,6 +157,17 @@ def test_a_scale_in_the_file_wins(layers: dict[str, Path], tmp_path: Path) -> No
     )
 
 
+def test_part_of_an_embedding_is_compared_with_a_word(layers: dict[str, Path], tmp_path: Path) -> None:
+    before, after = vectors()
+    most = after[:60].astype(np.float32)
+    path = annual_layer(tmp_path / "60.tif", most / np.linalg.norm(most, axis=0))
+    job = resolve(request(layers["2020-float"], path, tmp_path / "run"))
+    assert [words for words in job.warnings if "60 of its 64 bands" in words and "2020-float" in words]
+    few = annual_layer(tmp_path / "20.tif", before[:20].astype(np.float32) * 5)
+    with pytest.raises(InputError, match=r"2020-float\.tif \(float32, 20 of 64 bands\)"):
+        resolve(request(layers["2020-float"], few, tmp_path / "run"))
+
+
 def test_embeddings_of_other_scales_are_refused_with_both(layers: dict[str, Path], tmp_path: Path) -> None:
     times_a_hundred = annual_layer(tmp_path / "hundred.tif", (100 * vectors()[1]).astype(np.float32))
     with pytest.raises(InputError, match=r"2020\.tif \(int8\) are 1\S* long.*hundred\.tif \(float32\) 100"):
