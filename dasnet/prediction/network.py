@@ -135,8 +135,8 @@ def prepare(
 
 def _prepared_by_its_runtime(model: ImportedNetwork, *, device: str, precision: Precision) -> InferenceNetwork:
     """An imported graph keeps its own arithmetic, and its runtime makes it fast."""
-    if precision == "bfloat16":
-        raise PredictorError("an imported graph computes in its own arithmetic, not in bfloat16: --precision float32")
+    if why := model.architecture.refusal_of_precision(precision):
+        raise PredictorError(why)
     where = _device("cpu" if device == "auto" and not model.runs_on_gpu else device)
     model.start(where)
     return InferenceNetwork(

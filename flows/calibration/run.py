@@ -78,9 +78,12 @@ def run_calibration(request: CalibrateRequest) -> CalibrationSummary:
 
 def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
     """`source`: name or path of the bundle that is calibrated."""
-    for note in bundle_model(source).notes_of_origin:
+    model = bundle_model(source)
+    for note in model.notes_of_origin:
         current_observer().warn(note)
     bundle = load_bundle(source)
+    if why := model.refusal_of_precision(request.precision):
+        raise InputError(f"bundle {request.bundle}: {why}")
     store = fitted(open_dataset(request.dataset), bundle, name=request.bundle)
     samples = len(store.indices(request.split))
     if lacking := store.lacks(request.split):

@@ -17,12 +17,14 @@ from flows.evaluation.mosaic import MosaicScore, rule_of_label, score_mosaic
 from flows.evaluation.report import write_evaluation
 from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.samples import PEER_HEADER, Score, Scoring, peer_rows, score
+from flows.inference.model import bundle_model
 from flows.inference.untrained_model import require_a_bundle
 from flows.run.artifacts import Markdown, Picture
 from flows.run.observer import Part, current_observer
 from flows.run.versions import versions
 from storage.datasets.scenes import label_on_grid
 from storage.datasets.store import DatasetStore, open_dataset
+from storage.errors import InputError
 from storage.imagery.identity.digests import digest_files
 from storage.pages.page import Page, Section, markdown_table, write_page
 from storage.places.publish import write_json_atomically
@@ -63,6 +65,8 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
     for text in () if rule is None else rule.warnings:
         current_observer().warn(text)
     bundle = load_bundle(request.bundle)
+    if why := bundle_model(request.bundle).refusal_of_precision(request.precision):
+        raise InputError(f"bundle {request.bundle}: {why}")
     store = None if request.dataset is None else open_dataset(request.dataset)
     if store is not None:
         store = fitted(store, bundle, name=request.bundle)

@@ -66,6 +66,10 @@ class Model(Protocol):
         """Why it cannot look at windows of side `window`, pixels; None = it can."""
         ...
 
+    def refusal_of_precision(self, precision: str) -> str | None:
+        """Why it cannot compute in the precision of a request; None = it can."""
+        ...
+
     def parameters(self, precision: str) -> Mapping[str, Any]:
         """What the probability depends on beside the digest, as JSON; `precision`: the request's."""
         ...
@@ -111,6 +115,10 @@ class BundleModel(BundleHeader):
     def refusal(self, window: int) -> str | None:
         network = self.architecture
         return network.refusal(window) if isinstance(network, ImportedArchitecture) else None
+
+    def refusal_of_precision(self, precision: str) -> str | None:
+        network = self.architecture
+        return network.refusal_of_precision(precision) if isinstance(network, ImportedArchitecture) else None
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
         return {"precision": precision}

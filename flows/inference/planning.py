@@ -117,13 +117,15 @@ def compare_resolution(grid: GeoBox, bundle: Model, warnings: list[str]) -> None
 
 
 def plan_of(request: InferenceRequest, bundle: Model, grid: GeoBox, *, dates: int) -> Plan:
-    """Geometry and cost of a series of `dates`; raises InputError where windows and overlap do not fit."""
+    """Geometry and cost of a series of `dates`; raises InputError where windows, overlap or precision do not fit."""
     window = request.window or bundle.window
     overlap = bundle.overlap(window) if request.overlap is None else request.overlap
     if overlap >= window:
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
     if why := bundle.refusal(window):
         raise InputError(f"bundle {request.bundle} cannot look at windows of {window} px: {why}; --window says which")
+    if why := bundle.refusal_of_precision(request.precision):
+        raise InputError(f"bundle {request.bundle}: {why}")
     blocks = BlockGrid(height=grid.height, width=grid.width, size=request.block)
     layout = planned_layout(request.cluster, blocks=len(blocks))
     return Plan(

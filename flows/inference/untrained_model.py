@@ -57,6 +57,9 @@ class UntrainedModel:
     def refusal(self, window: int) -> None:
         """None: it looks at pixels."""
 
+    def refusal_of_precision(self, precision: str) -> None:
+        """None: statistics are float64, whatever the request's precision."""
+
     def overlap(self, window: int) -> int:
         """Pixels that windows share, so that every pixel of a block is read with its halo."""
         return 4 * self.method.halo

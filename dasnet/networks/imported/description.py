@@ -115,6 +115,12 @@ class ImportedArchitecture:
             return f"its graph takes sides of {self.side} px and what lies a multiple of {self.multiple} px from it"
         return None
 
+    def refusal_of_precision(self, precision: str) -> str | None:
+        """Why it cannot compute in an arithmetic; None = it can, as "auto" too."""
+        if precision == "bfloat16":
+            return "an imported graph computes in its own arithmetic, not in bfloat16: --precision float32"
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         return {**asdict(self), "input_names": list(self.input_names)}

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from dasnet.errors import TrainingError
+from dasnet.errors import BundleError, TrainingError
 from dasnet.prediction.bundle import Bundle, is_half, load_bundle, save_bundle
 from dasnet.prediction.header import Band
 from dasnet.prediction.importing.description import Reading
@@ -33,10 +33,13 @@ from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.run import run_evaluation
 from flows.figures.request import FiguresRequest
 from flows.figures.run import draw_figures
+from flows.inference.model import bundle_model
 from flows.interface import Run
+from flows.run.observer import observed_by
 from storage.datasets.store import DatasetStore, open_dataset
 from storage.errors import InputError
 from tests.dasnet.graphs import STACKED, write_graph
+from tests.flows.observers import Recorder
 from tests.flows.squares import DATES, SIDE, squares, write_mosaic, write_pictures
 
 BANDS = tuple(Band(name=name, mean=0.0, std=200.0) for name in ("red", "green", "blue"))
@@ -155,6 +158,29 @@ def test_distances_that_say_nothing_are_refused(dataset: Path, workers: ClusterC
     with pytest.raises(TrainingError, match=r"say nothing about change.*which channel means changed"):
         run_calibration(CalibrateRequest(bundle=str(bundle), dataset=dataset, output=output, cluster=workers))
     assert not output.exists()
+
+
+def test_a_folder_in_the_place_of_the_bundle_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "c.safetensors").mkdir()
+    with pytest.raises(BundleError, match=r"c\.safetensors is a folder"):
+        run_calibration(
+            CalibrateRequest(bundle="synthetic", dataset=tmp_path / "none", output=tmp_path / "c.safetensors")
+        )
+
+
+def test_the_test_split_is_taken_with_a_word(dataset: Path, workers: ClusterConfig, tmp_path: Path) -> None:
+    bundle, output, recorder = str(difference(tmp_path)), tmp_path / "c.safetensors", Recorder()
+    with observed_by(recorder):
+        run_calibration(CalibrateRequest(bundle=bundle, dataset=dataset, output=output, split="test", cluster=workers))
+    assert ["fitted to the test split" in words for words in recorder.all("warn")] == [True]
+
+
+def test_a_bundle_says_until_then_that_it_is_not_calibrated(tmp_path: Path) -> None:
+    path = difference(tmp_path)
+    assert "is not calibrated" in bundle_model(str(path)).notes[0]
+    header = load_bundle(path)
+    save_bundle(path, replace(header, provenance={**header.provenance, "calibrated": True}))
+    assert bundle_model(str(path)).notes == bundle_model("synthetic").notes == []
 
 
 @pytest.mark.parametrize("lacking", ["changed", "unchanged"])

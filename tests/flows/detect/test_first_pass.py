@@ -283,6 +283,10 @@ def test_a_share_and_a_level() -> None:
         (["--first-pass", "cva:lots"], "'lots' is no share and no level"),
         (["--first-pass", "cva:0%"], "more than 0 %"),
         (["--first-pass", "cva:130%"], "at most 100 %"),
+        (
+            ["--first-pass", "embedding-cosine:30"],
+            "embedding-cosine is 2 at most, so that no cell would be computed; a share",
+        ),
         (["--first-pass", "embedding-cosine"], "give them with --first-pass-before"),
         (["--first-pass", "cva", "--first-pass-before", "x.tif"], "cva looks at the pair itself"),
         (["--first-pass-after", "x.tif"], "no --first-pass is asked for"),

@@ -9,14 +9,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import dasnet.errors
 from flows.run.context import planned
-from flows.run.errors import PlanningError
+from flows.run.errors import REFUSALS, UNFINISHED, PlanningError
 from flows.run.planning import DEBUG, planning
 from storage.errors import InputError
 from tests.flows.conftest import Dasnet
 from tests.rasters import geotiff
 
 REQUEST = SimpleNamespace(before="a.tif", after=["b.tif", "c.tif", "d.tif"])
+
+
+def test_all_that_the_network_s_room_refuses_is_explained() -> None:
+    own = [error for error in vars(dasnet.errors).values() if isinstance(error, type)]
+    assert len(own) > 5 and all(issubclass(error, REFUSALS + UNFINISHED) for error in own)
 
 
 def test_a_fault_of_ours_names_inputs_and_kind() -> None:
