@@ -18,7 +18,7 @@ from torch import Tensor
 from dasnet.errors import BundleError
 from dasnet.networks.architectures import Architecture, BackboneName
 from dasnet.prediction.bundle import Bundle, save_bundle
-from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.calibration import NOT_CALIBRATED, UNCALIBRATED, Calibration
 from dasnet.prediction.header import Band
 
 _PREFIXES: dict[BackboneName, tuple[tuple[str, str], ...]] = {
@@ -44,7 +44,7 @@ The authors subtract a mean for each of the two dates; here both dates lose the 
 """
 
 
-_UNCALIBRATED = """Its distance is **not calibrated**: probability 0.5 stands at distance 1, the middle of the range,
+_CHOSEN = f"""Its distance is {NOT_CALIBRATED}: probability 0.5 stands at distance 1, the middle of the range,
 which is a choice and not a measurement. Fit calibration and threshold on validation data before you use it."""
 
 
@@ -122,13 +122,13 @@ def import_checkpoint(
             bands=bands,
             dtype="uint8",
             threshold=threshold,
-            calibration=calibration or Calibration(slope=4.0, intercept=-4.0),
+            calibration=calibration or UNCALIBRATED,
             window=256,
             provenance={"imported_from": checkpoint.name, "sha256": digest, "calibrated": calibration is not None},
             card=_CARD.format(
                 name=checkpoint.name,
                 backbone=architecture.backbone,
-                calibration=_UNCALIBRATED if calibration is None else "Its distance was calibrated at the import.",
+                calibration=_CHOSEN if calibration is None else "Its distance was calibrated at the import.",
             ),
         )
     except BundleError as error:

@@ -22,7 +22,7 @@ from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.networks.imported.network import require_digest
 from dasnet.networks.methods import build_network
-from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.calibration import UNCALIBRATED
 from dasnet.prediction.header import METADATA_KEY, Band, BundleHeader, naming, read_header, readable
 
 _LISTED = 8  # names in a message
@@ -133,7 +133,7 @@ def random_bundle(
         bands=bands,
         dtype=dtype,
         threshold=0.5,
-        calibration=Calibration(slope=4.0, intercept=-4.0),
+        calibration=UNCALIBRATED,
         window=window,
         provenance={"weights": f"random, seed {seed}"},
         card="Random weights. The predictions mean nothing.",

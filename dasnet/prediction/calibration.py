@@ -78,3 +78,9 @@ class Calibration:
         start = np.array([1.0, math.log(positive.sum() / negative.sum())])
         slope, intercept = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 1000}).x
         return cls(slope=float(slope), intercept=float(intercept))
+
+
+UNCALIBRATED = Calibration(slope=4.0, intercept=-4.0)
+"""The curve of a bundle that nothing was fitted to yet: probability 0.5 at distance 1, the middle of [0, 2]."""
+NOT_CALIBRATED = "**not calibrated**"
+"""How the card of such a bundle says so; the paragraph with these words goes when the bundle is calibrated."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from dasnet.evaluation import Reliability
 from dasnet.metrics import Confusion
+from dasnet.prediction.calibration import NOT_CALIBRATED
 from storage.datasets.store import DatasetStore
 
 HEADING = "## Calibrated"
-_NOT_YET = "**not calibrated**"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def calibrated_card(card: str, fit: Fit, store: DatasetStore, split: str) -> str
     kept = [
         paragraph
         for paragraph in card.partition(f"\n{HEADING}\n")[0].strip().split("\n\n")
-        if _NOT_YET not in paragraph
+        if NOT_CALIBRATED not in paragraph
     ]
     text = (
         f"Calibration and threshold were fitted to the {split} split of {store.path.parent.name} "

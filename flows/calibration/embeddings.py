@@ -9,7 +9,7 @@ import numpy as np
 from dasnet.baselines.embeddings import EMBEDDINGS, LENGTH_RATIO
 from dasnet.networks.precomputed import PrecomputedArchitecture
 from dasnet.prediction.bundle import Bundle, save_bundle
-from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.calibration import NOT_CALIBRATED, UNCALIBRATED
 from dasnet.prediction.header import Band
 from storage.datasets.store import DatasetStore
 from storage.errors import InputError
@@ -36,12 +36,12 @@ def uncalibrated(method: str, store: DatasetStore, split: Split, path: Path) -> 
         bands=tuple(Band(name=name, mean=0.0, std=1.0) for name in store.bands),
         dtype=store.dtype,
         threshold=0.5,
-        calibration=Calibration(slope=4.0, intercept=-4.0),
+        calibration=UNCALIBRATED,
         window=max(store.window, 32),
         resolution=store.resolution,
         provenance={"embeddings": method},
         card=f"# {architecture.title}\n\nThere is no network in it: the mosaics are the embeddings, a unit vector a "
-        f"pixel.\n\nIt is **not calibrated**.\n",
+        f"pixel.\n\nIt is {NOT_CALIBRATED}.\n",
     )
     return save_bundle(path, bundle, half=False)
 

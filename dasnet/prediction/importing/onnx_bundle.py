@@ -15,14 +15,13 @@ from dasnet.errors import BundleError
 from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.networks.imported.graph import Graph, graph_of, read_graph, require_runtime
 from dasnet.prediction.bundle import Bundle, save_bundle
-from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.calibration import NOT_CALIBRATED, UNCALIBRATED
 from dasnet.prediction.header import TRUSTED, require_place
 from dasnet.prediction.importing.description import Reading, describe
 from dasnet.prediction.importing.expected import read_expected, require_same
 from dasnet.prediction.importing.exported_program import SUFFIX, as_onnx
 from dasnet.prediction.importing.trial import doubtful, tried
 
-_UNCALIBRATED = Calibration(slope=4.0, intercept=-4.0)
 _MIDDLE = 1.0
 
 
@@ -53,7 +52,8 @@ def import_model(
     answers: dict[str, dict[str, np.ndarray]] = {}
     if expected is not None:
         answers[str(expected)] = read_expected(Path(expected))
-    if file.suffix == SUFFIX:
+    trusted = file.suffix == SUFFIX
+    if trusted:
         graph, answers["the program"] = _program(file, trust=trust)
     else:
         graph = read_graph(file)
@@ -63,7 +63,6 @@ def import_model(
         for source, given in answers.items()
     ]
     warnings = doubtful(graph.content, architecture)
-    trusted = file.suffix == SUFFIX
     try:
         bundle = Bundle(
             state={"graph": torch.frombuffer(bytearray(graph.content), dtype=torch.uint8)},
@@ -71,7 +70,7 @@ def import_model(
             bands=reading.bands,
             dtype=reading.dtype,
             threshold=_threshold(reading),
-            calibration=_UNCALIBRATED,
+            calibration=UNCALIBRATED,
             window=architecture.side,
             resolution=reading.resolution,
             provenance={
@@ -94,6 +93,11 @@ def _program(file: Path, *, trust: bool) -> tuple[Graph, dict[str, np.ndarray]]:
     content, examples, answers = as_onnx(file, trust=trust)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     graph = graph_of(content, name=str(file), sha256={file.name: digest})
+    if len(examples) != len(graph.inputs) or len(answers) != len(graph.outputs):
+        raise BundleError(
+            f"{file} takes {len(examples)} tensors and answers {len(answers)}, but its graph has {len(graph.inputs)} "
+            f"inputs and {len(graph.outputs)} outputs: export a module that returns a tensor or a tuple of tensors"
+        )
     names = [port.name for port in (*graph.inputs, *graph.outputs)]
     return graph, dict(zip(names, map(_array, (*examples, *answers)), strict=True))
 
@@ -115,7 +119,7 @@ def _threshold(reading: Reading) -> float:
         distance = own
     if not 0 < distance < 2:
         raise BundleError(f"threshold {own:g} lies outside of what {reading.output or reading.distance} can be")
-    return float(_UNCALIBRATED.probability(torch.tensor(distance, dtype=torch.float64)))
+    return float(UNCALIBRATED.probability(torch.tensor(distance, dtype=torch.float64)))
 
 
 def _card(
@@ -155,7 +159,7 @@ def _card(
         else "Nobody has held its answers against those of the network's own code (`--expected`)."
     )
     paragraphs.append(
-        "It is **not calibrated**: probability 0.5 stands at distance 1, the middle of the range, which is a choice "
+        f"It is {NOT_CALIBRATED}: probability 0.5 stands at distance 1, the middle of the range, which is a choice "
         "and not a measurement. `dasnet calibrate` fits calibration and threshold to labelled samples."
     )
     return "\n\n".join(text if text[0] == "#" else textwrap.fill(text, 120) for text in paragraphs) + "\n"

