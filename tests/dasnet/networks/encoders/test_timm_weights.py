@@ -129,7 +129,7 @@ def test_torchvisions_weights_compute_the_same_in_timms_network(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "name", ["convnext_atto", "swin_tiny_patch4_window7_224", "regnetx_002", "mobilenetv4_conv_050"]
+    "name", ["convnext_atto", "swin_tiny_patch4_window7_224", "regnetx_002", "mobilenetv4_conv_small_050"]
 )
 def test_timms_own_layout_lands_whole(tmp_path: Path, name: str) -> None:
     """Stages that are taken out of their sequences find theirs; four bands are adapted."""
