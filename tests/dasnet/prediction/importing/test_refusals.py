@@ -115,7 +115,7 @@ def test_a_damaged_file_of_answers_is_refused(spoil: Callable[[bytes], bytes], t
 
 def test_one_array_is_no_file_of_answers(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones(3))
-    with pytest.raises(BundleError, match="x.npy holds one array without a name"):
+    with pytest.raises(BundleError, match=r"x\.npy holds one array without a name"):
         read_expected(tmp_path / "x.npy")
 
 
