@@ -130,8 +130,8 @@ def _in_folder(folder: Path, backbone: str) -> StartWeights:
         theirs = facts.get("model_type")
         kind = f"of transformers' network {theirs!r}" if theirs else "of no network that timm knows"
         raise TrainingError(
-            f"{config} is {kind}: it has no 'architecture'. For timm:NAME take the repository of that network under "
-            "huggingface.co/timm, or name the file of weights itself if its tensors are named as timm's"
+            f"{config} is {kind}: it has no 'architecture'. For timm:NAME take timm's own repository of that "
+            "network, or name the file of weights itself if its tensors are named as timm's"
         )
     network = (timm_name(backbone) or backbone).partition(".")[0]
     if architecture != network:

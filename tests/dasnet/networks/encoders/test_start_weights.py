@@ -57,7 +57,7 @@ def test_a_folder_of_the_hubs_layout_is_of_one_network(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no config\.json"):
         start_weights(folder, "timm:vit_small_patch16_dinov3")
     (folder / "config.json").write_text('{"model_type": "dinov3_vit"}')
-    with pytest.raises(TrainingError, match=r"of transformers' network 'dinov3_vit'.* huggingface\.co/timm"):
+    with pytest.raises(TrainingError, match=r"of transformers' network 'dinov3_vit'.* timm's own repository"):
         start_weights(folder, "timm:vit_small_patch16_dinov3")
     config = {"architecture": "vit_small_patch16_dinov3", "pretrained_cfg": {"license": "dinov3-license"}}
     (folder / "config.json").write_text(json.dumps(config))
