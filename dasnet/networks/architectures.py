@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
+from dasnet.networks.every_pixel import EveryPixel
 from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.networks.precomputed import PrecomputedArchitecture
 
@@ -142,7 +143,7 @@ PEERS: dict[str, Peer] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerArchitecture:
+class PeerArchitecture(EveryPixel):
     """Which network beside DASNet: everything that its weights' names and shapes, and what it computes, depend on.
 
     Attributes:
@@ -151,6 +152,8 @@ class PeerArchitecture:
         width: channels at full resolution, of which the others are multiples; the paper's unless a smaller network is
             wanted.
     """
+
+    described: ClassVar[str] = "an architecture of method {method!r} has"
 
     method: PeerMethod
     in_bands: int = 3
@@ -162,30 +165,6 @@ class PeerArchitecture:
         for name, value in (("in_bands", self.in_bands), ("width", self.width)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value!r}")
-
-    @property
-    def stride(self) -> int:
-        """Pixels between two positions of the distance."""
-        return 1
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Pixels between two positions of each distance that a loss is taken of: there is one."""
-        return (self.stride,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PeerArchitecture:
-        """What :meth:`to_dict` gave; ValueError for fields that do not belong to these networks or are missing."""
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            raise ValueError(
-                f"an architecture of method {values.get('method')!r} has {sorted(expected)}, not {sorted(values)}"
-            )
-        return cls(**values)
 
 
 AnyArchitecture = Architecture | PeerArchitecture | ImportedArchitecture | PrecomputedArchitecture

@@ -16,7 +16,7 @@ from dasnet.errors import EncoderError, TrainingError
 from dasnet.networks.architectures import PEERS, PeerArchitecture, PeerMethod, timm_name
 from dasnet.networks.encoders.backbones import build_encoder
 from dasnet.networks.encoders.start_weights import start_weights
-from dasnet.networks.encoders.timm_weights import adapted_to_bands, listed, onto_timm
+from dasnet.networks.encoders.timm_weights import adapted_to_bands, listed, onto_timm, without_prefixes
 from dasnet.networks.methods import build_network
 
 _COLOURS = ("red", "green", "blue")
@@ -97,7 +97,7 @@ def _onto_ours(
     state: Mapping[str, Tensor], backbone: str, *, in_bands: int, places: list[int] | None
 ) -> dict[str, Tensor]:
     """Weights of an encoder with a name of its own, by its keys; raises EncoderError where they do not fit."""
-    weights = {_plain(key): value for key, value in state.items()}
+    weights = {without_prefixes(key, _PREFIXES): value for key, value in state.items()}
     if backbone == "vgg16":
         weights = {_vgg_key(key): value for key, value in weights.items()}
     if backbone == "efficientnet_b4":
@@ -161,12 +161,6 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 def _is_odd(key: str, value: Tensor) -> bool:
     """Whether what should be weights is of another kind of numbers; counters and indices are whole ones."""
     return value.is_complex() or (key.endswith(_FRACTIONS) and not value.is_floating_point())
-
-
-def _plain(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
 
 
 def _vgg_key(key: str) -> str:

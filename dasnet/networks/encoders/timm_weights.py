@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dasnet.errors import EncoderError
 from dasnet.networks.encoders.backbones import build_encoder
 
-_COLOURS, _LISTED = 3, 8
+_RGB, _LISTED = 3, 8
 _PREFIXES = ("module.", "encoder.", "backbone.", "model.")
 _ALIKE = ("EfficientNet", "MobileNetV3")
 """timm's classes whose layers are in the order of torchvision's and of the package's."""
@@ -77,14 +77,14 @@ def adapted_to_bands(weight: Tensor, in_bands: int, *, places: list[int] | None 
     from dasnet.networks._timm import timm
 
     adapted: Tensor = timm.models.adapt_input_conv(in_bands, weight, base_chans=weight.shape[1])
-    return adapted[:, places] if places is not None and weight.shape[1] == _COLOURS else adapted
+    return adapted[:, places] if places is not None and weight.shape[1] == _RGB else adapted
 
 
 def _of_colours(weights: Mapping[str, Tensor], network: Any) -> list[nn.Parameter]:
     """A network's first kernels, where the weights for them are of red, green and blue."""
     names = network.pretrained_cfg.get("first_conv") or ()
     kernels = [f"{name}.weight" for name in ((names,) if isinstance(names, str) else names)]
-    return [network.get_parameter(key) for key in kernels if key in weights and weights[key].shape[1:2] == (_COLOURS,)]
+    return [network.get_parameter(key) for key in kernels if key in weights and weights[key].shape[1:2] == (_RGB,)]
 
 
 def _load(weights: dict[str, Tensor], network: Any, *, in_bands: int, encoder_keys: set[str]) -> None:
@@ -140,7 +140,7 @@ def _in_timms_layout(state: Mapping[str, Tensor], network: nn.Module, name: str)
     state = {key: value for key, value in state.items() if not key.startswith(_OF_A_DECODER)}
     if type(network).__name__ in _ALIKE and {_PACKAGED, _TORCHVISIONS} & set(state):
         return _in_order(state, network, name)
-    plain = {_plain(key): value for key, value in state.items()}
+    plain = {without_prefixes(key, _PREFIXES): value for key, value in state.items()}
     weights = plain if len(keys & set(plain)) > len(keys & set(state)) else dict(state)
     return _of_one_date(weights, network)
 
@@ -194,8 +194,9 @@ def _of_one_date(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Te
     return weights | {"patch_embed.proj.weight": kernel[:, :, 0], "pos_embed": first_date}
 
 
-def _plain(key: str) -> str:
-    for prefix in _PREFIXES:
+def without_prefixes(key: str, prefixes: Sequence[str]) -> str:
+    """A tensor's name without what a wrapper has put before it, each prefix once and in this order."""
+    for prefix in prefixes:
         key = key.removeprefix(prefix)
     return key
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from dasnet.networks.encoders.positions import brought_to
 from dasnet.networks.imported.description import ImportedArchitecture
 
 ROUNDING = 1e-3
@@ -89,15 +90,7 @@ def at_every_pixel(distance: Tensor, *, stride: int, offset: float, height: int,
     """
     if stride == 1 and offset == 0:
         return distance
-    for axis, size in ((-2, height), (-1, width)):
-        last = distance.shape[axis] - 1
-        pixels = torch.arange(size, dtype=torch.float32, device=distance.device)
-        places = ((pixels - offset) / stride).clamp(0, last)
-        low = places.floor().long()
-        share = (places - low).unsqueeze(-1) if axis == -2 else places - low
-        lower, upper = (distance.index_select(axis, index) for index in (low, (low + 1).clamp(max=last)))
-        distance = lower + (upper - lower) * share
-    return distance
+    return brought_to(distance[:, None], stride=stride, offset=offset, step=1, rows=height, cols=width)[:, 0]
 
 
 def _single(values: Tensor) -> Tensor:

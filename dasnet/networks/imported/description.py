@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from dasnet.networks.every_pixel import EveryPixel
 
 Inputs = Literal["stacked", "siamese", "embed"]
 """What a graph takes: both dates stacked in one input (B, 2C, H, W), the first date's bands first; each date in one of
@@ -17,7 +18,7 @@ Precision = Literal["float16", "float32", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportedArchitecture:
+class ImportedArchitecture(EveryPixel):
     """Which imported network, and how its outputs are read: found by looking at its graph and by running it once.
 
     Attributes:
@@ -40,6 +41,8 @@ class ImportedArchitecture:
         fixed_batch: whether it takes one window at a time only.
         graph_bytes, graph_sha256: size and digest of the graph, which stands with the weights of a bundle.
     """
+
+    described: ClassVar[str] = "an imported network has"
 
     inputs: Inputs
     output: Output | None
@@ -90,16 +93,6 @@ class ImportedArchitecture:
             raise ValueError(f"names and digest must be text, not {self.input_names, self.output_name!r}")
 
     @property
-    def stride(self) -> int:
-        """Pixels between two positions of the distance: a coarser output is interpolated where it is read."""
-        return 1
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """The same, of each distance that there is."""
-        return (self.stride,)
-
-    @property
     def title(self) -> str:
         """What it is, for people."""
         what = f"embeddings compared by {self.distance}" if self.inputs == "embed" else f"{self.inputs}, {self.output}"
@@ -123,12 +116,4 @@ class ImportedArchitecture:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
-        return {**asdict(self), "input_names": list(self.input_names)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ImportedArchitecture:
-        """What :meth:`to_dict` gave; ValueError for fields that are missing or unknown, or values that cannot be."""
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            raise ValueError(f"an imported network has {sorted(expected)}, not {sorted(values)}")
-        return cls(**values)
+        return {**super().to_dict(), "input_names": list(self.input_names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,19 @@ def pixels(store: DatasetStore, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]
     return distances[known], samples.label[known]
 
 
+def detection_of(bundle: Path, folder: Path, **settings: Any) -> DetectRequest:
+    """What is asked to detect changes between two mosaics of squares, written into a folder."""
+    for name, image in zip(DATES, squares(np.random.default_rng(5), 200, 260, 8), strict=True):
+        write_mosaic(folder / f"{name}.tif", image)
+    return DetectRequest(
+        before=str(folder / "before.tif"),
+        after=str(folder / "after.tif"),
+        output=folder / "run",
+        bundle=str(bundle),
+        **settings,
+    )
+
+
 def test_calibration_and_threshold_are_those_of_the_samples(
     dataset: Path, workers: ClusterConfig, tmp_path: Path
 ) -> None:
@@ -96,18 +110,7 @@ def test_it_detects_is_evaluated_and_is_refused_where_layers_are_wanted(
         EvaluateRequest(bundle=str(output), dataset=dataset, output=tmp_path / "e", cluster=workers)
     )
     assert scored.samples is not None and scored.samples.confusion.f1 > 0.3
-    for name, image in zip(DATES, squares(np.random.default_rng(5), 200, 260, 8), strict=True):
-        write_mosaic(tmp_path / f"{name}.tif", image)
-    asked = DetectRequest(
-        before=str(tmp_path / "before.tif"),
-        after=str(tmp_path / "after.tif"),
-        output=tmp_path / "run",
-        bundle=str(output),
-        block=128,
-        window=SIDE,
-        cluster=workers,
-    )
-    run_detection(asked)
+    run_detection(detection_of(output, tmp_path, block=128, window=SIDE, cluster=workers))
     assert float(Run(tmp_path / "run").probability.max()) > load_bundle(output).threshold
     assert "ONNX Runtime" in (tmp_path / "run" / "run.json").read_text()
     with pytest.raises(InputError, match="figures look into layers"):
@@ -120,16 +123,7 @@ def test_a_window_that_the_graph_cannot_take_is_refused_before_a_run(
     graph = write_graph(tmp_path / "fixed.onnx", STACKED.replace("H,W", "96,96"))
     bundle = tmp_path / "fixed.safetensors"
     import_model(graph, bundle, Reading(inputs="stacked", output="probability", bands=BANDS))
-    for name, image in zip(DATES, squares(np.random.default_rng(5), 200, 260, 8), strict=True):
-        write_mosaic(tmp_path / f"{name}.tif", image)
-    asked = DetectRequest(
-        before=str(tmp_path / "before.tif"),
-        after=str(tmp_path / "after.tif"),
-        output=tmp_path / "run",
-        bundle=str(bundle),
-        window=128,
-        cluster=workers,
-    )
+    asked = detection_of(bundle, tmp_path, window=128, cluster=workers)
     with pytest.raises(InputError, match="cannot look at windows of 128 px: its graph has the fixed size of 96 × 96"):
         run_detection(asked)
     calibrate = CalibrateRequest(
