@@ -152,6 +152,7 @@ def salvage(fields: Mapping[str, Any]) -> dict[str, Any]:
             dataset=job.store.path,
             directory=job.directory.training,
             backbone_weights=request.weights and portable(request.weights),
+            from_bundle=request.from_bundle,
             rank=0,
             world=1,
             rendezvous="",

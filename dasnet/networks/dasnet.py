@@ -6,9 +6,11 @@ with a decoder the fused embedding's are two pixels apart, or one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F  # noqa: N812
@@ -63,15 +65,26 @@ class DualAttentionHead(nn.Module):
         return self.conv51(self.sa(self.conv5a(features))), self.conv52(self.sc(self.conv5c(features)))
 
 
+_PRIOR = 0.05
+"""Share of changed pixels that a learned difference starts from."""
+
+
 class LearnedDifference(nn.Module):
     """Log-odds of a change from the absolute difference of two dates' features, by one 1×1 convolution.
 
     In the place of a distance: what a segmentation network has, on the same features. Not in the paper.
+
+    It starts as a distance does: a larger difference is a more probable change, and none is a change in one pixel of
+    twenty (a prior as in section 4.1 of Lin et al. 2017, *Focal Loss for Dense Object Detection*). From even odds and
+    random signs it has to learn first that most pixels are unchanged, and does so as "what differs is unchanged".
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.score = nn.Conv2d(channels, 1, 1)
+        with torch.no_grad():
+            self.score.weight.abs_()
+            self.score.get_parameter("bias").fill_(math.log(_PRIOR / (1 - _PRIOR)))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Features of two dates (B, C, h, w) to log-odds (B, h, w), float32."""

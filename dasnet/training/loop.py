@@ -60,6 +60,7 @@ class TrainingRun:
         threads: torch's own on a CPU; the bits depend on their number.
         loader_threads: that read and, for a CPU, augment.
         memory: bytes of samples that may be kept once they are read; 0 = none.
+        shard: samples that lie together in the source, and are kept together.
         initial: state dict of the whole network or of a part of it to start from; None = from scratch.
         on_epoch: called on the first rank after validation with the validated network, the normalisation of a batch,
             the best threshold of the distance and the device.
@@ -75,6 +76,7 @@ class TrainingRun:
     threads: int = 1
     loader_threads: int = 1
     memory: int = 0
+    shard: int = 1
     initial: dict[str, Tensor] | None = None
     on_epoch: Callable[[nn.Module, Callable[[Batch], Tensor], float, torch.device], None] | None = None
 
@@ -128,7 +130,7 @@ class _Trainer:
         self.loss = self.recipe.loss_of(run.data.frequency)
         self.mean = torch.tensor([mean for _, mean, _ in run.data.bands], device=self.device)[:, None, None]
         self.std = torch.tensor([std for _, _, std in run.data.bands], device=self.device)[:, None, None]
-        self.source = KeptSamples(run.source, memory=run.memory) if run.memory else run.source
+        self.source = KeptSamples(run.source, memory=run.memory, shard=run.shard) if run.memory else run.source
         self.order = Order(recipe=self.recipe, samples=run.source.indices("train"), changed=run.changed)
         self.steps = self.order.steps * self.sampling.epochs
         self.files = TrainingFiles(run.directory, identity=self._identity())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,12 +70,15 @@ class KeptSamples:
 
     Args:
         memory: bytes of pixels that may be kept; samples that do not fit are read each time.
+        shard: so many samples lie together from every multiple of it on. The first that is asked for brings those that
+            lie beside it and will be asked for, which cost little more than the one, as long as all of them fit.
     """
 
-    def __init__(self, source: SampleSource, *, memory: int) -> None:
-        self._source, self._room = source, memory
+    def __init__(self, source: SampleSource, *, memory: int, shard: int = 1) -> None:
+        self._source, self._room, self._shard = source, memory, shard
         self._samples: dict[int, StoredSamples] = {}
         self._lock = threading.Lock()
+        self._reading: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Samples of a split, ascending."""
@@ -91,13 +95,46 @@ class KeptSamples:
         kept = self._samples.get(index)
         if kept is not None:
             return kept
-        sample = self._source.read([index])
-        size = sum(getattr(sample, name).nbytes for name in _NAMES)
+        if self._shard > 1:
+            self._keep_shard(index // self._shard)
+        return self._samples.get(index) or self._keep(index, self._source.read([index]))
+
+    def _keep(self, index: int, sample: StoredSamples) -> StoredSamples:
+        size = _bytes(sample)
         with self._lock:
             if index not in self._samples and size <= self._room:
                 self._samples[index] = sample
                 self._room -= size
         return sample
+
+    def _keep_shard(self, number: int) -> None:
+        """Keep what training and validation need of a shard, if there is room for all of it."""
+        with self._lock:
+            reading = self._reading[number]
+        with reading:  # other threads that need this shard wait for it instead of reading it too
+            first = number * self._shard
+            wanted = [
+                int(i) for i in self._members[slice(*np.searchsorted(self._members, (first, first + self._shard)))]
+            ]
+            wanted = [index for index in wanted if index not in self._samples]
+            if len(wanted) < 2 or len(wanted) * self._size > self._room:
+                return
+            samples = self._source.read(wanted)
+            for n, index in enumerate(wanted):
+                self._keep(index, _Stored(**{name: getattr(samples, name)[n : n + 1] for name in _NAMES}))
+
+    @cached_property
+    def _members(self) -> NDArray[np.int64]:
+        return np.sort(np.concatenate([self._source.indices(split) for split in ("train", "val")]))
+
+    @cached_property
+    def _size(self) -> int:
+        """Bytes of a sample; all have as many."""
+        return _bytes(self._source.read([int(self._members[0])]))
+
+
+def _bytes(sample: StoredSamples) -> int:
+    return sum(getattr(sample, name).nbytes for name in _NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)

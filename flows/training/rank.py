@@ -78,6 +78,7 @@ class RankTask:
             threads=1 if self.cuda else available,
             loader_threads=max(available - 1, 1) if self.cuda else 1,
             memory=limits().free_memory // (_PART_OF_MEMORY * self.neighbours),
+            shard=store.shard,
             initial=initial,
             on_epoch=SampleSheet(store, self.directory / SAMPLES) if self.rank == 0 else None,
         )

@@ -319,3 +319,25 @@ def test_a_gpu_makes_what_the_cpu_makes() -> None:
         expected = assemble(source, indices, EVERYTHING, seeds)
         close: Tensor = (once[0] - expected.images).abs() < 0.05
         assert close.float().mean() > 0.999 and (once[1] == expected.valid).float().mean() > 0.999
+
+
+def test_a_shard_comes_together_and_once_whatever_the_threads() -> None:
+    source = Counted()
+    kept = KeptSamples(source, memory=1 << 30, shard=4)
+    train = [int(index) for index in source.indices("train")]
+    work = [([train[n % len(train)], train[-1 - n % len(train)]], [n, n]) for n in range(24)]
+    found = list(prefetched(kept, work, augmentation=EVERYTHING, threads=4))
+    expected = [assemble(Squares(), indices, EVERYTHING, seeds) for indices, seeds in work]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected, strict=True))
+    first, *others = (source.reads[index] for index in train)
+    assert first <= 2 and others == [1] * len(others)  # the first also tells how large a sample is
+
+
+def test_a_shard_that_does_not_fit_is_read_sample_by_sample() -> None:
+    source = Counted()
+    size = sum(array[0].nbytes for array in (source.before, source.after, source.valid, source.label))
+    kept = KeptSamples(source, memory=3 * size, shard=4)
+    train = [int(index) for index in source.indices("train")]
+    for index in train * 2:
+        assert np.array_equal(kept.read([index]).before, source.before[[index]])
+    assert [source.reads[index] for index in train[1:5]] == [1, 1, 2, 2]
