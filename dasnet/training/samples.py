@@ -112,11 +112,8 @@ class KeptSamples:
         with self._lock:
             reading = self._reading[number]
         with reading:  # other threads that need this shard wait for it instead of reading it too
-            first = number * self._shard
-            wanted = [
-                int(i) for i in self._members[slice(*np.searchsorted(self._members, (first, first + self._shard)))]
-            ]
-            wanted = [index for index in wanted if index not in self._samples]
+            first, last = np.searchsorted(self._members, (number * self._shard, (number + 1) * self._shard))
+            wanted = [index for index in self._members[first:last].tolist() if index not in self._samples]
             if len(wanted) < 2 or len(wanted) * self._size > self._room:
                 return
             samples = self._source.read(wanted)
