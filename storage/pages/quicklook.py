@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from storage.pages.colours import _SCALE, MISSING, colours, display_bands, highe
 from storage.pages.pictures import LINE, edges
 from storage.places.bucket import Location
 from storage.places.publish import publish
+from storage.products.plates import PLATE, Plate, Plates
 from storage.products.reader import SeriesReader
 from tiling.conventions import LEVELS, NODATA, changed_level
 
@@ -36,31 +39,85 @@ class Quicklooks:
     changed: NDArray[np.bool_]
 
 
-def make_quicklooks(reader: SeriesReader, *, threshold: float) -> Quicklooks:
-    """Decimate a run block by block to at most :data:`LONG_SIDE` pixels; the same stretch for both dates.
+@dataclass(frozen=True, kw_only=True)
+class LookPart:
+    """What a quicklook needs of one plate.
+
+    Attributes:
+        images: (2, 3, h, w) of the dates' bands in the colours that they are shown in, in their own type: every
+            `step`-th pixel of the grid that lies in the plate.
+        valid: (2, h, w), True = the date has data there.
+        probability: (h', w') uint8, highest of every step × step pixels of the grid's lattice that the plate has a
+            part in; 255 = none is known.
+    """
+
+    images: NDArray[Any]
+    valid: NDArray[np.bool_]
+    probability: NDArray[np.uint8]
+
+    def to_bytes(self) -> bytes:
+        """As an npz file."""
+        file = io.BytesIO()
+        np.savez(file, images=self.images, valid=self.valid, probability=self.probability)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> LookPart:
+        """What :meth:`to_bytes` made.
+
+        Raises:
+            ValueError: anything else.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in ("images", "valid", "probability")})
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"no part of a quicklook: {error}") from error
+
+
+def step_of(height: int, width: int) -> int:
+    """Pixels of the grid that a pixel of its quicklook stands for, along each axis."""
+    return max(1, -(-max(height, width) // LONG_SIDE))
+
+
+def look_at(reader: SeriesReader, plate: Plate, probability: NDArray[np.uint8]) -> LookPart:
+    """The part of a plate; `probability`: (h, w) uint8, its pixels as they are stored.
+
+    Raises:
+        IntegrityError: storage has lost imagery.
+    """
+    step = step_of(reader.height, reader.width)
+    pixels, valid = reader.read_series(rows=plate.rows, cols=plate.cols)
+    first = [-span.start % step for span in (plate.rows, plate.cols)]
+    seen = (..., slice(first[0], None, step), slice(first[1], None, step))
+    # the lattice of looks does not follow that of plates: up to the next lattice line nothing is known
+    before = [(span.start % step, 0) for span in (plate.rows, plate.cols)]
+    return LookPart(
+        images=pixels[:, display_bands(reader.bands)][seen],
+        valid=valid[seen],
+        probability=highest(np.pad(probability, before, constant_values=NODATA), step),
+    )
+
+
+def join_looks(parts: Iterable[tuple[Plate, LookPart]], *, height: int, width: int, threshold: float) -> Quicklooks:
+    """Pictures of at most :data:`LONG_SIDE` pixels from the parts of all plates; one stretch for both dates.
 
     The probability of a quicklook pixel is the highest one it stands for, so that small changes stay visible.
     """
-    step = max(1, -(-max(reader.height, reader.width) // LONG_SIDE))
-    height, width = -(-reader.height // step), -(-reader.width // step)
-    chosen = display_bands(reader.bands)
-    images = np.zeros((2, len(chosen), height, width), dtype=np.float32)
-    valid = np.zeros((2, height, width), dtype=bool)
-    probability = np.full((height, width), NODATA, dtype=np.uint8)
-    # whole quicklook pixels at a time, about as large as a block
-    tile = max(reader.block // step, 1)
-    for y in range(0, height, tile):
-        for x in range(0, width, tile):
-            part = (slice(y, min(y + tile, height)), slice(x, min(x + tile, width)))
-            rows, cols = (
-                slice(span.start * step, min(span.stop * step, length))
-                for span, length in zip(part, (reader.height, reader.width), strict=True)
-            )
-            pixels, is_valid = reader.read_series(rows=rows, cols=cols)
-            images[(slice(None), slice(None), *part)] = pixels[:, chosen, ::step, ::step]
-            valid[(slice(None), *part)] = is_valid[:, ::step, ::step]
-            stored = reader.read_probability(rows=rows, cols=cols)
-            probability[part] = highest(stored, step)
+    step = step_of(height, width)
+    shape = -(-height // step), -(-width // step)
+    images = np.zeros((2, 3, *shape), dtype=np.float32)
+    valid = np.zeros((2, *shape), dtype=bool)
+    ranked = np.zeros(shape, dtype=np.uint8)  # one more than the probability; 0 = not known
+    for plate, part in parts:
+        seen = [-(-span.start // step) for span in (plate.rows, plate.cols)]
+        where = tuple(slice(start, start + n) for start, n in zip(seen, part.valid.shape[1:], strict=True))
+        images[(slice(None), slice(None), *where)] = part.images
+        valid[(slice(None), *where)] = part.valid
+        cells = [span.start // step for span in (plate.rows, plate.cols)]
+        of_plate = ranked[tuple(slice(c, c + n) for c, n in zip(cells, part.probability.shape, strict=True))]
+        np.maximum(of_plate, part.probability + np.uint8(1), out=of_plate)
+    probability = ranked - np.uint8(1)
     stretched = stretch(images, valid)
     return Quicklooks(
         before=stretched[0],
@@ -68,6 +125,13 @@ def make_quicklooks(reader: SeriesReader, *, threshold: float) -> Quicklooks:
         probability=colours(probability),
         changed=(probability != NODATA) & (probability >= changed_level(threshold)),
     )
+
+
+def make_quicklooks(reader: SeriesReader, *, threshold: float, plate: int = PLATE) -> Quicklooks:
+    """The same, plate by plate in this process."""
+    plates = Plates(height=reader.height, width=reader.width, size=plate)
+    parts = ((one, look_at(reader, one, reader.read_probability(rows=one.rows, cols=one.cols))) for one in plates)
+    return join_looks(parts, height=reader.height, width=reader.width, threshold=threshold)
 
 
 def write_quicklook(path: Location, looks: Quicklooks, *, captions: Sequence[str]) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from storage.pages.colours import colours
-from storage.pages.quicklook import LONG_SIDE, make_quicklooks, write_quicklook
+from storage.pages import quicklook
+from storage.pages.colours import colours, stretch
+from storage.pages.quicklook import LONG_SIDE, LookPart, look_at, make_quicklooks, write_quicklook
+from storage.products.plates import Plates
 from tests.storage.products.memory import MemoryRun
 
 MISSING = (214, 214, 214)
@@ -55,6 +60,40 @@ def test_blocks_leave_no_seam() -> None:
     cut = make_quicklooks(run, threshold=0.5)
     assert np.array_equal(whole.before, cut.before)
     assert np.array_equal(whole.probability, cut.probability)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), plate=st.integers(1, 24), long_side=st.integers(1, 48))
+def test_a_look_is_that_of_the_whole_picture_whatever_the_plates(
+    height: int, width: int, plate: int, long_side: int
+) -> None:
+    rng = np.random.default_rng([height, width])
+    images = rng.integers(0, 255, (2, 3, height, width), dtype=np.uint8)
+    valid = rng.random((2, height, width)) < 0.8
+    probability = rng.choice(np.array([0, 3, 127, 254, 255], np.uint8), (height, width))
+    run = MemoryRun(probability, images=images, valid=valid)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quicklook, "LONG_SIDE", long_side)
+        looks = make_quicklooks(run, threshold=0.5, plate=plate)
+    step = max(1, -(-max(height, width) // long_side))
+    rows, cols = range(0, height, step), range(0, width, step)
+    cells = [[probability[y : y + step, x : x + step] for x in cols] for y in rows]
+    best = [[max((int(v) for v in cell.ravel() if v != 255), default=255) for cell in row] for row in cells]
+    assert np.array_equal(looks.probability, colours(np.array(best, dtype=np.uint8)))
+    assert np.array_equal(looks.changed, np.isin(best, (127, 254)))
+    expected = stretch(images[..., ::step, ::step].astype(np.float32), valid[..., ::step, ::step])
+    assert np.array_equal(np.stack([looks.before, looks.after]), expected)
+
+
+def test_a_part_comes_back_from_its_bytes_and_nothing_else_does() -> None:
+    run = wide_run()
+    (plate,) = Plates(height=300, width=2500, size=2500)
+    part = look_at(run, plate, run.probability)
+    again = LookPart.from_bytes(part.to_bytes())
+    assert all(np.array_equal(getattr(part, name), getattr(again, name)) for name in ("images", "valid", "probability"))
+    for wrong in (b"", part.to_bytes()[:-40], b"PK\x03\x04 no zip"):
+        with pytest.raises(ValueError, match="no part of a quicklook"):
+            LookPart.from_bytes(wrong)
 
 
 def test_the_scale_rises_in_lightness() -> None:
