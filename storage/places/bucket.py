@@ -150,6 +150,16 @@ class ObjectPath:
             except FileNotFoundError:
                 raise FileNotFoundError(f"{self} does not exist") from None
 
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop`; fewer where the object ends before; raises FileNotFoundError."""
+        if start >= stop:
+            return b""
+        with _reaching(self):
+            try:
+                return bytes(obstore.get_range(self._client(), self.key, start=start, end=stop))
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{self} does not exist") from None
+
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[BinaryIO]:
         """A copy of the object in a temporary file, to read; raises FileNotFoundError."""

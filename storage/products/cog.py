@@ -1,55 +1,42 @@
-"""The change-probability mosaic as a Cloud-Optimised GeoTIFF, written strip by strip."""
+"""A COG written by one process: cut into plates, each encoded, all joined."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryDirectory
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from rasterio.shutil import copy
-from rasterio.windows import Window
-from rio_cogeo import cog_validate
 
-from storage.errors import IntegrityError
-from storage.places.bucket import Location, ObjectPath
-from storage.places.publish import publish, scratch_of
+from storage.places.bucket import Location
+from storage.places.publish import scratch_of
+from storage.products.cog_join import join_cog
+from storage.products.cog_layout import TILE, CogLayout
+from storage.products.cog_tiles import encode
+from storage.products.layer import Layer
+from storage.products.plate_sums import CogResult, PlateSums, add_up
+from storage.products.plates import PLATE, Plate, Plates
 from storage.products.reader import CheckBlock, ProbabilityReader, strips
-from storage.reference_systems import crs_words, horizontal_crs, is_same_crs
 from tiling.conventions import NODATA, PROBABILITY_SCALE
 
-_GDAL = {
-    "GDAL_CACHEMAX": 256,
-    "GDAL_TIFF_OVR_BLOCKSIZE": "512",
-    # a side-car would hold what the file itself does not, and would be left behind
-    "GDAL_PAM_ENABLED": "NO",
-}
+Strips = Iterable[tuple[slice, NDArray[Any]]]
+"""Rows and (h, width) pixels, from the top down, all of a grid."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CogResult:
-    """What a COG holds.
+def probability_layer(tags: Mapping[str, str] | None = None) -> Layer:
+    """The change probability: uint8 scaled by 1/254, nodata 255, overviews that leave nodata out.
 
-    Attributes:
-        pixels_sha256: SHA-256 over the whole array, uint8, row by row.
-        histogram: (256,) pixels of each value; the last one is nodata.
+    Args:
+        tags: what else the file says of itself.
     """
-
-    pixels_sha256: str
-    histogram: tuple[int, ...]
-
-    @property
-    def valid_pixels(self) -> int:
-        return sum(self.histogram[:NODATA])
+    return Layer(
+        dtype="uint8", nodata=NODATA, description="change probability", scale=PROBABILITY_SCALE, tags=tags or {}
+    )
 
 
 def write_cog(
@@ -59,49 +46,32 @@ def write_cog(
     check: CheckBlock | None = None,
     conclude: Callable[[], None] | None = None,
     tags: Mapping[str, str] | None = None,
+    plate: int = PLATE,
+    tile: int = TILE,
 ) -> CogResult:
-    """Write the probability as a COG: uint8 scaled by 1/254, nodata 255, overviews that leave nodata out.
+    """Write the probability as a COG, as :func:`probability_layer` describes it.
 
     Args:
         check: sees each block as it was read.
         conclude: called when all blocks were seen, before the file gets its name; raises to stop it.
         tags: what else the file says of itself.
+        plate, tile: sides in pixels.
 
     Raises:
         IntegrityError: what was written is not a valid COG.
     """
-    total, histogram = hashlib.sha256(), np.zeros(256, dtype=np.int64)
-
-    def counted() -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        for rows, strip in strips(reader, check=check):
-            total.update(strip.data)
-            for line in strip:  # bincount makes eight bytes of each
-                np.add(histogram, np.bincount(line, minlength=256), out=histogram)
-            yield rows, strip
-
-    layer = Layer(
-        dtype="uint8", nodata=NODATA, description="change probability", scale=PROBABILITY_SCALE, tags=tags or {}
+    sums: list[PlateSums] = []
+    _write(
+        path,
+        probability_layer(tags),
+        grid=reader.grid,
+        strips=strips(reader, check=check),
+        conclude=conclude,
+        plate=plate,
+        tile=tile,
+        sums=sums,
     )
-    write_layer(path, layer, grid=reader.grid, strips=counted(), conclude=conclude)
-    return CogResult(pixels_sha256=total.hexdigest(), histogram=tuple(int(count) for count in histogram))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What the values of a COG of one band are.
-
-    Attributes:
-        scale: what a stored value is to be multiplied with.
-        overviews: GDAL's name of the resampling.
-        tags: what else the file says of itself.
-    """
-
-    dtype: str
-    nodata: int
-    description: str
-    scale: float = 1.0
-    overviews: str = "AVERAGE"
-    tags: Mapping[str, str] = field(default_factory=dict)
+    return add_up(sums)
 
 
 def write_layer(
@@ -109,70 +79,95 @@ def write_layer(
     layer: Layer,
     *,
     grid: GeoBox,
-    strips: Iterable[tuple[slice, NDArray[Any]]],
+    strips: Strips,
     conclude: Callable[[], None] | None = None,
+    plate: int = PLATE,
+    tile: int = TILE,
 ) -> None:
     """Write a COG strip by strip.
 
     Args:
-        strips: rows and (h, width) pixels, from the top down, all of the grid.
-        conclude: called when all strips were written, before the file gets its name; raises to stop it.
+        conclude: called when all strips were seen, before the file gets its name; raises to stop it.
+        plate, tile: sides in pixels.
 
     Raises:
         IntegrityError: what was written is not a valid COG.
     """
-    height, width = grid.shape
-    profile = {
-        "driver": "GTiff",
-        "height": height,
-        "width": width,
-        "count": 1,
-        "dtype": layer.dtype,
-        "nodata": layer.nodata,
-        "crs": str(grid.crs),
-        "transform": grid.affine,
-        "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
-        "compress": "LZW",
-        "BIGTIFF": "IF_SAFER",
-    }
-    if not isinstance(path, ObjectPath):
-        for left in path.parent.glob(f".{path.stem}-*"):  # by a process that was killed here, twice as large as the COG
-            rmtree(left) if left.is_dir() else left.unlink()
-    with (
-        rasterio.Env(**_GDAL),
-        TemporaryDirectory(prefix=f".{path.stem}-", dir=scratch_of(path)) as folder,
-        publish(path, verify=partial(_verify, crs=grid.crs)) as final,
-    ):
-        draft = Path(folder) / "strips.tif"
-        with rasterio.open(draft, "w", **profile) as dataset:
-            dataset.scales, dataset.offsets = (layer.scale,), (0.0,)
-            dataset.set_band_description(1, layer.description)
-            dataset.units = ("1",)
-            dataset.update_tags(**layer.tags)
-            for rows, strip in strips:
-                dataset.write(strip, 1, window=Window.from_slices(rows, (0, width)))
-        if conclude is not None:
-            conclude()
-        copy(
-            draft,
-            final,
-            driver="COG",
-            COMPRESS="DEFLATE",
-            LEVEL="6",
-            BLOCKSIZE="512",
-            OVERVIEW_RESAMPLING=layer.overviews,
-            BIGTIFF="IF_SAFER",
-            NUM_THREADS="ALL_CPUS",
-        )
+    _write(path, layer, grid=grid, strips=strips, conclude=conclude, plate=plate, tile=tile, sums=None)
 
 
-def _verify(path: Path, *, crs: CRS | None) -> None:
-    valid, errors, _ = cog_validate(path, strict=True, quiet=True)
-    if not valid:
-        raise IntegrityError(f"{path} was written but is no valid COG: {'; '.join(errors)}")
-    with rasterio.open(path) as dataset:
-        written = horizontal_crs(dataset.crs.to_wkt()) if dataset.crs is not None else None
-    if crs is not None and (written is None or not is_same_crs(written, crs)):
-        raise IntegrityError(f"{path} was written with {crs_words(crs)} and holds {crs_words(written)}")
+def _write(
+    path: Location,
+    layer: Layer,
+    *,
+    grid: GeoBox,
+    strips: Strips,
+    conclude: Callable[[], None] | None,
+    plate: int,
+    tile: int,
+    sums: list[PlateSums] | None,
+) -> None:
+    """`sums`: where the sums of each plate are put, if they are wanted."""
+    plates = Plates(height=grid.height, width=grid.width, size=plate)
+    layout = CogLayout(plates=plates, tile=tile)
+
+    def make(plate: Plate, rows: NDArray[Any]) -> tuple[bytes, PlateSums | None]:
+        pixels = rows[:, plate.cols]
+        part = encode(pixels, layer, layout=layout, number=plate.number).to_bytes()
+        return part, PlateSums.of(pixels) if sums is not None else None
+
+    with TemporaryFile(dir=scratch_of(path)) as file, ThreadPoolExecutor(_cores()) as pool:
+        parts: list[_PartInFile] = []
+        for row, rows in enumerate(_rows_of_plates(strips, plates)):
+            of_row = [plates[row * plates.across + col] for col in range(plates.across)]
+            for one, (content, of_plate) in zip(of_row, pool.map(lambda one: make(one, rows), of_row), strict=True):
+                start = parts[-1].stop if parts else 0
+                file.write(content)
+                parts.append(_PartInFile(file=file, start=start, stop=start + len(content), name=f"{path} {one.name}"))
+                if sums is not None and of_plate is not None:
+                    sums.append(of_plate)
+        file.flush()
+        join_cog(path, layer, grid=grid, parts=parts.__getitem__, conclude=conclude, plate=plate, tile=tile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PartInFile:
+    """The part of a plate among others in one temporary file, bytes `start` to `stop`."""
+
+    file: IO[bytes]
+    start: int
+    stop: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read(self, start: int, stop: int) -> bytes:
+        start, stop = self.start + start, min(self.start + stop, self.stop)
+        return os.pread(self.file.fileno(), max(stop - start, 0), start)
+
+
+def _rows_of_plates(strips: Strips, plates: Plates) -> Iterator[NDArray[Any]]:
+    """(h, width) pixels, one row of plates after the other, whatever the strips."""
+    rows: NDArray[Any] | None = None
+    filled = top = 0
+    for _, strip in strips:
+        while len(strip):
+            height = min(plates.size, plates.height - top)
+            if not filled and len(strip) == height:  # nothing to be put together
+                yield strip
+                top += height
+                break
+            if rows is None or len(rows) != height:
+                rows = np.empty((height, plates.width), dtype=strip.dtype)
+            count = min(height - filled, len(strip))
+            rows[filled : filled + count] = strip[:count]
+            filled, strip = filled + count, strip[count:]
+            if filled == height:
+                yield rows
+                filled, top = 0, top + height
+    assert top == plates.height, f"strips end at row {top + filled} of {plates.height}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
