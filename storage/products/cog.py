@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -111,7 +112,7 @@ def _write(
     plates = Plates(height=grid.height, width=grid.width, size=plate)
     layout = CogLayout(plates=plates, tile=tile)
 
-    def make(plate: Plate, rows: NDArray[Any]) -> tuple[bytes, PlateSums | None]:
+    def make(rows: NDArray[Any], plate: Plate) -> tuple[bytes, PlateSums | None]:
         pixels = rows[:, plate.cols]
         part = encode(pixels, layer, layout=layout, number=plate.number).to_bytes()
         return part, PlateSums.of(pixels) if sums is not None else None
@@ -120,7 +121,7 @@ def _write(
         parts: list[_PartInFile] = []
         for row, rows in enumerate(_rows_of_plates(strips, plates)):
             of_row = [plates[row * plates.across + col] for col in range(plates.across)]
-            for one, (content, of_plate) in zip(of_row, pool.map(lambda one: make(one, rows), of_row), strict=True):
+            for one, (content, of_plate) in zip(of_row, pool.map(partial(make, rows), of_row), strict=True):
                 start = parts[-1].stop if parts else 0
                 file.write(content)
                 parts.append(_PartInFile(file=file, start=start, stop=start + len(content), name=f"{path} {one.name}"))

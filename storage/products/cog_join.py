@@ -32,7 +32,7 @@ from storage.reference_systems import crs_words, horizontal_crs, is_same_crs
 
 T = TypeVar("T")
 
-_AHEAD = 8
+_AHEAD = 4
 """Slices that are read while one is written: from a bucket each takes a while to come."""
 
 _IN_MEMORY = 2**23
@@ -53,7 +53,7 @@ def join_cog(
     """Write a COG of parts that :func:`storage.products.cog_tiles.encode` made.
 
     Args:
-        parts: the part of each plate, by its number; asked for four times at most.
+        parts: the part of each plate, by its number; asked for at each read, by several threads.
         conclude: called when all parts were looked at, before the file gets its name; raises to stop it.
         plate, tile: sides in pixels, with which the parts were made.
         most_classic: bytes of the largest file that is a classic TIFF.
@@ -126,16 +126,16 @@ class _Join:
     def tables(self, coarse: list[_CoarseLevel]) -> list[TileTable]:
         """Where each tile lies, finest level first: levels from the coarsest on, each plate by plate."""
         tables, position = [], 0
-        for level in reversed(coarse):
-            sizes = np.array(level.sizes, dtype=np.uint32)
-            tables.append(TileTable(offsets=_offsets(sizes, position).reshape(level.tiles), sizes=sizes))
+        for coarse_level in reversed(coarse):
+            sizes = np.array(coarse_level.sizes, dtype=np.uint32).reshape(coarse_level.tiles)
+            tables.append(TileTable(offsets=_offsets(sizes, position), sizes=sizes))
             position += int(sizes.sum(dtype=np.uint64))
         for level, sizes in reversed(list(enumerate(self._sizes))):
             offsets = np.empty(sizes.shape, dtype=np.uint64)
             for plate in self._layout.plates:
                 where = self._layout.tiles_in(plate, level)
                 of_plate = sizes[where]
-                offsets[where] = _offsets(of_plate.ravel(), position).reshape(of_plate.shape)
+                offsets[where] = _offsets(of_plate, position)
                 position += int(of_plate.sum(dtype=np.uint64))
             tables.append(TileTable(offsets=offsets, sizes=sizes))
         return tables[::-1]
@@ -165,10 +165,15 @@ class _Join:
 
 
 class _CoarseLevel:
-    """A level whose tiles are made of several plates. Rows come from the top; full rows of tiles are compressed and wait
-    for the file, and their half goes on to the next level, so that a level holds one row of tiles."""
+    """A level whose tiles are made of several plates.
 
-    def __init__(self, layer: Layer, layout: CogLayout, level: int, *, following: _CoarseLevel | None, spool: IO[bytes]):
+    Its rows come from the top. A full row of tiles is compressed and waits for the file, and goes on to the next level
+    at half its resolution; so a level holds one row of tiles.
+    """
+
+    def __init__(
+        self, layer: Layer, layout: CogLayout, level: int, *, following: _CoarseLevel | None, spool: IO[bytes]
+    ):
         self._layer, self._tile, self._following, self._spool = layer, layout.tile, following, spool
         self.tiles = layout.tiles(level)
         self.sizes: list[int] = []
@@ -207,15 +212,15 @@ def _coarse_levels(layer: Layer, layout: CogLayout, *, scratch: Path, stack: Exi
     """Finest first, each joined to the next; empty where plates hold all tiles there are."""
     levels: list[_CoarseLevel] = []
     for level in reversed(range(layout.inner, len(layout.levels))):
-        spool = stack.enter_context(SpooledTemporaryFile(max_size=_IN_MEMORY, dir=scratch))
+        spool = stack.enter_context(SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(scratch)))  # noqa: SIM115
         following = levels[0] if levels else None
         levels.insert(0, _CoarseLevel(layer, layout, level, following=following, spool=spool))
     return levels
 
 
 def _offsets(sizes: NDArray[np.uint32], start: int) -> NDArray[np.uint64]:
-    """Where each of (n,) tiles begins that lie one after the other from `start` on."""
-    ends = np.cumsum(sizes, dtype=np.uint64)
+    """Where each tile begins; they lie row by row, one after the other, from `start` on."""
+    ends = np.cumsum(sizes, dtype=np.uint64).reshape(sizes.shape)
     return ends - sizes + np.uint64(start)
 
 

@@ -128,7 +128,10 @@ class PartHeader:
             numbers[end - count : end].reshape(shape) for end, count, shape in zip(ends, counts, shapes, strict=True)
         ]
         height, width = layout.shape_in(plate, layout.inner)
-        bytes_of = [*(int(level.sum(dtype=np.int64)) for level in sizes), height * width * np.dtype(layer.dtype).itemsize]
+        bytes_of = [
+            *(int(level.sum(dtype=np.int64)) for level in sizes),
+            height * width * np.dtype(layer.dtype).itemsize,
+        ]
         return cls(
             sizes=tuple(sizes),
             bounds=tuple(int(bound) for bound in np.cumsum([len(header), *bytes_of])),
@@ -140,9 +143,13 @@ def read_slice(source: PartBytes, start: int, stop: int, *, check: int | None = 
     """Bytes of a part, all of them; IntegrityError where it ends before, or where their CRC-32 is not `check`."""
     content = source.read(start, stop)
     if len(content) != stop - start:
-        raise IntegrityError(f"{source}, a part of a COG, ends at byte {start + len(content)} instead of {stop} or later")
+        raise IntegrityError(
+            f"{source}, a part of a COG, ends at byte {start + len(content)} instead of {stop} or later"
+        )
     if check is not None and zlib.crc32(content) != check:
-        raise IntegrityError(f"{source} is damaged: bytes {start} to {stop} of this part of a COG are not those written")
+        raise IntegrityError(
+            f"{source} is damaged: bytes {start} to {stop} of this part of a COG are not those written"
+        )
     return content
 
 

@@ -54,17 +54,17 @@ class Layer:
         height, width = pixels.shape
         if height % 2 or width % 2:
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2)), constant_values=self.nodata)
-        wide = np.uint16 if pixels.dtype == np.uint8 else np.int64
+        wide: type[np.integer[Any]] = np.uint16 if pixels.dtype == np.uint8 else np.int64
         corners = [pixels[y::2, x::2] for y in (0, 1) for x in (0, 1)]
         missing = [corner == self.nodata for corner in corners]
         total = np.zeros(corners[0].shape, dtype=wide)
         if not any(corner.any() for corner in missing):
             for corner in corners:
                 total += corner
-            return ((total + wide(2)) >> wide(2)).astype(pixels.dtype)
+            return np.right_shift(total + 2, 2).astype(pixels.dtype)
         count = np.full(total.shape, 4, dtype=wide)
         for corner, away in zip(corners, missing, strict=True):
             total += np.where(away, 0, corner).astype(wide, copy=False)
             count -= away
-        mean = (2 * total + count) // np.maximum(2 * count, wide(1))
+        mean = (2 * total + count) // np.maximum(2 * count, 1)
         return np.where(count == 0, self.nodata, mean).astype(pixels.dtype)

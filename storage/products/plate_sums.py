@@ -32,7 +32,7 @@ class PlateSums:
         histogram = np.zeros(256, dtype=np.int64)
         for y in range(0, len(pixels), _ROWS):  # bincount makes eight bytes of each
             histogram += np.bincount(pixels[y : y + _ROWS].ravel(), minlength=256)
-        digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
         return cls(pixels_sha256=digest, histogram=tuple(int(count) for count in histogram))
 
 

@@ -27,7 +27,7 @@ def run() -> MemoryRun:
 def test_a_valid_cog_with_the_same_pixels(run: MemoryRun, tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     result = write_cog(run, path)
-    assert result.pixels_sha256 == hashlib.sha256(run.probability.tobytes()).hexdigest()
+    assert result.pixels_sha256 == hashlib.sha256(hashlib.sha256(run.probability.tobytes()).digest()).hexdigest()
     assert result.histogram[255] == 200_000
     assert result.valid_pixels == 1300 * 1700 - 200_000
     assert cog_validate(path, strict=True)[0]
@@ -40,6 +40,19 @@ def test_a_valid_cog_with_the_same_pixels(run: MemoryRun, tmp_path: Path) -> Non
         assert dataset.crs.to_epsg() == 32631
     assert [entry.name for entry in tmp_path.iterdir()] == ["p.tif"]
     assert len(run.reads) == 12, "each block is read once"
+
+
+def test_the_digest_is_that_of_the_plates_whatever_the_blocks(run: MemoryRun, tmp_path: Path) -> None:
+    total = hashlib.sha256()
+    for y in range(0, 1300, 256):
+        for x in range(0, 1700, 256):
+            total.update(hashlib.sha256(run.probability[y : y + 256, x : x + 256].tobytes()).digest())
+    for block in (100, 512, 2048):
+        run.block = block
+        result = write_cog(run, tmp_path / f"{block}.tif", plate=256, tile=64)
+        assert result.pixels_sha256 == total.hexdigest()
+        assert result.histogram == tuple(np.bincount(run.probability.ravel(), minlength=256))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_overviews_leave_nodata_out(run: MemoryRun, tmp_path: Path) -> None:
