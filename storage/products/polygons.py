@@ -1,39 +1,36 @@
-"""Changed areas as polygons, dissolved across block edges, in a GeoParquet file written as they close.
+"""Changed areas as polygons in one GeoParquet file, whatever the cut.
 
-A block is polygonised on its own; where a changed area touches the edge of its block it stays open until the last block
-that it reaches has been seen. So the memory holds the outlines of the areas that are open along one row of blocks,
-never the mosaic.
+Each plate gives its part (:mod:`storage.products.outlines`); here the parts are joined, one row of plates after the
+other. Areas that lie in one plate pass through. Of the others their pieces are held until the last plate that they
+reach has been seen. So the work grows with plates and with what crosses their edges, and the memory holds the outlines
+of the areas that are open along one row of plates, never the mosaic.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-import geopandas
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import shapely
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Geod
-from rasterio.features import shapes
-from scipy import ndimage
-from shapely.affinity import affine_transform, translate
-from shapely.geometry.base import BaseGeometry
 
+from storage.errors import IntegrityError
 from storage.places.bucket import Location
 from storage.places.publish import publish
+from storage.products.ground import Ground
+from storage.products.open_front import OpenFront
+from storage.products.outlines import ROWS, OutlinePart, part_of, read_with_halo
+from storage.products.plates import PLATE, Plate, Plates
 from storage.products.reader import ProbabilityReader
-from tiling.conventions import LEVELS, NODATA, changed_level
+from tiling.conventions import changed_level
 
 _ROWS_A_GROUP = 50_000
-_VERTICES_APART = 1_000_000
-"""Vertices of the pieces of one open area before they become one: some 16 MB."""
-_FOUR_CONNECTED = ndimage.generate_binary_structure(2, 1)
+_BYTES_A_GROUP = 1 << 28
+"""A group of rows is written when it has one or the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,197 +41,131 @@ class VectorResult:
     area_m2: float
 
 
-@dataclass
-class _Area:
-    """A changed area: its pieces in pixel coordinates, and sums over its pixels.
-
-    Pieces with many vertices become one, so that what is held of an area is its outline, however many blocks it covers.
-    """
-
-    pieces: list[BaseGeometry] = field(default_factory=list)
-    pixels: int = 0
-    total: int = 0
-    highest: int = 0
-    vertices: int = 0
-    merged: int = 0  # vertices when pieces last became one
-
-    def append(self, piece: BaseGeometry) -> None:
-        self.pieces.append(piece)
-        self.vertices += int(shapely.get_num_coordinates(piece))
-
-    def add(self, other: _Area) -> None:
-        self.pieces += other.pieces
-        self.pixels += other.pixels
-        self.total += other.total
-        self.highest = max(self.highest, other.highest)
-        self.vertices += other.vertices
-        # not before twice as many: an outline that grows is not merged again for every block
-        if self.vertices > max(_VERTICES_APART, 2 * self.merged):
-            self.pieces = [self.outline()]
-            self.vertices = self.merged = int(shapely.get_num_coordinates(self.pieces[0]))
-
-    def outline(self) -> BaseGeometry:
-        """The area's polygon."""
-        return self.pieces[0] if len(self.pieces) == 1 else shapely.union_all(self.pieces)
-
-
 def write_changes(
-    reader: ProbabilityReader, path: Location, *, threshold: float, min_area_m2: float = 0.0
+    reader: ProbabilityReader, path: Location, *, threshold: float, min_area_m2: float = 0.0, plate: int = PLATE
 ) -> VectorResult:
-    """Write the polygons of all 4-connected areas whose probability is `threshold` or more.
+    """Write the polygons of all 4-connected areas whose probability is `threshold` or more, in this process.
 
-    Columns: geometry in the grid's CRS, `area_m2` (on the ellipsoid), `pixels`, `mean_probability`,
-    `max_probability`. Ordered by the block row in which an area ends, then by its first pixel.
+    The file is that of :func:`join_changes` over the parts of all plates.
 
     Args:
         threshold: on the probability, in (0, 1).
         min_area_m2: smaller areas are left out.
+        plate: side of a plate, pixels.
     """
-    geod = reader.grid.crs.proj.get_geod() if reader.grid.crs is not None else None
-    writer: pq.ParquetWriter | None = None
-    count, area = 0, 0.0
-    with publish(path) as draft:
-        try:
-            for frame in _frames(reader, changed_level(threshold), geod or Geod(ellps="WGS84"), min_area_m2):
-                count += len(frame)
-                area += float(frame["area_m2"].sum())
-                table = _to_arrow(frame, reader.grid)
-                if writer is None:
-                    writer = pq.ParquetWriter(draft, table.schema, compression="zstd")
-                writer.write_table(table)
-            if writer is None:
-                empty = _frame([], reader.grid, Geod(ellps="WGS84"), 0.0)
-                pq.write_table(_to_arrow(empty, reader.grid), draft)
-        finally:
-            if writer is not None:
-                writer.close()
-    return VectorResult(count=count, area_m2=area)
+    level = changed_level(threshold)
+    plates = Plates(height=reader.height, width=reader.width, size=plate)
+    parts = (
+        (each, part_of(read_with_halo(reader, each), each, grid=reader.grid, level=level, min_area_m2=min_area_m2))
+        for each in plates
+    )
+    return join_changes(parts, path, grid=reader.grid, min_area_m2=min_area_m2)
 
 
-def _frames(reader: ProbabilityReader, level: int, geod: Geod, min_area_m2: float) -> Iterator[geopandas.GeoDataFrame]:
-    waiting: list[_Area] = []
-    for closed in _closed_areas(reader, level):
-        waiting += closed
-        if len(waiting) >= _ROWS_A_GROUP:
-            yield _frame(waiting, reader.grid, geod, min_area_m2)
-            waiting = []
-    if waiting:
-        frame = _frame(waiting, reader.grid, geod, min_area_m2)
-        if len(frame):
-            yield frame
+def join_changes(
+    parts: Iterable[tuple[Plate, OutlinePart]], path: Location, *, grid: GeoBox, min_area_m2: float = 0.0
+) -> VectorResult:
+    """Write one file of the parts of all plates.
+
+    Columns: geometry in the grid's CRS, `area_m2` (on the ellipsoid), `pixels`, `mean_probability`,
+    `max_probability`. Ordered by the row of plates in which an area ends: first the areas that lie in one plate, plate
+    by plate, then those that lie in several; each by their first pixel.
+
+    Args:
+        parts: of all plates of the grid, row by row; each is asked for when those before it are joined.
+        min_area_m2: smaller areas are left out.
+
+    Raises:
+        IntegrityError: a part is missing, or the parts are not of one map.
+        InputError: the outline of one area is longer than a file can hold.
+    """
+    with publish(path) as draft, _Writer(draft, grid, min_area_m2) as writer:
+        for rows in _joined(parts, grid, min_area_m2):
+            writer.write(rows)
+    return VectorResult(count=writer.count, area_m2=writer.area_m2)
 
 
-def _closed_areas(reader: ProbabilityReader, level: int) -> Iterator[list[_Area]]:
-    """Areas in the order in which they close, one list a row of blocks."""
-    size, width = reader.block, reader.width
-    above = np.zeros(width, dtype=np.int64)  # key of the open area that each pixel of the last row belongs to
-    areas: dict[int, _Area] = {}
-    parent: dict[int, int] = {}
-    next_key = 1
-
-    def root(key: int) -> int:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    def join(a: int, b: int) -> None:
-        first, second = sorted((root(a), root(b)))
-        if first != second:
-            parent[second] = first
-            areas[first].add(areas.pop(second))
-
-    for y in range(0, reader.height, size):
-        rows = slice(y, min(y + size, reader.height))
-        below = np.zeros(width, dtype=np.int64)
-        left: NDArray[np.int64] | None = None
-        for x in range(0, width, size):
-            cols = slice(x, min(x + size, width))
-            pixels = reader.read_probability(rows=rows, cols=cols)
-            labels, areas_of_block = _label(pixels, level)
-            keys = np.zeros(len(areas_of_block) + 1, dtype=np.int64)
-            for number, area in enumerate(areas_of_block, start=1):
-                area.pieces = [translate(piece, xoff=x, yoff=y) for piece in area.pieces]
-                keys[number] = next_key
-                areas[next_key] = area
-                parent[next_key] = next_key
-                next_key += 1
-            keyed = keys[labels]
-            _join_along(above[cols], keyed[0], join)
-            if left is not None:
-                _join_along(left, keyed[:, 0], join)
-            left, below[cols] = keyed[:, -1].copy(), keyed[-1]
-        # what does not reach the last row of this row of blocks can grow no more
-        roots = {int(key): root(int(key)) for key in np.unique(below[below > 0])}
-        open_keys = set(roots.values()) if rows.stop < reader.height else set()
-        yield [areas.pop(key) for key in sorted(areas) if key not in open_keys]
-        above = below
-        above[above > 0] = [roots[int(key)] for key in below[below > 0]]
-        parent = {key: key for key in open_keys}
+def _joined(parts: Iterable[tuple[Plate, OutlinePart]], grid: GeoBox, min_area_m2: float) -> Iterator[pa.Table]:
+    height, width = grid.shape
+    front = OpenFront(Ground(grid), min_area_m2=min_area_m2)
+    y = x = 0
+    for plate, part in parts:
+        if (plate.rows.start, plate.cols.start) != (y, x):
+            raise IntegrityError(
+                f"the outlines of the plate at row {y}, column {x} are missing: {plate.name} follows, which begins at "
+                f"row {plate.rows.start}, column {plate.cols.start}"
+            )
+        yield part.closed
+        front.add(plate, part)
+        x = plate.cols.stop
+        if x == width:
+            yield from front.end_row()
+            y, x = plate.rows.stop, 0
+    if (y, x) != (height, 0):
+        raise IntegrityError(f"the outlines end at row {y}, column {x} of a map of {height} rows, {width} columns")
+    front.require_empty()
 
 
-def _join_along(one: NDArray[np.int64], other: NDArray[np.int64], join: Any) -> None:
-    touching = (one > 0) & (other > 0)
-    for a, b in np.unique(np.stack([one[touching], other[touching]], axis=1), axis=0):
-        join(int(a), int(b))
+class _Writer:
+    """A GeoParquet file that is written group by group, on the way counting what is in it."""
 
-
-def _label(pixels: NDArray[np.uint8], level: int) -> tuple[NDArray[np.int32], list[_Area]]:
-    """Areas of one block in its own pixel coordinates; label n is element n − 1."""
-    changed = (pixels >= level) & (pixels != NODATA)
-    labels, count = ndimage.label(changed, structure=_FOUR_CONNECTED, output=np.int32)
-    if not count:
-        return labels, []
-    numbers = np.arange(1, count + 1)
-    areas = [
-        _Area(pixels=int(n), total=int(total), highest=int(highest))
-        for n, total, highest in zip(
-            np.bincount(labels.ravel(), minlength=count + 1)[1:],
-            ndimage.sum_labels(pixels, labels, numbers),
-            ndimage.maximum(pixels, labels, numbers),
-            strict=True,
+    def __init__(self, draft: Path, grid: GeoBox, min_area_m2: float) -> None:
+        self.count, self.area_m2 = 0, 0.0
+        self._min_area_m2 = min_area_m2
+        self._waiting: list[pa.Table] = []
+        self._schema = ROWS.with_metadata({"geo": json.dumps(_description(grid))})
+        numbers = [name for name in ROWS.names if name != "geometry"]
+        self._file = pq.ParquetWriter(
+            draft,
+            self._schema,
+            compression="zstd",
+            use_dictionary=["pixels", "max_probability"],
+            write_statistics=numbers,
         )
-    ]
-    for shape, value in shapes(labels, mask=changed, connectivity=4):
-        areas[int(value) - 1].append(shapely.geometry.shape(shape))
-    return labels, areas
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._write_group()
+        finally:
+            self._file.close()
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows; those of areas that are too small are left out."""
+        if self._min_area_m2 > 0:
+            rows = rows.filter(pc.greater_equal(rows["area_m2"], self._min_area_m2))
+        if not len(rows):
+            return
+        self.count += len(rows)
+        self.area_m2 += pc.sum(rows["area_m2"]).as_py()
+        self._waiting.append(rows)
+        many = sum(map(len, self._waiting)) >= _ROWS_A_GROUP
+        if many or sum(each.nbytes for each in self._waiting) >= _BYTES_A_GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        if self._waiting:
+            rows = pa.concat_tables(self._waiting).replace_schema_metadata(self._schema.metadata)
+            self._file.write_table(rows, row_group_size=_ROWS_A_GROUP)
+            self._waiting = []
 
 
-def _frame(areas: list[_Area], grid: GeoBox, geod: Geod, min_area_m2: float) -> geopandas.GeoDataFrame:
-    frame = geopandas.GeoDataFrame(_columns(areas, grid, geod), crs=str(grid.crs))
-    return frame[frame["area_m2"] >= min_area_m2].reset_index(drop=True)
-
-
-def _columns(areas: list[_Area], grid: GeoBox, geod: Geod) -> dict[str, Any]:
-    a, b, c, d, e, f = tuple(grid.affine)[:6]
-    polygons = [affine_transform(area.outline(), (a, b, d, e, c, f)) for area in areas]
-    # rings turn as the geodesic area wants them: shells left, holes right
-    geographic = shapely.orient_polygons(geopandas.GeoSeries(polygons, crs=str(grid.crs)).to_crs("EPSG:4326").values)
-    return {
-        "geometry": geopandas.GeoSeries(polygons, crs=str(grid.crs)),
-        "area_m2": np.array([abs(geod.geometry_area_perimeter(p)[0]) for p in geographic], dtype=np.float64),
-        "pixels": np.array([area.pixels for area in areas], dtype=np.int64),
-        "mean_probability": np.array([area.total / area.pixels / LEVELS for area in areas], dtype=np.float64),
-        "max_probability": np.array([area.highest / LEVELS for area in areas], dtype=np.float64),
-    }
-
-
-def _to_arrow(frame: geopandas.GeoDataFrame, grid: GeoBox) -> pa.Table:
-    """A row group, with the GeoParquet 1.1 metadata of the whole file: its extent is the grid's."""
+def _description(grid: GeoBox) -> dict[str, object]:
+    """GeoParquet 1.1 metadata of the whole file: its extent is the grid's."""
     crs, box = grid.crs, grid.extent.boundingbox
     assert crs is not None
-    description = {
+    return {
         "version": "1.1.0",
         "primary_column": "geometry",
         "columns": {
             "geometry": {
                 "encoding": "WKB",
-                "geometry_types": ["Polygon", "MultiPolygon"],
+                "geometry_types": ["Polygon"],
                 "crs": crs.proj.to_json_dict(),
                 "bbox": [box.left, box.bottom, box.right, box.top],
             }
         },
     }
-    columns = {name: pa.array(frame[name]) for name in frame.columns if name != "geometry"}
-    table = pa.table({"geometry": pa.array(shapely.to_wkb(frame.geometry.values), type=pa.binary()), **columns})
-    return table.replace_schema_metadata({"geo": json.dumps(description)})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -14,7 +15,10 @@ from hypothesis.extra import numpy as arrays
 from rasterio.features import shapes
 from scipy import ndimage
 
-from storage.products import polygons
+from storage.products.ground import Ground
+from storage.products.open_front import OpenFront
+from storage.products.outlines import part_of, read_with_halo
+from storage.products.plates import Plates
 from storage.products.polygons import write_changes
 from tests.storage.products.memory import MemoryRun
 from tiling.conventions import changed_level
@@ -42,17 +46,12 @@ def whole(run: MemoryRun, threshold: float) -> list[tuple[shapely.Geometry, int,
         st.tuples(st.integers(1, 24), st.integers(1, 24)),
         elements=st.sampled_from([0, 100, 127, 128, 254, 255]),
     ),
-    block=st.integers(2, 12),
-    apart=st.sampled_from([0, 20, 1_000_000]),
+    plate=st.integers(1, 12),
 )
-def test_cut_and_whole_agree(
-    tmp_path_factory: pytest.TempPathFactory, probability: np.ndarray, block: int, apart: int
-) -> None:
-    run = MemoryRun(probability, block=block)
+def test_cut_and_whole_agree(tmp_path_factory: pytest.TempPathFactory, probability: np.ndarray, plate: int) -> None:
+    run = MemoryRun(probability)
     path = tmp_path_factory.mktemp("vector") / "changes.parquet"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(polygons, "_VERTICES_APART", apart)
-        result = write_changes(run, path, threshold=0.5)
+    result = write_changes(run, path, threshold=0.5, plate=plate)
     frame = geopandas.read_parquet(path)
     expected = whole(run, 0.5)
     assert len(frame) == result.count == len(expected)
@@ -72,26 +71,26 @@ def test_an_area_that_winds_through_all_blocks_is_one_polygon(tmp_path: Path) ->
     probability = np.zeros((40, 40), dtype=np.uint8)
     probability[::4] = 200
     probability[:, 0::39] = 200
-    result = write_changes(MemoryRun(probability, block=8), tmp_path / "c.parquet", threshold=0.5)
+    result = write_changes(MemoryRun(probability), tmp_path / "c.parquet", threshold=0.5, plate=8)
     assert result.count == 1
 
 
 def test_memory_holds_the_outline_of_a_large_area_not_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lake that fills 2,500 blocks, whose pieces have 12,500 vertices."""
-    monkeypatch.setattr(polygons, "_VERTICES_APART", 200)
+    """A lake that fills 2,500 plates, with an island in every second one."""
     probability = np.full((200, 200), 200, dtype=np.uint8)
-    run, most = MemoryRun(probability, block=4), 0
-    add = polygons._Area.add
-
-    def watched(area: polygons._Area, other: polygons._Area) -> None:
-        nonlocal most
-        add(area, other)
-        most = max(most, sum(shapely.get_num_coordinates(area.pieces)))
-
-    monkeypatch.setattr(polygons._Area, "add", watched)
-    ((area,),) = [closed for closed in polygons._closed_areas(run, 127) if closed]
-    assert area.pixels == 40_000 and area.outline().equals(shapely.box(0, 0, 200, 200))
-    assert most < 600
+    probability[1::8, 1::4] = 0
+    run, most = MemoryRun(probability), 0
+    plates, front = Plates(height=200, width=200, size=4), OpenFront(Ground(run.grid), min_area_m2=0.0)
+    for plate in plates:
+        front.add(plate, part_of(read_with_halo(run, plate), plate, grid=run.grid, level=127))
+        if plate.cols.stop == 200:
+            rows = pa.concat_tables(front.end_row())
+            most = max(most, sum(len(piece) for held in front._held for piece in held.pieces))
+    (lake,) = shapely.from_wkb(rows["geometry"].to_pylist())
+    assert rows["pixels"].to_pylist() == [40_000 - 25 * 50]
+    assert lake.exterior.equals(shapely.box(500_000, 5_600_000 - 400, 500_400, 5_600_000).exterior)
+    assert len(lake.interiors) == 25 * 50
+    assert most <= 50 + 2 * 50  # what the lake's own edge leaves in plates
 
 
 def test_small_areas_are_left_out_and_nothing_gives_an_empty_file(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""Outlines of changed pixels on one plate, traced as straight runs of pixel edges, all at once.
+
+A changed pixel owns each of its four unit edges beyond which nothing changed. Edges are walked so that the pixel lies
+on the left: down its left side, right along its bottom, up its right side, left along its top. Edges that go on
+straight form a *run*; where a run turns there is a corner of an outline.
+
+Changed areas are 4-connected: two pixels that touch at a vertex alone belong together only if the area connects them
+elsewhere. There the walk crosses over from one to the other, so that a ring never visits a vertex twice: what it would
+enclose becomes a hole that touches the shell, which is what a valid polygon wants. Elsewhere it stays with its pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+UNCHANGED, INSIDE, HALO = 0, 1, 2
+"""What a pixel is to a plate: not changed, changed on the plate, changed beside it."""
+
+_DOWN, _RIGHT, _UP, _LEFT = range(4)
+_AHEAD = ((1, 0), (0, 1), (-1, 0), (0, -1))
+"""(rows, columns) of a step along an edge, by its direction."""
+_OUTSIDE = ((0, -1), (1, 0), (0, 1), (-1, 0))
+"""(rows, columns) from an edge's pixel to the one beyond the edge."""
+_END = ((1, 0), (1, 1), (0, 1), (0, 0))
+"""(rows, columns) from an edge's pixel to the vertex at the edge's end."""
+_NONE = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Straight runs of edges of one plate; all arrays have one element a run.
+
+    A key is one unit edge of the whole grid: (row × width + column of its pixel) × 4 + direction.
+
+    Attributes:
+        label: the area that a run bounds.
+        y, x: vertex of the grid at the run's end, pixels from the grid's corner.
+        corner: whether the outline turns there; it goes on straight only into a neighbour plate.
+        next: the run that follows on this plate; −1 where that is another plate's, or is not known.
+        start: key of the run's first edge.
+        left: key of the edge that follows, if the walk stays with its pixel.
+        cross: key of the edge that follows, if pixel and diagonal pixel turn out to be of one area; −1 where that is
+            known.
+    """
+
+    label: Ints
+    y: Ints
+    x: Ints
+    corner: NDArray[np.bool_]
+    next: Ints
+    start: Ints
+    left: Ints
+    cross: Ints
+
+
+def trace(
+    cells: NDArray[np.uint8], labels: NDArray[np.int32], is_open: NDArray[np.bool_], *, top: int, left: int, width: int
+) -> Runs:
+    """All runs of a plate.
+
+    Args:
+        cells: (h + 2, w + 2), the plate with one pixel around it: UNCHANGED, INSIDE or HALO.
+        labels: (h + 2, w + 2), number of the 4-connected area of each pixel that is INSIDE, from 1.
+        is_open: by label, whether the area touches a changed pixel of the halo.
+        top, left: the plate's first row and column in the grid.
+        width: of the grid, pixels.
+    """
+    step = cells.shape[1]  # one row further in flat indices
+    flat, flat_labels = cells.ravel(), labels.ravel()
+    layouts = (cells, np.ascontiguousarray(cells.T))
+    parts = [_straight(layouts[0 if d in (_RIGHT, _LEFT) else 1], d, step) for d in range(4)]
+    first = np.concatenate([start for start, _ in parts])
+    last = np.concatenate([end for _, end in parts])
+    direction = np.repeat(np.arange(4), [len(start) for start, _ in parts])
+
+    forward = _offsets(_AHEAD, step)[direction]
+    outside = _offsets(_OUTSIDE, step)[direction]
+    ahead, beyond = last + forward, last + forward + outside
+    goes_on, diagonal = flat[ahead] != UNCHANGED, flat[beyond]
+    label = flat_labels[last].astype(np.int64)
+
+    vertex = ~goes_on & (diagonal != UNCHANGED)  # two pixels that touch at a vertex alone
+    opposite = np.where(diagonal == INSIDE, flat_labels[beyond], 0)
+    one_area = vertex & (opposite == label)
+    # beside the plate, or of another open area: the two may be connected on other plates
+    unknown = vertex & ~one_area & is_open[label] & ((opposite == 0) | is_open[opposite])
+
+    straight = goes_on & (diagonal == UNCHANGED)
+    turns_right = (goes_on & (diagonal != UNCHANGED)) | one_area
+    target = np.where(straight, ahead, np.where(turns_right, beyond, last))
+    onward = (direction + np.where(straight, 0, np.where(turns_right, -1, 1))) % 4
+
+    def key(pixel: Ints, heading: Ints) -> Ints:
+        y, x = np.divmod(pixel, step)
+        return ((y + (top - 1)) * width + (x + (left - 1))) * 4 + heading
+
+    y, x = np.divmod(last, step)
+    end = np.array(_END)
+    return Runs(
+        label=label,
+        y=y + (top - 1) + end[direction, 0],
+        x=x + (left - 1) + end[direction, 1],
+        corner=~straight,
+        next=np.where(unknown, _NONE, _numbers_of(target, onward, first, direction, flat)),
+        start=key(first, direction),
+        left=key(target, onward),
+        cross=np.where(unknown, key(beyond, (direction - 1) % 4), _NONE),
+    )
+
+
+def _straight(cells: NDArray[np.uint8], direction: int, step: int) -> tuple[Ints, Ints]:
+    """First and last pixel of each straight run of one direction, as flat indices of the row-major plate.
+
+    `cells` is laid out so that edges of this direction follow each other: transposed for those that go down or up.
+    """
+    transposed = direction in (_DOWN, _UP)
+    row = cells.shape[1]
+    flat = cells.ravel()
+    forward = sum(_AHEAD[direction])
+    outside = row * sum(_OUTSIDE[direction])
+    # the first and the last row are halo, so that both neighbours of a row exist
+    beyond = flat[2 * row :] if outside > 0 else flat[: -2 * row]
+    edges = np.flatnonzero((flat[row:-row] == INSIDE) & (beyond == UNCHANGED)) + row
+    goes_on = (flat[edges + forward] == INSIDE) & (flat[edges + forward + outside] == UNCHANGED)
+    # an edge that goes on is followed by the next one in the list, seen in its direction
+    begins = np.ones(len(edges), dtype=np.bool_)
+    if forward > 0:
+        begins[1:] = ~goes_on[:-1]
+    else:
+        begins[:-1] = ~goes_on[1:]
+    first, last = edges[begins], edges[~goes_on]
+    if transposed:
+        first, last = ((pixel % row) * step + pixel // row for pixel in (first, last))
+    return first, last
+
+
+def _numbers_of(target: Ints, onward: Ints, first: Ints, direction: Ints, flat: NDArray[np.uint8]) -> Ints:
+    """Number of the run that begins with each target edge; −1 for edges of other plates."""
+    numbers = np.full(len(target), _NONE, dtype=np.int64)
+    run_at = np.empty(flat.size, dtype=np.int32)
+    for heading in range(4):
+        runs = np.flatnonzero(direction == heading)
+        run_at[first[runs]] = runs
+        asking = np.flatnonzero((onward == heading) & (flat[target] == INSIDE))
+        numbers[asking] = run_at[target[asking]]
+    return numbers
+
+
+def _offsets(steps: tuple[tuple[int, int], ...], row: int) -> Ints:
+    return np.array([y * row + x for y, x in steps], dtype=np.int64)
