@@ -13,8 +13,10 @@ from typing import Any
 from flows.archive.directory import CELL_PRODUCTS, COLLECTION, PAIR_PRODUCTS, ArchiveDirectory
 from flows.archive.job import ArchiveJob, Pair
 from flows.archive.work import finished_pairs, set_back_pairs
+from flows.cluster.stage import ConnectCluster
 from flows.inference.lost_images import stored_images
-from flows.inference.pair_products import PairProducts
+from flows.inference.pair_products import PairProducts, make_parts
+from flows.inference.plate_stage import STAGE, PairPlates, PlateStage
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.verify import REASON, BlockVerifier, conclude_all
 from flows.run.observer import current_observer, step
@@ -86,15 +88,33 @@ def verify_cell(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> Non
 
 
 @step("products", "products of {cell.name}")
-def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> CellSummary:
-    """COG, polygons, quicklook and STAC item of every pair, and the two maps over all pairs; those that stand stay."""
+def make_cell_products(
+    job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, cluster: ConnectCluster
+) -> CellSummary:
+    """COG, polygons, quicklook and STAC item of every pair, and the two maps over all pairs; those that stand stay.
+
+    `cluster`: whose workers make what the products of pairs are joined from.
+    """
     observer = current_observer()
-    observer.begin("products", len(job.pairs), unit="pairs")
     digests, verifiers = _digests(job, directory, cell), _verifiers(job, directory, cell)
+    stage = PlateStage(
+        ledger=directory.cell(cell).ledger(STAGE),
+        directory=directory.cell(cell).path,
+        cluster=cluster,
+        effort=job.effort,
+        threshold=job.bundle.threshold,
+        min_area_m2=job.request.min_area,
+    )
+    products = {
+        pair.name: _pair_products(job, directory, cell, pair, verifiers[pair.name], stage) for pair in job.pairs
+    }
+    make_parts([pair for pair in products.values() if not pair.stand()])
+    observer.begin("products", len(job.pairs), unit="pairs")
     summaries = {}
     for pair in job.pairs:
-        summaries[pair.name] = _make_pair(job, directory, cell, pair, verifiers[pair.name], digests[pair.name])
+        summaries[pair.name] = _make_pair(job, directory, cell, pair, products[pair.name], digests[pair.name])
         observer.advance()
+    stage.ledger.remove()
     checks = tuple(_verifiers(job, directory, cell).values())
     maps = SeriesMaps(
         views=tuple(directory.view(cell, pair) for pair in job.pairs),
@@ -102,33 +122,41 @@ def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell)
         threshold=job.bundle.threshold,
         checks=checks,
     )
-    products = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
+    cell_ledger = ProductLedger(directory.cell(cell), CELL_PRODUCTS)
     directory.cell(cell).ledger_directory.mkdir(parents=True, exist_ok=True)
     for name, write in (("peak", maps.write_peak), ("first", maps.write_first)):
         parameters = {"pairs": digests, "days": [str(day) for day in maps.days], "threshold": maps.threshold}
-        products.make(name, partial(write, conclude=partial(conclude_all, checks)), parameters=parameters)
+        cell_ledger.make(name, partial(write, conclude=partial(conclude_all, checks)), parameters=parameters)
     observer.end(f"{cell.name}: {len(job.pairs)} pairs")
     return CellSummary(pairs=summaries, digests=digests)
 
 
-def _make_pair(
-    job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, pair: Pair, verifier: BlockVerifier, digest: str
-) -> PairSummary:
-    """Make the products of a pair in a cell; `digest`: SHA-256 of all its blocks there."""
+def _pair_products(
+    job: ArchiveJob,
+    directory: ArchiveDirectory,
+    cell: Cell,
+    pair: Pair,
+    verifier: BlockVerifier,
+    stage: PlateStage,
+) -> PairProducts:
     place = directory.products(cell, pair)
     place.ledger_directory.mkdir(parents=True, exist_ok=True)
-    threshold = job.bundle.threshold
-    products = PairProducts(
+    return PairProducts(
         ProductLedger(place, PAIR_PRODUCTS),
-        directory.view(cell, pair),
-        verifier,
-        threshold=threshold,
-        min_area_m2=job.request.min_area,
+        PairPlates(name=pair.name, reader=directory.view(cell, pair), place=place.plates, verifier=verifier),
+        stage,
         stored=lambda: stored_images(
             job, ((image.name, index) for image in pair.images for index in cell.blocks), directory.images
         ),
         ingested=partial(directory.root.ledger, "ingest"),
     )
+
+
+def _make_pair(
+    job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, pair: Pair, products: PairProducts, digest: str
+) -> PairSummary:
+    """Make the products of a pair in a cell; `digest`: SHA-256 of all its blocks there."""
+    place, threshold = directory.products(cell, pair), job.bundle.threshold
     parameters: dict[str, Any] = {"blocks": digest}
     mosaic = products.make_probability(parameters)
     parameters |= {"threshold": threshold, "min_area": job.request.min_area}
@@ -166,6 +194,7 @@ def _make_pair(
             if source.href is not None
         ],
     )
+    products.remove_parts()
     return PairSummary(
         polygons=polygons["count"],
         changed_m2=polygons["area_m2"],

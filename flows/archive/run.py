@@ -183,7 +183,12 @@ def _set_back_lost_images(job: ArchiveJob, directory: ArchiveDirectory, cell: Ce
 
 
 def process_cell(
-    job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, stages: SeriesStages, fresh: set[str]
+    job: ArchiveJob,
+    directory: ArchiveDirectory,
+    cell: Cell,
+    stages: SeriesStages,
+    fresh: set[str],
+    cluster: ConnectCluster,
 ) -> CellSummary:
     """Read, infer and make the products of one cell.
 
@@ -200,7 +205,7 @@ def process_cell(
     failed = _infer(job, directory, cell, stages, fresh) if work.tasks else {}
     if failed:
         raise FailedBlocksError(failed, total=len(cell.blocks) * len(job.pairs), directory=place.path)
-    return make_cell_products(job, directory, cell)
+    return make_cell_products(job, directory, cell, cluster)
 
 
 def run_reprocessing(
@@ -225,7 +230,8 @@ def run_reprocessing(
     with directory.root.locked(), ExitStack() as until_done:
         adopt(job, directory)
         work = work_of(job, directory)
-        stages = _stages(job, directory, when_needed(job.cluster, until_done), until_done)
+        cluster = when_needed(job.cluster, until_done)
+        stages = _stages(job, directory, cluster, until_done)
         tasks = [task for cell in work.cells.values() for task in cell.to_compute]
         stages.predict_with(
             make_predictor
@@ -242,7 +248,9 @@ def run_reprocessing(
             title = f"{request.output.name} {cell.name}"
             part = Part(kind="reprocess-cell", title=title, parameters={"name": cell.name})
             try:
-                finished[cell.name] = observer.part(part, partial(process_cell, job, directory, cell, stages, fresh))
+                finished[cell.name] = observer.part(
+                    part, partial(process_cell, job, directory, cell, stages, fresh, cluster)
+                )
             except CELL_FAILURES as error:
                 failed[cell.name] = error
                 observer.warn(f"cell {cell.name} failed: {str(error).splitlines()[0]}")

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.cluster.stage import ConnectCluster
 from flows.detect.directory import PRODUCTS
 from flows.detect.first_pass_outcome import FirstPassOutcome
 from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress
 from flows.inference.lost_images import stored_images
 from flows.inference.pair_products import QUICKLOOK, PairProducts
+from flows.inference.plate_stage import STAGE, PairPlates, PlateStage
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.verify import REASON, BlockVerifier
 from flows.run.artifacts import Picture, products_page
@@ -67,25 +69,35 @@ class Summary:
         ]
 
 
-def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
-    """Make the products that do not stand yet, verify every block on the way, show them to the observer."""
-    observer = current_observer()
-    ledger = directory.ledger("infer")
-    products, store = ProductLedger(directory, PRODUCTS), RunStore(directory.store)
-    pair = PairProducts(
-        products,
-        store,
-        BlockVerifier(
-            job.blocks,
-            Box(y0=0, y1=job.grid.height, x0=0, x1=job.grid.width),
-            expected=lambda block: str(ledger.entry(block).facts["digest"]),
-            set_back=partial(ledger.forget, reason=REASON),
+def pair_products(job: Job, directory: RunDirectory[Location], cluster: ConnectCluster) -> PairProducts:
+    """What makes the products of a run; `cluster`: whose workers make what they are joined from."""
+    ledger, store = directory.ledger("infer"), RunStore(directory.store)
+    verifier = BlockVerifier(
+        job.blocks,
+        Box(y0=0, y1=job.grid.height, x0=0, x1=job.grid.width),
+        expected=lambda block: str(ledger.entry(block).facts["digest"]),
+        set_back=partial(ledger.forget, reason=REASON),
+    )
+    return PairProducts(
+        ProductLedger(directory, PRODUCTS),
+        PairPlates(name="", reader=store, place=directory.plates, verifier=verifier),
+        PlateStage(
+            ledger=directory.ledger(STAGE),
+            directory=directory.path,
+            cluster=cluster,
+            effort=job.effort,
+            threshold=job.bundle.threshold,
+            min_area_m2=job.request.min_area,
         ),
-        threshold=job.bundle.threshold,
-        min_area_m2=job.request.min_area,
         stored=lambda: stored_images(job, ((date, block.index) for block in job.blocks for date in job.dates), store),
         ingested=partial(directory.ledger, "ingest"),
     )
+
+
+def make_products(job: Job, directory: RunDirectory[Location], pair: PairProducts) -> Summary:
+    """Make the products that do not stand yet, and show them to the observer."""
+    observer = current_observer()
+    products = pair.products
     tags = {"PASSED_OVER": f"{PASSED_OVER}", "FIRST_PASS": job.first_pass.rule.words} if job.first_pass else None
     observer.begin("mosaic", 1, unit="file")
     mosaic = observer.step("mosaic", "mosaic", lambda: pair.make_probability({}, tags))
@@ -93,6 +105,8 @@ def make_products(job: Job, directory: RunDirectory[Location]) -> Summary:
     observer.begin("products", 4, unit="files")
     summary = _make_rest(job, directory, products, pair, mosaic)
     observer.end(", ".join(path.name for path in summary.products.values()))
+    pair.remove_parts()
+    directory.ledger(STAGE).remove()
     directory.update(state="finished")
     return summary
 

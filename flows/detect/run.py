@@ -1,4 +1,4 @@
-"""detect-changes: plan → ingest → (statistics, for a method without training) → infer → mosaic → products."""
+"""detect-changes: plan → ingest → (statistics, for a method without training) → infer → plates → mosaic → products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flows.cluster.stage import ConnectCluster, StageResult, when_needed
 from flows.detect.directory import FIRST_PASS_STAGE, FIRST_PASS_STATISTICS
 from flows.detect.first_pass_plan import FirstPass
 from flows.detect.job import Job, resolve
-from flows.detect.products import Summary, make_products
+from flows.detect.products import Summary, make_products, pair_products
 from flows.detect.request import DetectRequest
 from flows.detect.statistics_progress import pass_name, read_progress, sheets_of
 from flows.inference.lost_images import set_back_lost, stored_images
@@ -127,13 +127,17 @@ def run_detection(request: DetectRequest, make_predictor: Callable[[], Predictor
             chosen = _chosen_cells(job, job.first_pass, directory, cluster)
         stages.predict_with(make_predictor or predictor_factory(job), chosen)
         inferred = _infer(job, directory, stages)
+        observer.show(blocks_table(directory.ledger("infer"), total=len(job.blocks)))
+        failed = {**ingested.failed, **inferred.failed}
+        if failed:
+            total = (1 + len(job.dates)) * len(job.blocks)
+            raise FailedBlocksError(failed, total=total, directory=directory.path)
+        products = pair_products(job, directory, cluster)
+        if products.stand():
+            return make_products(job, directory, products)
+        products.make_parts()
         with _in_the_background(until_products.close):
-            observer.show(blocks_table(directory.ledger("infer"), total=len(job.blocks)))
-            failed = {**ingested.failed, **inferred.failed}
-            if failed:
-                total = (1 + len(job.dates)) * len(job.blocks)
-                raise FailedBlocksError(failed, total=total, directory=directory.path)
-            return make_products(job, directory)
+            return make_products(job, directory, products)
 
 
 @contextmanager

@@ -5,18 +5,18 @@ The libraries that write them are imported when one is to be made: a run that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.inference.lost_images import StoredImage, looking_at
+from flows.inference.plate_stage import PairPlates, PlateStage
 from flows.inference.product_ledger import ProductLedger
-from flows.inference.verify import BlockVerifier
 from flows.run.versions import versions
 from storage.errors import IntegrityError
 from storage.places.bucket import Location
-from storage.products.reader import SeriesReader
 from tiling.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -39,54 +39,84 @@ def import_makers() -> None:
     """Import what makes the products, while workers start and compute: it takes a second or two."""
     import storage.pages.quicklook
     import storage.pages.run_report
-    import storage.products.cog
+    import storage.products.cog_join
     import storage.products.polygons
     import storage.products.stac  # noqa: F401
 
 
+def make_parts(pairs: Sequence[PairProducts]) -> None:
+    """Let workers make what the products of pairs are joined from, in one stage.
+
+    Raises:
+        IntegrityError: storage has lost or changed blocks, or imagery; both are set back, and the message names them.
+    """
+    pairs = [pair for pair in pairs if not pair.has_parts]
+    if not pairs:
+        return
+    with ExitStack() as stack:
+        for pair in pairs:
+            stack.enter_context(looking_at(pair.stored(), ingested=pair.ingested))
+        pairs[0].stage.make([pair.plates for pair in pairs])
+    for pair in pairs:
+        pair.has_parts = True
+
+
 class PairProducts:
-    """Makes the products of one pair unless they stand already, and verifies every block on the way."""
+    """Makes the products of one pair unless they stand already, of what workers have made of its plates."""
 
     def __init__(
         self,
         products: ProductLedger[Any],
-        reader: SeriesReader,
-        verifier: BlockVerifier,
+        plates: PairPlates,
+        stage: PlateStage,
         *,
-        threshold: float,
-        min_area_m2: float,
         stored: Callable[[], Iterable[StoredImage]],
         ingested: Callable[[], Ledger],
     ) -> None:
         """`stored`: the imagery that a picture is made of; `ingested`: its ledger."""
-        self._products, self._reader, self._verifier = products, reader, verifier
-        self._threshold, self._min_area_m2 = threshold, min_area_m2
-        self._stored, self._ingested = stored, ingested
+        self.products, self.plates, self.stage = products, plates, stage
+        self.stored, self.ingested = stored, ingested
+        self.has_parts = False
+
+    def stand(self) -> bool:
+        """Whether all products are there; whether they are what they were is seen when each is asked for."""
+        return all(self.products.has(name) and self.products.path(name).exists() for name in self.products.names)
+
+    def make_parts(self) -> None:
+        """Let workers make what the products are joined from; raises as :func:`make_parts`."""
+        make_parts([self])
+
+    def remove_parts(self) -> None:
+        """Delete them: the products stand."""
+        self.plates.remove_parts()
 
     def make_probability(self, parameters: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The COG; returns its facts, with a ``histogram`` of the 256 stored values; `tags`: what the file says."""
 
         def make(path: Location) -> dict[str, Any]:
-            from storage.products.cog import write_cog
+            from storage.products.cog import probability_layer
+            from storage.products.cog_join import join_cog
 
-            result = write_cog(self._reader, path, check=self._verifier, conclude=self._verifier.conclude, tags=tags)
-            return {**asdict(result), "valid_pixels": result.valid_pixels}
+            grid = self.plates.reader.grid
+            self._joined(lambda: join_cog(path, probability_layer(tags), grid=grid, parts=self.plates.tiles))
+            sums = self.stage.sums(self.plates)
+            return {**asdict(sums), "valid_pixels": sums.valid_pixels}
 
-        return self._products.make("probability", make, parameters=dict(parameters))
+        return self.products.make("probability", make, parameters=dict(parameters))
 
     def make_changes(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The polygons; returns ``count`` and ``area_m2``."""
 
         def make(path: Location) -> dict[str, Any]:
-            from storage.products.polygons import write_changes
+            from storage.products.polygons import join_changes
 
-            return asdict(
-                self._verified(
-                    lambda: write_changes(self._reader, path, threshold=self._threshold, min_area_m2=self._min_area_m2)
-                )
+            grid, min_area_m2 = self.plates.reader.grid, self.stage.min_area_m2
+            joined = self._joined(
+                lambda: join_changes(self.plates.outlines(), path, grid=grid, min_area_m2=min_area_m2)
             )
+            return asdict(joined)
 
-        return self._products.make("changes", make, parameters=dict(parameters))
+        return self.products.make("changes", make, parameters=dict(parameters))
 
     def make_quicklook(self, parameters: Mapping[str, Any], *, captions: tuple[str, str, str]) -> None:
         """Both dates and the probability in one picture."""
@@ -96,19 +126,32 @@ class PairProducts:
 
             write_quicklook(path, self.looks, captions=captions)
 
-        self._products.make("quicklook", make, parameters=dict(parameters))
+        self.products.make("quicklook", make, parameters=dict(parameters))
 
     @cached_property
     def looks(self) -> Quicklooks:
         """Both dates and the probability, small."""
-        from storage.pages.quicklook import make_quicklooks
+        from storage.pages.quicklook import join_looks
 
-        with looking_at(self._stored(), ingested=self._ingested):
-            return self._verified(lambda: make_quicklooks(self._reader, threshold=self._threshold))
+        reader = self.plates.reader
+        return self._joined(
+            lambda: join_looks(
+                self.plates.looks(), height=reader.height, width=reader.width, threshold=self.stage.threshold
+            )
+        )
+
+    def _joined(self, join: Callable[[], T]) -> T:
+        """Join parts, which are made first if they are not there; where one turns out damaged, all are set back."""
+        self.make_parts()
+        try:
+            return join()
+        except IntegrityError:
+            self.stage.set_back(self.plates)
+            raise
 
     def make_item(self, parameters: Mapping[str, Any], **facts: Any) -> None:
         """The STAC item; `facts` as in :func:`storage.products.stac.write_item`."""
-        digests = {name: self._products.digest(name) for name in _KINDS if self._products.has(name)}
+        digests = {name: self.products.digest(name) for name in _KINDS if self.products.has(name)}
 
         def make(path: Location) -> None:
             from storage.products.stac import ItemAsset, write_item
@@ -116,7 +159,7 @@ class PairProducts:
             assets = [
                 ItemAsset(
                     key=name,
-                    path=self._products.path(name),
+                    path=self.products.path(name),
                     sha256=digests[name],
                     media_type=media_type,
                     title=title,
@@ -127,13 +170,4 @@ class PairProducts:
             ]
             write_item(path, assets=assets, software=versions(), **facts)
 
-        self._products.make("item", make, parameters={**parameters, "assets": digests})
-
-    def _verified(self, read: Callable[[], T]) -> T:
-        """Read the pair; where that fails, set back the blocks that storage has lost; the error names them."""
-        try:
-            return read()
-        except IntegrityError:
-            self._verifier.look(self._reader)
-            self._verifier.conclude()
-            raise
+        self.products.make("item", make, parameters={**parameters, "assets": digests})

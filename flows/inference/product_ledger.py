@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic
 
 from flows.run.directory import RunDirectory
@@ -20,6 +20,11 @@ class ProductLedger(Generic[P]):
         self._directory, self._names = directory, names
         self._path = directory.products_ledger
         self._entries: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All products."""
+        return tuple(self._names)
 
     def path(self, product: str) -> P:
         return self._directory.at(self._names[product])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,17 @@ from numpy.typing import NDArray
 from storage.errors import IntegrityError
 from storage.products.reader import ProbabilityReader, strips
 from tiling.grid import BlockGrid, Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBlock:
+    """A block of a pair as its worker wrote it; `rows`, `cols`: where, in the part that products are made of."""
+
+    name: str
+    rows: slice
+    cols: slice
+    sha256: str
+
 
 REASON = "digest of the stored block differs from the ledger's"
 
@@ -44,6 +56,29 @@ class BlockVerifier:
             block.name
         ):
             self._wrong.append(block.name)
+
+    def stored(self, *, rows: slice, cols: slice) -> list[StoredBlock]:
+        """The blocks that have a pixel in a range of the part, which may reach beyond it."""
+        y, x = self._part.y0, self._part.x0
+        box = Box(
+            y0=max(rows.start + y, y),
+            y1=min(rows.stop + y, self._part.y1),
+            x0=max(cols.start + x, x),
+            x1=min(cols.stop + x, self._part.x1),
+        )
+        return [
+            StoredBlock(
+                name=block.name,
+                rows=slice(block.box.y0 - y, block.box.y1 - y),
+                cols=slice(block.box.x0 - x, block.box.x1 - x),
+                sha256=self._expected(block.name),
+            )
+            for block in self._blocks.touching(box)
+        ]
+
+    def found_wrong(self, names: Iterable[str]) -> None:
+        """Whoever has read blocks elsewhere says which are not what the ledger says."""
+        self._wrong += [name for name in names if name not in self._wrong]
 
     def look(self, reader: ProbabilityReader) -> None:
         """Read all blocks of the part, for :meth:`conclude`."""

@@ -42,6 +42,7 @@ class RunDirectory(Generic[P]):
         self.description = self.at("run.json")
         self.store = self.at("run.zarr")
         self.ledger_directory = self.at("ledger")
+        self.plates = self.at(".plates")
         self.digests = self.at("digests.json")
         self.headers = self.at("headers.json")
 
