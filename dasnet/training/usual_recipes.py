@@ -68,12 +68,14 @@ USUAL: Mapping[RecipeName, Mapping[str, Any]] = {
         "augmentation": replace(PSEUDO_CHANGES, crop=128),
     },
     "cpu_pretrained": {**_PRETRAINED, "epochs": 20, "augmentation": replace(_SHARPNESS, crop=96)},
+    # long enough to tell losses apart (benchmarks/results/2026-11-27-long-trainings.md)
     "gpu_pretrained": {
         **_PRETRAINED,
         "batch": 32,
         "epochs": 60,
+        "ema": 0.998,
         "precision": "bfloat16",
-        "augmentation": replace(_SHARPNESS, crop=256),
+        "augmentation": replace(_SHARPNESS, crop=192, sharpen=0.4, sharpen_limit=3.0, scale=0.25),
     },
     "fc_ef": {"method": "fc-ef", **_DAUDT},
     "fc_siam_conc": {"method": "fc-siam-conc", **_DAUDT},
