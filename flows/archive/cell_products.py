@@ -13,10 +13,9 @@ from typing import Any
 from flows.archive.directory import CELL_PRODUCTS, COLLECTION, PAIR_PRODUCTS, ArchiveDirectory
 from flows.archive.job import ArchiveJob, Pair
 from flows.archive.work import finished_pairs, set_back_pairs
-from flows.cluster.stage import ConnectCluster
 from flows.inference.lost_images import stored_images
 from flows.inference.pair_products import PairProducts, make_parts
-from flows.inference.plate_stage import STAGE, PairPlates, PlateStage
+from flows.inference.plate_stage import STAGE, PairPlates, PlateMakers, PlateStage
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.verify import REASON, BlockVerifier, conclude_all
 from flows.run.observer import current_observer, step
@@ -88,23 +87,15 @@ def verify_cell(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell) -> Non
 
 
 @step("products", "products of {cell.name}")
-def make_cell_products(
-    job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, cluster: ConnectCluster
-) -> CellSummary:
+def make_cell_products(job: ArchiveJob, directory: ArchiveDirectory, cell: Cell, makers: PlateMakers) -> CellSummary:
     """COG, polygons, quicklook and STAC item of every pair, and the two maps over all pairs; those that stand stay.
 
-    `cluster`: whose workers make what the products of pairs are joined from.
+    `makers`: of what the products of pairs are joined from.
     """
     observer = current_observer()
     digests, verifiers = _digests(job, directory, cell), _verifiers(job, directory, cell)
-    stage = PlateStage(
-        ledger=directory.cell(cell).ledger(STAGE),
-        directory=directory.cell(cell).path,
-        cluster=cluster,
-        effort=job.effort,
-        threshold=job.bundle.threshold,
-        min_area_m2=job.request.min_area,
-    )
+    place = directory.cell(cell)
+    stage = PlateStage(ledger=place.ledger(STAGE), directory=place.path, makers=makers)
     products = {
         pair.name: _pair_products(job, directory, cell, pair, verifiers[pair.name], stage) for pair in job.pairs
     }

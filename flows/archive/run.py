@@ -19,6 +19,7 @@ from flows.archive.work import PAIRS, ArchiveWork, CellWork, cell_work, set_back
 from flows.cluster.stage import ConnectCluster, when_needed
 from flows.inference.lost_images import set_back_lost, stored_images
 from flows.inference.planned import failed_by_replacement, read_name
+from flows.inference.plate_stage import PlateMakers
 from flows.inference.predictor import predictor_factory
 from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels, quarantine_what_was_replaced
 from flows.run.artifacts import Table, plan_page
@@ -188,7 +189,7 @@ def process_cell(
     cell: Cell,
     stages: SeriesStages,
     fresh: set[str],
-    cluster: ConnectCluster,
+    makers: PlateMakers,
 ) -> CellSummary:
     """Read, infer and make the products of one cell.
 
@@ -205,7 +206,7 @@ def process_cell(
     failed = _infer(job, directory, cell, stages, fresh) if work.tasks else {}
     if failed:
         raise FailedBlocksError(failed, total=len(cell.blocks) * len(job.pairs), directory=place.path)
-    return make_cell_products(job, directory, cell, cluster)
+    return make_cell_products(job, directory, cell, makers)
 
 
 def run_reprocessing(
@@ -232,6 +233,13 @@ def run_reprocessing(
         work = work_of(job, directory)
         cluster = when_needed(job.cluster, until_done)
         stages = _stages(job, directory, cluster, until_done)
+        makers = PlateMakers(
+            cluster=cluster,
+            effort=job.effort,
+            threshold=job.bundle.threshold,
+            min_area_m2=request.min_area,
+            until=until_done,
+        )
         tasks = [task for cell in work.cells.values() for task in cell.to_compute]
         stages.predict_with(
             make_predictor
@@ -249,7 +257,7 @@ def run_reprocessing(
             part = Part(kind="reprocess-cell", title=title, parameters={"name": cell.name})
             try:
                 finished[cell.name] = observer.part(
-                    part, partial(process_cell, job, directory, cell, stages, fresh, cluster)
+                    part, partial(process_cell, job, directory, cell, stages, fresh, makers)
                 )
             except CELL_FAILURES as error:
                 failed[cell.name] = error

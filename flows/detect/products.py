@@ -19,7 +19,7 @@ from flows.detect.job import Job
 from flows.detect.statistics_progress import read_progress
 from flows.inference.lost_images import stored_images
 from flows.inference.pair_products import QUICKLOOK, PairProducts
-from flows.inference.plate_stage import STAGE, PairPlates, PlateStage
+from flows.inference.plate_stage import STAGE, PairPlates, PlateMakers, PlateStage
 from flows.inference.product_ledger import ProductLedger
 from flows.inference.verify import REASON, BlockVerifier
 from flows.run.artifacts import Picture, products_page
@@ -84,10 +84,12 @@ def pair_products(job: Job, directory: RunDirectory[Location], cluster: ConnectC
         PlateStage(
             ledger=directory.ledger(STAGE),
             directory=directory.path,
-            cluster=cluster,
-            effort=job.effort,
-            threshold=job.bundle.threshold,
-            min_area_m2=job.request.min_area,
+            makers=PlateMakers(
+                cluster=cluster,
+                effort=job.effort,
+                threshold=job.bundle.threshold,
+                min_area_m2=job.request.min_area,
+            ),
         ),
         stored=lambda: stored_images(job, ((date, block.index) for block in job.blocks for date in job.dates), store),
         ingested=partial(directory.ledger, "ingest"),

@@ -110,7 +110,7 @@ class PairProducts:
         def make(path: Location) -> dict[str, Any]:
             from storage.products.polygons import join_changes
 
-            grid, min_area_m2 = self.plates.reader.grid, self.stage.min_area_m2
+            grid, min_area_m2 = self.plates.reader.grid, self.stage.makers.min_area_m2
             joined = self._joined(
                 lambda: join_changes(self.plates.outlines(), path, grid=grid, min_area_m2=min_area_m2)
             )
@@ -136,7 +136,7 @@ class PairProducts:
         reader = self.plates.reader
         return self._joined(
             lambda: join_looks(
-                self.plates.looks(), height=reader.height, width=reader.width, threshold=self.stage.threshold
+                self.plates.looks(), height=reader.height, width=reader.width, threshold=self.stage.makers.threshold
             )
         )
 

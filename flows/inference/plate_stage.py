@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
@@ -62,8 +63,10 @@ class PairPlates:
         blocks = self.verifier.stored(rows=around[0], cols=around[1])
         made_of = [_VERSION, self.plate, dict(parameters), [(block.name, block.sha256) for block in blocks]]
         return PlateTask(
-            pair=self.name,
+            reader=self.reader,
+            place=self.place,
             plate=plate.number,
+            size=self.plate,
             key=sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32],
             blocks=tuple(block for block in blocks if _begins_in(block, plate)),
         )
@@ -100,7 +103,7 @@ class PairPlates:
     def remove_parts(self) -> None:
         """Delete what the products no longer need."""
         if isinstance(self.place, ObjectPath):
-            for path, _ in list(self.place.walk()):
+            for path in [*(path for path, _ in self.place.walk()), self.place]:  # some servers keep an empty prefix
                 path.unlink(missing_ok=True)
         else:
             shutil.rmtree(self.place, ignore_errors=True)
@@ -121,6 +124,27 @@ def _content(path: Location) -> bytes:
         raise IntegrityError(f"{path} is missing: it was made for a product of this run, and was lost") from None
 
 
+class PlateMakers:
+    """The workers of a run as makers of plates; their tool is brought to them once, whatever the number of cells."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ConnectCluster,
+        effort: Effort,
+        threshold: float,
+        min_area_m2: float,
+        until: ExitStack | None = None,
+    ) -> None:
+        """`until`: when it closes, the workers give the tool back; None = when a stage ends."""
+        self.cluster, self.effort = cluster, effort
+        self.threshold, self.min_area_m2 = threshold, min_area_m2
+        self.tool = Tool(make=self._make, until=until)
+
+    def _make(self, layout: ClusterLayout) -> MakeTool:
+        return partial(PlateTool, threshold=self.threshold, min_area_m2=self.min_area_m2, lanes=layout.lanes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlateStage:
     """Makes the parts of all plates of some pairs; what is made already, of the same pixels, stays.
@@ -131,10 +155,7 @@ class PlateStage:
 
     ledger: Ledger
     directory: Location
-    cluster: ConnectCluster
-    effort: Effort
-    threshold: float
-    min_area_m2: float
+    makers: PlateMakers
 
     def make(self, pairs: Sequence[PairPlates]) -> None:
         """Make what is missing.
@@ -143,7 +164,7 @@ class PlateStage:
             IntegrityError: storage has lost or changed blocks, which are set back, or imagery; the message says which.
             FailedBlocksError: plates could not be made.
         """
-        parameters = {"threshold": self.threshold, "min_area": self.min_area_m2}
+        parameters = {"threshold": self.makers.threshold, "min_area": self.makers.min_area_m2}
         tasks = {
             pair.entry_name(plate): (pair, plate, pair.task(plate, parameters))
             for pair in pairs
@@ -154,13 +175,13 @@ class PlateStage:
         result = run_stage(
             Stage(
                 name=STAGE,
-                tool=Tool(make=partial(self._tool, tuple(pairs))),
+                tool=self.makers.tool,
                 items=((name, task) for name, (_, _, task) in tasks.items()),
                 total=settled + len(tasks),
                 ledger=self.ledger,
             ),
-            cluster=self.cluster,
-            effort=self.effort,
+            cluster=self.makers.cluster,
+            effort=self.makers.effort,
         )
         pixels = sum(pair.reader.height * pair.reader.width for pair in pairs)
         current_observer().end(result.summary(pixels=pixels, share=1.0))
@@ -184,17 +205,6 @@ class PlateStage:
             )
 
         return add_up(of(plate) for plate in pair.plates)
-
-    def _tool(self, pairs: tuple[PairPlates, ...], layout: ClusterLayout) -> MakeTool:
-        return partial(
-            PlateTool,
-            readers={pair.name: pair.reader for pair in pairs},
-            places={pair.name: pair.place for pair in pairs},
-            threshold=self.threshold,
-            min_area_m2=self.min_area_m2,
-            lanes=layout.lanes,
-            plate=pairs[0].plate,
-        )
 
     def _set_back_stale(self, tasks: Mapping[str, tuple[PairPlates, Plate, PlateTask]]) -> None:
         self.ledger.forget_failed("the products are made again")

@@ -34,34 +34,29 @@ class PlateTask:
     """One plate of one pair.
 
     Attributes:
-        pair: its name, by which the tool knows its store and its place.
+        reader: what is read.
+        place: where the parts go.
         plate: its number.
-        key: what its parts are made of.
+        size: side of plates in pixels.
+        key: what the parts are made of.
         blocks: those that are to be compared with their digests here.
     """
 
-    pair: str
+    reader: SeriesReader
+    place: Location
     plate: int
+    size: int
     key: str
     blocks: tuple[StoredBlock, ...]
 
 
 @dataclass(kw_only=True)
 class PlateTool:
-    """Callable of one worker: a plate in, its parts stored, facts about it out.
+    """Callable of one worker: a plate in, its parts stored, facts about it out; `lanes` of them compute at a time."""
 
-    Attributes:
-        readers, places: by pair, what is read, and where parts go.
-        lanes: plates that compute at a time.
-        plate: side in pixels.
-    """
-
-    readers: Mapping[str, SeriesReader]
-    places: Mapping[str, Location]
     threshold: float
     min_area_m2: float
     lanes: int
-    plate: int
     _computing: threading.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,12 +70,10 @@ class PlateTool:
             that are not what their workers wrote, or ``unread`` or ``lost``, why the probability around the plate, or
             its imagery, cannot be read: then the plate left no parts.
         """
-        reader = self.readers[task.pair]
-        plates = Plates(height=reader.height, width=reader.width, size=self.plate)
         with self._computing:
-            return {"key": task.key, **self._make(reader, plates, task)}
+            return {"key": task.key, **self._make(task.reader, task)}
 
-    def _make(self, reader: SeriesReader, plates: Plates, task: PlateTask) -> Mapping[str, Any]:
+    def _make(self, reader: SeriesReader, task: PlateTask) -> Mapping[str, Any]:
         from storage.pages.quicklook import look_at
         from storage.products.cog import probability_layer
         from storage.products.cog_layout import CogLayout
@@ -88,7 +81,9 @@ class PlateTool:
         from storage.products.outlines import part_of, read_with_halo
         from storage.products.plate_sums import PlateSums
 
-        began, plate = time.perf_counter(), plates[task.plate]
+        began = time.perf_counter()
+        plates = Plates(height=reader.height, width=reader.width, size=task.size)
+        plate = plates[task.plate]
         if wrong := [block.name for block in task.blocks if not is_as_written(reader, block)]:
             return {"wrong": wrong}
         try:
@@ -105,7 +100,7 @@ class PlateTool:
         )
         tiles = encode(pixels, probability_layer(), layout=CogLayout(plates=plates), number=plate.number)
         for kind, part in ((TILES, tiles), (OUTLINES, outlines), (LOOK, look)):
-            _write(part_path(self.places[task.pair], plate, kind), part.to_bytes())
+            _write(part_path(task.place, plate, kind), part.to_bytes())
         sums = PlateSums.of(pixels)
         return {
             "sha256": sums.pixels_sha256,

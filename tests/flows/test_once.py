@@ -65,4 +65,4 @@ def test_the_tools_of_an_archive_come_to_the_workers_once_whatever_the_cells(
     summary = run_reprocessing(ReprocessRequest.model_validate({**request, "cluster": {"workers": 1}}))
     version = Path(summary.products["collection"]).parent
     assert len(list((version / "cells").iterdir())) == 4
-    assert brought == ["ingest", "infer"]
+    assert brought == ["ingest", "infer", "plates"]
