@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -25,11 +26,10 @@ from typing_extensions import TypeVar
 from storage.errors import InputError, IntegrityError, ObjectStoreError, StaleWriteError
 from storage.places.client import FIRST_CONTACT, PATIENCE, client, explain
 from storage.places.credentials import refuse_credentials
+from storage.places.parts import PARTS_AT_ONCE, digests, in_parts, part_bytes
 
 SCHEME = "s3://"
 
-_PART_BYTES = 5 * 2**20
-_MOST_PARTS = 9_000  # stores take 10,000
 _SHA256 = "sha256"
 """Name of what is kept beside an object."""
 
@@ -159,6 +159,10 @@ class ObjectPath:
                 return bytes(obstore.get_range(self._client(), self.key, start=start, end=stop))
             except FileNotFoundError:
                 raise FileNotFoundError(f"{self} does not exist") from None
+            except BaseError:
+                if self.stat().size <= start:  # stores answer a range beyond the end with an error
+                    return b""
+                raise
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[BinaryIO]:
@@ -214,18 +218,57 @@ class ObjectPath:
             IntegrityError: what the store holds is not what was sent; nothing stays there.
         """
         size = file.stat().st_size
-        part = max(_PART_BYTES, -(-size // _MOST_PARTS))
+        part = part_bytes(size)
         with file.open("rb") as content:
-            sha256, tag = _digests(content, part)
+            sha256, tag = digests(iter(partial(content.read, part), b""))
         with _reaching(self):
             obstore.put(self._client(), self.key, file, attributes={_SHA256: sha256}, chunk_size=part)
+        self._require_sent(size=size, sha256=sha256, tag=tag)
+
+    def upload_stream(self, content: Callable[[], Iterable[bytes]], *, size: int) -> None:
+        """Bring bytes here that lie nowhere together, with their SHA-256 beside them: they appear whole.
+
+        Args:
+            content: makes the bytes, in pieces of any size. It is called twice, because their digest is sent first.
+            size: bytes in all.
+
+        Raises:
+            IntegrityError: what the store holds is not what was sent; nothing stays there. What `content` raises goes
+                on, and nothing appears.
+        """
+        part = part_bytes(size)
+        sha256, tag = digests(in_parts(content(), part))
+        failures: list[Exception] = []
+
+        def sent() -> Iterator[bytes]:
+            try:
+                yield from in_parts(content(), part)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        try:
+            with _reaching(self):
+                whole = sent() if size > part else b"".join(sent())
+                options: Any = {"attributes": {_SHA256: sha256}, "chunk_size": part, "max_concurrency": PARTS_AT_ONCE}
+                obstore.put(self._client(), self.key, whole, **options)
+        except Exception:
+            if failures:  # the client words it as an error of its own
+                raise failures[0] from None
+            raise
+        self._require_sent(size=size, sha256=sha256, tag=tag)
+
+    def _require_sent(self, *, size: int, sha256: str, tag: str) -> None:
         facts = self.stat()
         if (facts.size, facts.tag.strip('"')) == (size, tag):
             return
         # the tag of an encrypted object is no digest of its content: then what is there has to be read
-        with self.open() as content:
-            if _digests(content, part)[0] == sha256:
-                return
+        with _reaching(self):
+            total = hashlib.sha256()
+            for piece in obstore.get(self._client(), self.key).stream():
+                total.update(piece)
+        if total.hexdigest() == sha256:
+            return
         self.unlink()
         raise IntegrityError(f"{self}: the store holds {facts.size} bytes that are not the {size} that were sent")
 
@@ -289,18 +332,6 @@ def location(text: str | Path | ObjectPath) -> Location:
     if isinstance(text, Path | ObjectPath):
         return text
     return ObjectPath.parse(text) if text.startswith(SCHEME) else Path(text)
-
-
-def _digests(content: BinaryIO, part: int) -> tuple[str, str]:
-    """SHA-256, and the entity tag of an upload in parts of so many bytes, as S3 makes it of their MD5."""
-    total, tags = hashlib.sha256(), []
-    while chunk := content.read(part):
-        total.update(chunk)
-        tags.append(hashlib.md5(chunk, usedforsecurity=False))
-    if len(tags) > 1:
-        joined = hashlib.md5(b"".join(tag.digest() for tag in tags), usedforsecurity=False)
-        return total.hexdigest(), f"{joined.hexdigest()}-{len(tags)}"
-    return total.hexdigest(), (tags or [hashlib.md5(usedforsecurity=False)])[0].hexdigest()
 
 
 @contextmanager

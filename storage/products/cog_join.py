@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
+from tempfile import NamedTemporaryFile, SpooledTemporaryFile
 from typing import IO, Any, TypeVar
 
 import numpy as np
@@ -58,6 +59,9 @@ def join_cog(
         plate, tile: sides in pixels, with which the parts were made.
         most_classic: bytes of the largest file that is a classic TIFF.
 
+    On a disk the file is drafted beside `path`. Into a bucket it is one upload in parts, made from the parts of plates
+    as it is sent, without a draft; for its digest, which is sent first, they are read once more.
+
     Raises:
         IntegrityError: a part is missing, truncated, damaged or of something else; or what was written is not a valid
             COG. Nothing appears at `path`.
@@ -77,12 +81,18 @@ def join_cog(
         tables = join.tables(coarse)
         if conclude is not None:
             conclude()
-        with publish(path, verify=partial(_verify, crs=grid.crs)) as draft, draft.open("wb") as file:
-            file.write(make_head(layer, grid=grid, layout=layout, tables=tables, most_classic=most_classic))
-            for level in reversed(coarse):
-                level.copy_to(file)
-            for content in join.slices():
-                file.write(content)
+        head = make_head(layer, grid=grid, layout=layout, tables=tables, most_classic=most_classic)
+
+        def content() -> Iterator[bytes]:
+            return chain([head], *(level.streams() for level in reversed(coarse)), join.slices())
+
+        if isinstance(path, ObjectPath):
+            size = len(head) + sum(int(table.sizes.sum(dtype=np.uint64)) for table in tables)
+            _verify_head(path, head, size=size, crs=grid.crs)
+            path.upload_stream(content, size=size)
+        else:
+            with publish(path, verify=partial(_verify, crs=grid.crs)) as draft, draft.open("wb") as file:
+                file.writelines(content())
 
 
 class _Join:
@@ -201,11 +211,11 @@ class _CoarseLevel:
         if self._following is not None:
             self._following.add(self._layer.halved(rows))
 
-    def copy_to(self, file: IO[bytes]) -> None:
-        """Write all tiles, row by row."""
+    def streams(self) -> Iterator[bytes]:
+        """The bytes of all tiles, row by row, in pieces."""
         self._spool.seek(0)
         while content := self._spool.read(2**20):
-            file.write(content)
+            yield content
 
 
 def _coarse_levels(layer: Layer, layout: CogLayout, *, scratch: Path, stack: ExitStack) -> list[_CoarseLevel]:
@@ -222,6 +232,14 @@ def _offsets(sizes: NDArray[np.uint32], start: int) -> NDArray[np.uint64]:
     """Where each tile begins; they lie row by row, one after the other, from `start` on."""
     ends = np.cumsum(sizes, dtype=np.uint64).reshape(sizes.shape)
     return ends - sizes + np.uint64(start)
+
+
+def _verify_head(path: ObjectPath, head: bytes, *, size: int, crs: CRS | None) -> None:
+    """Verify a COG that lies nowhere yet: its directories alone are looked at, so a file with holes is the same."""
+    with NamedTemporaryFile(prefix=f".{path.stem}-", suffix=".tif") as file:
+        file.write(head)
+        file.truncate(size)
+        _verify(Path(file.name), crs=crs)
 
 
 def _verify(path: Path, *, crs: CRS | None) -> None:

@@ -143,9 +143,7 @@ def read_slice(source: PartBytes, start: int, stop: int, *, check: int | None = 
     """Bytes of a part, all of them; IntegrityError where it ends before, or where their CRC-32 is not `check`."""
     content = source.read(start, stop)
     if len(content) != stop - start:
-        raise IntegrityError(
-            f"{source}, a part of a COG, ends at byte {start + len(content)} instead of {stop} or later"
-        )
+        raise IntegrityError(f"{source}, a part of a COG, is truncated: it ends before byte {stop}")
     if check is not None and zlib.crc32(content) != check:
         raise IntegrityError(
             f"{source} is damaged: bytes {start} to {stop} of this part of a COG are not those written"

@@ -422,3 +422,38 @@ def test_where_tags_are_no_digests_what_was_sent_is_read_back(
 def write_whole(path: ObjectPath, content: bytes) -> None:
     with publish(path) as draft:
         draft.write_bytes(content)
+
+
+PIECES = [bytes([number]) * 3_000_001 for number in range(5)]
+
+
+@pytest.mark.parametrize("pieces", [PIECES, [b"8 ", b"bytes."], []], ids=["three parts", "one part", "nothing"])
+def test_a_stream_is_one_object_with_its_digest(bucket: ObjectPath, pieces: list[bytes]) -> None:
+    path, whole = bucket / "a.bin", b"".join(pieces)
+    path.upload_stream(lambda: iter(pieces), size=len(whole))
+    assert path.read_bytes() == whole
+    assert path.sent_sha256() == hashlib.sha256(whole).hexdigest()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_stream_that_breaks_off_leaves_what_was_there(bucket: ObjectPath, count: int) -> None:
+    path = bucket / "a.bin"
+    path.write(b"before")
+    calls = []
+
+    def content() -> Iterator[bytes]:
+        calls.append(None)
+        yield from PIECES[:count]
+        if len(calls) == 2:
+            raise IntegrityError("scripted")
+
+    with pytest.raises(IntegrityError, match="^scripted$"):
+        path.upload_stream(content, size=sum(map(len, PIECES[:count])))
+    assert path.read_bytes() == b"before"
+
+
+def test_a_stream_that_is_not_what_it_was_does_not_stay(bucket: ObjectPath) -> None:
+    streams = iter([PIECES, PIECES[::-1]])
+    with pytest.raises(IntegrityError, match=r"a\.bin: the store holds 15000005 bytes that are not the 15000005 that"):
+        (bucket / "a.bin").upload_stream(lambda: next(streams), size=15_000_005)
+    assert not (bucket / "a.bin").exists()

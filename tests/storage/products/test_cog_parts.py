@@ -200,10 +200,10 @@ def _damaged(content: bytes, position: int) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda content: b"", "ends at byte 0"),
-        (lambda content: content[:40], "ends at byte 40"),
-        (lambda content: content[:-1], "ends at byte"),
-        (lambda content: content[: len(content) // 2], "ends at byte"),
+        (lambda content: b"", "is truncated"),
+        (lambda content: content[:40], "is truncated"),
+        (lambda content: content[:-1], "is truncated"),
+        (lambda content: content[: len(content) // 2], "is truncated"),
         (lambda content: b"PK" + content[2:], "is no part of this COG: kind"),
         (lambda content: _damaged(content, 70), "header"),
         (lambda content: _damaged(content, 300), "is damaged: bytes"),
