@@ -42,7 +42,7 @@ class OpenAreas:
     Attributes:
         pixels, total, highest: (n,), number of pixels, sum and maximum of their levels.
         first: (n,), first pixel in the grid, row × width + column.
-        hole_m2: (n,), signed area on the ellipsoid of the holes that lie in the plate; added to a shell's it shrinks it.
+        hole_m2: (n,), area on the ellipsoid of the holes that lie in the plate, with the sign of holes.
         holes: per area number of those holes, and their rings as in WKB.
     """
 
@@ -207,14 +207,15 @@ class _Sums:
 
 def _sums(pixels: NDArray[np.uint8], labels: NDArray[np.int32], count: int, plate: Plate, width: int) -> _Sums:
     """Of labels 1 to `count`; pixels and labels are (h + 2, w + 2)."""
-    places = np.flatnonzero(labels)
+    places = np.flatnonzero(labels.ravel() > 0)
     of, levels = labels.ravel()[places], pixels.ravel()[places]
     highest = np.zeros(count + 1, dtype=np.uint8)
     np.maximum.at(highest, of, levels)
     # labels are met in the order of pixels: of many numbers put in one place the last remains
     first = np.zeros(count + 1, dtype=np.int64)
     first[of[::-1]] = places[::-1]
-    y, x = np.divmod(first[1:], labels.shape[1])
+    y = first[1:] // labels.shape[1]
+    x = first[1:] - y * labels.shape[1]
     return _Sums(
         pixels=np.bincount(of, minlength=count + 1)[1:],
         total=np.bincount(of, weights=levels, minlength=count + 1)[1:].astype(np.int64),
@@ -281,9 +282,9 @@ def _pieces(runs: Runs, linked: Sequences, number: Ints, ground: Ground) -> Piec
     first, last = linked.firsts[kept], linked.order[linked.offsets[kept + 1] - 1]
     return Pieces(
         area=number[runs.label[first]],
-        start=runs.start[first],
-        left=runs.left[last],
-        cross=runs.cross[last],
+        start=runs.starts(first),
+        left=runs.lefts(last),
+        cross=runs.crossings(last),
         loop_m2=ground.signed_areas(y, x, offsets_of(sizes)),
         sizes=sizes,
         y=y,

@@ -16,7 +16,7 @@ from storage.products.rings import Ints, Rings, canonical_rings, offsets_of, seq
 class Pieces:
     """Pieces of outlines, n of them.
 
-    Keys are unit edges of the whole grid (:class:`storage.products.tracing.Runs`).
+    Keys name unit edges of the whole grid (:class:`storage.products.tracing.Edges`).
 
     Attributes:
         area: (n,), number of the area that each bounds.

@@ -136,6 +136,7 @@ def canonical_rings(owner: Ints, offsets: Ints, y: Ints, x: Ints) -> Rings:
     sizes = sizes[rings]
     sorted_offsets = offsets_of(sizes)
     within = np.arange(sorted_offsets[-1]) - np.repeat(sorted_offsets[:-1], sizes)
-    turned = (within + np.repeat(shift[rings], sizes)) % np.repeat(sizes, sizes)
+    turned = within + np.repeat(shift[rings], sizes)
+    turned -= np.where(turned < np.repeat(sizes, sizes), 0, np.repeat(sizes, sizes))
     vertices = np.repeat(offsets[:-1][rings], sizes) + turned
     return Rings(owner=owner[rings], offsets=sorted_offsets, y=y[vertices], x=x[vertices])

@@ -32,20 +32,45 @@ _NONE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runs:
-    """Straight runs of edges of one plate; all arrays have one element a run.
+class Edges:
+    """How the unit edges of a grid are named by a key: (row × width + column of the pixel) × 4 + direction.
 
-    A key is one unit edge of the whole grid: (row × width + column of its pixel) × 4 + direction.
+    Attributes:
+        step: pixels from one row of the plate to the next in flat indices, its halo included.
+        top, left: row and column in the grid of the plate's halo, −1 at the grid's edge.
+        width: of the grid, pixels.
+    """
+
+    step: int
+    top: int
+    left: int
+    width: int
+
+    def rows_and_columns(self, pixels: Ints) -> tuple[Ints, Ints]:
+        """Place in the grid of flat indices."""
+        rows = pixels // self.step
+        return rows + self.top, pixels - rows * self.step + self.left
+
+    def keys(self, pixels: Ints, directions: Ints) -> Ints:
+        """Keys of the edges of pixels, given as flat indices."""
+        y, x = self.rows_and_columns(pixels)
+        return (y * self.width + x) * 4 + directions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Straight runs of edges of one plate; all arrays have one element a run, pixels are flat indices of the plate.
 
     Attributes:
         label: the area that a run bounds.
         y, x: vertex of the grid at the run's end, pixels from the grid's corner.
         corner: whether the outline turns there; it goes on straight only into a neighbour plate.
         next: the run that follows on this plate; −1 where that is another plate's, or is not known.
-        start: key of the run's first edge.
-        left: key of the edge that follows, if the walk stays with its pixel.
-        cross: key of the edge that follows, if pixel and diagonal pixel turn out to be of one area; −1 where that is
-            known.
+        first, direction: pixel of the run's first edge, and the direction of all its edges.
+        target, onward: pixel and direction of the edge that follows, if the walk stays with its pixel.
+        opposite: the pixel that is met at a vertex alone, where it is not known whether it belongs to the same area: if
+            it does, its edge follows, with the direction before; −1 where that is known.
+        edges: the names of edges.
     """
 
     label: Ints
@@ -53,9 +78,25 @@ class Runs:
     x: Ints
     corner: NDArray[np.bool_]
     next: Ints
-    start: Ints
-    left: Ints
-    cross: Ints
+    first: Ints
+    direction: Ints
+    target: Ints
+    onward: Ints
+    opposite: Ints
+    edges: Edges
+
+    def starts(self, runs: Ints) -> Ints:
+        """Keys of the first edges of some runs."""
+        return self.edges.keys(self.first[runs], self.direction[runs])
+
+    def lefts(self, runs: Ints) -> Ints:
+        """Keys of the edges that follow some runs, if the walk stays with its pixel."""
+        return self.edges.keys(self.target[runs], self.onward[runs])
+
+    def crossings(self, runs: Ints) -> Ints:
+        """Keys of the edges that follow some runs, if the pixel at the vertex is of the same area; else −1."""
+        opposite = self.opposite[runs]
+        return np.where(opposite >= 0, self.edges.keys(opposite, (self.direction[runs] - 1) % 4), _NONE)
 
 
 def trace(
@@ -70,46 +111,48 @@ def trace(
         top, left: the plate's first row and column in the grid.
         width: of the grid, pixels.
     """
-    step = cells.shape[1]  # one row further in flat indices
+    edges = Edges(step=cells.shape[1], top=top - 1, left=left - 1, width=width)
     flat, flat_labels = cells.ravel(), labels.ravel()
-    layouts = (cells, np.ascontiguousarray(cells.T))
-    parts = [_straight(layouts[0 if d in (_RIGHT, _LEFT) else 1], d, step) for d in range(4)]
+    transposed = np.ascontiguousarray(cells.T)
+    parts = [_straight(cells if d in (_RIGHT, _LEFT) else transposed, d, edges.step) for d in range(4)]
     first = np.concatenate([start for start, _ in parts])
     last = np.concatenate([end for _, end in parts])
     direction = np.repeat(np.arange(4), [len(start) for start, _ in parts])
 
-    forward = _offsets(_AHEAD, step)[direction]
-    outside = _offsets(_OUTSIDE, step)[direction]
-    ahead, beyond = last + forward, last + forward + outside
+    ahead = last + _offsets(_AHEAD, edges.step)[direction]
+    beyond = ahead + _offsets(_OUTSIDE, edges.step)[direction]
     goes_on, diagonal = flat[ahead] != UNCHANGED, flat[beyond]
+    straight = goes_on & (diagonal == UNCHANGED)
+    turns_right = goes_on & (diagonal != UNCHANGED)
     label = flat_labels[last].astype(np.int64)
 
-    vertex = ~goes_on & (diagonal != UNCHANGED)  # two pixels that touch at a vertex alone
-    opposite = np.where(diagonal == INSIDE, flat_labels[beyond], 0)
-    one_area = vertex & (opposite == label)
+    # two pixels that touch at a vertex alone
+    at_vertex = np.flatnonzero(~goes_on & (diagonal != UNCHANGED))
+    own, other = label[at_vertex], flat_labels[beyond[at_vertex]]  # 0 beside the plate
+    turns_right[at_vertex] = own == other
     # beside the plate, or of another open area: the two may be connected on other plates
-    unknown = vertex & ~one_area & is_open[label] & ((opposite == 0) | is_open[opposite])
+    unknown = at_vertex[(own != other) & is_open[own] & ((other == 0) | is_open[other])]
+    opposite = np.full(len(last), _NONE, dtype=np.int64)
+    opposite[unknown] = beyond[unknown]
 
-    straight = goes_on & (diagonal == UNCHANGED)
-    turns_right = (goes_on & (diagonal != UNCHANGED)) | one_area
     target = np.where(straight, ahead, np.where(turns_right, beyond, last))
-    onward = (direction + np.where(straight, 0, np.where(turns_right, -1, 1))) % 4
-
-    def key(pixel: Ints, heading: Ints) -> Ints:
-        y, x = np.divmod(pixel, step)
-        return ((y + (top - 1)) * width + (x + (left - 1))) * 4 + heading
-
-    y, x = np.divmod(last, step)
+    onward = (direction + np.where(straight, 0, np.where(turns_right, 3, 1))) & 3
+    following = _numbers_of(target, onward, first, direction, flat)
+    following[unknown] = _NONE
+    y, x = edges.rows_and_columns(last)
     end = np.array(_END)
     return Runs(
         label=label,
-        y=y + (top - 1) + end[direction, 0],
-        x=x + (left - 1) + end[direction, 1],
+        y=y + end[direction, 0],
+        x=x + end[direction, 1],
         corner=~straight,
-        next=np.where(unknown, _NONE, _numbers_of(target, onward, first, direction, flat)),
-        start=key(first, direction),
-        left=key(target, onward),
-        cross=np.where(unknown, key(beyond, (direction - 1) % 4), _NONE),
+        next=following,
+        first=first,
+        direction=direction,
+        target=target,
+        onward=onward,
+        opposite=opposite,
+        edges=edges,
     )
 
 
@@ -125,7 +168,8 @@ def _straight(cells: NDArray[np.uint8], direction: int, step: int) -> tuple[Ints
     outside = row * sum(_OUTSIDE[direction])
     # the first and the last row are halo, so that both neighbours of a row exist
     beyond = flat[2 * row :] if outside > 0 else flat[: -2 * row]
-    edges = np.flatnonzero((flat[row:-row] == INSIDE) & (beyond == UNCHANGED)) + row
+    edges = np.flatnonzero(flat[row:-row] > beyond) + row
+    edges = edges[(flat[edges] == INSIDE) & (flat[edges + outside] == UNCHANGED)]  # not those of the halo
     goes_on = (flat[edges + forward] == INSIDE) & (flat[edges + forward + outside] == UNCHANGED)
     # an edge that goes on is followed by the next one in the list, seen in its direction
     begins = np.ones(len(edges), dtype=np.bool_)
