@@ -148,7 +148,7 @@ def write_quicklook(path: Location, looks: Quicklooks, *, captions: Sequence[str
         canvas.paste(Image.fromarray(picture), (left, gap + bar - 8))
     _draw_scale(canvas, left=3 * gap + 2 * width, top=height + gap + bar, width=width, font=font)
     with publish(path) as draft:
-        canvas.save(draft, format="PNG", optimize=True)
+        canvas.save(draft, format="PNG", compress_level=4)
 
 
 def _with_outline(picture: NDArray[np.uint8], changed: NDArray[np.bool_]) -> NDArray[np.uint8]:
