@@ -447,7 +447,7 @@ def test_a_stream_that_breaks_off_leaves_what_was_there(bucket: ObjectPath, coun
         if len(calls) == 2:
             raise IntegrityError("scripted")
 
-    with pytest.raises(IntegrityError, match="^scripted$"):
+    with pytest.raises(IntegrityError, match=r"^scripted$"):
         path.upload_stream(content, size=sum(map(len, PIECES[:count])))
     assert path.read_bytes() == b"before"
 
