@@ -22,7 +22,7 @@ PAIRS = "pairs"
 """Fact in the ledger of a failed task: names of the pairs that it was to compute."""
 
 _BYTES_OF_A_RESULT = 3
-"""Bytes that a pixel of a pair takes: one each in the store, in the COG and in the COG's draft."""
+"""Bytes that a pixel of a pair takes: one each in the store, in the COG and in the parts that it is joined from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -216,8 +216,8 @@ def resolve(request: DetectRequest) -> Job:
     warnings += bundle.notes
     plan = plan_of(request, bundle, grid, dates=2)
     if isinstance(request.output, ObjectPath):
-        # products are drafted here before they are uploaded, the COG twice
-        require_free_space(scratch_of(request.output), 2 * plan.bytes_out)
+        # products but the COG are drafted here before they are uploaded
+        require_free_space(scratch_of(request.output), plan.bytes_out)
     plan.require(
         free_disk=None if isinstance(request.output, ObjectPath) else _disk_for(request.output, plan),
         memory=limits().free_memory if request.cluster.kind == "local" else None,

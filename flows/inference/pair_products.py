@@ -98,7 +98,11 @@ class PairProducts:
             from storage.products.cog_join import join_cog
 
             grid = self.plates.reader.grid
-            self._joined(lambda: join_cog(path, probability_layer(tags), grid=grid, parts=self.plates.tiles))
+            self._joined(
+                lambda: join_cog(
+                    path, probability_layer(tags), grid=grid, parts=self.plates.tiles, plate=self.plates.size
+                )
+            )
             sums = self.stage.sums(self.plates)
             return {**asdict(sums), "valid_pixels": sums.valid_pixels}
 

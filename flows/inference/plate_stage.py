@@ -47,11 +47,11 @@ class PairPlates:
     reader: SeriesReader
     place: Location
     verifier: BlockVerifier
-    plate: int = PLATE
+    size: int = PLATE
 
     @cached_property
     def plates(self) -> Plates:
-        return Plates(height=self.reader.height, width=self.reader.width, size=self.plate)
+        return Plates(height=self.reader.height, width=self.reader.width, size=self.size)
 
     def entry_name(self, plate: Plate) -> str:
         """What the ledger calls a plate."""
@@ -61,12 +61,12 @@ class PairPlates:
         """What a worker is told of a plate; `parameters`: what its parts depend on beside the pixels."""
         around = [slice(span.start - 1, span.stop + 1) for span in (plate.rows, plate.cols)]
         blocks = self.verifier.stored(rows=around[0], cols=around[1])
-        made_of = [_VERSION, self.plate, dict(parameters), [(block.name, block.sha256) for block in blocks]]
+        made_of = [_VERSION, self.size, dict(parameters), [(block.name, block.sha256) for block in blocks]]
         return PlateTask(
             reader=self.reader,
             place=self.place,
             plate=plate.number,
-            size=self.plate,
+            size=self.size,
             key=sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32],
             blocks=tuple(block for block in blocks if _begins_in(block, plate)),
         )
