@@ -16,6 +16,7 @@ from storage.products.rings import Ints, Rings, offsets_of, spread
 
 _HEADER = 9
 """Bytes of WKB before a polygon's first ring: byte order, type, number of rings."""
+_POLYGONS_AT_ONCE = 50_000
 MOST_BYTES = 2**31 - 1
 """A value in Parquet or Arrow is no longer."""
 
@@ -57,10 +58,17 @@ class Ground:
         closed = offsets_of(sizes + 1)
         vertices = spread(rings.offsets[:-1], sizes + 1)
         vertices[closed[1:] - 1] = rings.offsets[:-1]
-        at = self.coordinates(rings.y[vertices], rings.x[vertices])
         owners = offsets_of(np.bincount(rings.owner, minlength=count))
-        shapes = shapely.from_ragged_array(shapely.GeometryType.POLYGON, at, (closed, owners))
-        return shapely.to_wkb(shapes, byte_order=1).tolist()
+        polygons: list[bytes] = []
+        for begin in range(0, count, _POLYGONS_AT_ONCE):
+            some = owners[begin : begin + _POLYGONS_AT_ONCE + 1]
+            offsets = closed[some[0] : some[-1] + 1]
+            chosen = vertices[offsets[0] : offsets[-1]]
+            at = self.coordinates(rings.y[chosen], rings.x[chosen])
+            parts = offsets - offsets[0], some - some[0]
+            shapes = shapely.from_ragged_array(shapely.GeometryType.POLYGON, at, parts)
+            polygons += shapely.to_wkb(shapes, byte_order=1).tolist()
+        return polygons
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from storage.products.rings import Ints, summed
 T = TypeVar("T")
 
 _BYTES_A_TABLE = 1 << 28
-_NOTHING = np.zeros(0, dtype=np.int64)
+_NOTHING: Ints = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,9 @@ class OpenFront:
             _require_match(name, _NOTHING, "the map's edge", stretches)
 
     def _groups(self, row: list[tuple[Plate, OutlinePart]], offsets: Ints) -> _Groups:
-        one, other, below = [_NOTHING], [_NOTHING], [_NOTHING]
+        one: list[Ints] = [_NOTHING]
+        other: list[Ints] = [_NOTHING]
+        below: list[Ints] = [_NOTHING]
         before, stretches = "the map's edge", _NOTHING
         for (plate, part), offset in zip(row, offsets[:-1], strict=True):
             name, above = self._below.get(plate.col, ("the map's edge", _NOTHING))
@@ -126,7 +128,7 @@ class OpenFront:
         goes_on = np.zeros(count, dtype=np.bool_)
         goes_on[of[np.concatenate(below)]] = True
 
-        def values(name: str) -> NDArray[np.generic]:
+        def values(name: str) -> NDArray[Any]:
             held = np.array(
                 [getattr(each, name) for each in self._held], dtype=np.float64 if name == "hole_m2" else np.int64
             )

@@ -122,7 +122,7 @@ class OutlinePart:
                 ),
                 **{side: table[side].to_numpy() for side, table in zip(_SIDES, sides, strict=True)},
             )
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise IntegrityError(f"{name} ({len(data)} bytes) cannot be read: {error}") from error
 
 
@@ -176,10 +176,14 @@ def part_of(
     runs = trace(cells, labels, is_open, top=plate.rows.start, left=plate.cols.start, width=width)
     linked = sequences(runs.next)
     of_open = is_open[runs.label[linked.firsts]]
+    outlines = _rings(runs, linked, linked.is_ring & ~of_open, number)
+    holes = _rings(runs, linked, linked.is_ring & of_open, number)
+    pieces = _pieces(runs, linked, number, ground)
+    del cells, inner, labels, runs, linked  # a noisy plate has some 200 MB of them, and its polygons need as much
     return OutlinePart(
-        closed=_rows(_rings(runs, linked, linked.is_ring & ~of_open, number), sums.chosen(closed), ground, min_area_m2),
-        areas=_open_areas(_rings(runs, linked, linked.is_ring & of_open, number), sums.chosen(opened), ground),
-        pieces=_pieces(runs, linked, number, ground),
+        closed=_rows(outlines, sums.chosen(closed), ground, min_area_m2),
+        areas=_open_areas(holes, sums.chosen(opened), ground),
+        pieces=pieces,
         **{side: number[touching] for side, touching in sides.items()},
     )
 

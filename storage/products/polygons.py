@@ -113,6 +113,7 @@ class _Writer:
         self.count, self.area_m2 = 0, 0.0
         self._min_area_m2 = min_area_m2
         self._waiting: list[pa.Table] = []
+        self._rows = self._bytes = 0  # of those that wait
         self._schema = ROWS.with_metadata({"geo": json.dumps(_description(grid))})
         numbers = [name for name in ROWS.names if name != "geometry"]
         self._file = pq.ParquetWriter(
@@ -142,15 +143,16 @@ class _Writer:
         self.count += len(rows)
         self.area_m2 += pc.sum(rows["area_m2"]).as_py()
         self._waiting.append(rows)
-        many = sum(map(len, self._waiting)) >= _ROWS_A_GROUP
-        if many or sum(each.nbytes for each in self._waiting) >= _BYTES_A_GROUP:
+        self._rows += len(rows)
+        self._bytes += rows.nbytes
+        if self._rows >= _ROWS_A_GROUP or self._bytes >= _BYTES_A_GROUP:
             self._write_group()
 
     def _write_group(self) -> None:
         if self._waiting:
             rows = pa.concat_tables(self._waiting).replace_schema_metadata(self._schema.metadata)
             self._file.write_table(rows, row_group_size=_ROWS_A_GROUP)
-            self._waiting = []
+            self._waiting, self._rows, self._bytes = [], 0, 0
 
 
 def _description(grid: GeoBox) -> dict[str, object]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def sequences(following: Ints) -> Sequences:
     if count == 0:
         return Sequences(order=following, offsets=np.zeros(1, dtype=np.int64), is_ring=np.zeros(0, dtype=np.bool_))
     linked = np.flatnonzero(following >= 0)
-    preceding = np.full(count, -1, dtype=np.int64)
+    preceding = np.full(count, -1, dtype=np.int32)
     preceding[following[linked]] = linked
     number, component = connected_components(_graph(following), directed=True, connection="weak")
     # a chain begins where nothing leads; a ring may begin anywhere
@@ -65,7 +66,7 @@ def sequences(following: Ints) -> Sequences:
     path[last[-1]] = -1
     order = breadth_first_order(_graph(path), first[0], directed=True, return_predecessors=False)
     sizes = np.bincount(component, minlength=number)
-    return Sequences(order=order.astype(np.int64), offsets=offsets_of(sizes), is_ring=is_ring)
+    return Sequences(order=order, offsets=offsets_of(sizes), is_ring=is_ring)
 
 
 def _graph(following: Ints) -> csr_array:
@@ -129,7 +130,7 @@ def canonical_rings(owner: Ints, offsets: Ints, y: Ints, x: Ints) -> Rings:
     sizes = np.diff(offsets)
     if len(sizes) == 0:
         return Rings(owner=owner, offsets=offsets, y=y, x=x)
-    place = (y << 32) | x
+    place = (y.astype(np.int64) << 32) | x
     smallest = np.minimum.reduceat(place, offsets[:-1])
     shift = np.flatnonzero(place == np.repeat(smallest, sizes)) - offsets[:-1]
     rings = np.lexsort((smallest, owner))

@@ -12,13 +12,15 @@ enclose becomes a hole that touches the shell, which is what a valid polygon wan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
+"""int32 for what is of one plate, int64 for what names places of the whole grid."""
 
-UNCHANGED, INSIDE, HALO = 0, 1, 2
+BACKGROUND, INSIDE, HALO = 0, 1, 2
 """What a pixel is to a plate: not changed, changed on the plate, changed beside it."""
 
 _DOWN, _RIGHT, _UP, _LEFT = range(4)
@@ -54,7 +56,7 @@ class Edges:
     def keys(self, pixels: Ints, directions: Ints) -> Ints:
         """Keys of the edges of pixels, given as flat indices."""
         y, x = self.rows_and_columns(pixels)
-        return (y * self.width + x) * 4 + directions
+        return (y.astype(np.int64) * self.width + x) * 4 + directions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ def trace(
     """All runs of a plate.
 
     Args:
-        cells: (h + 2, w + 2), the plate with one pixel around it: UNCHANGED, INSIDE or HALO.
+        cells: (h + 2, w + 2), the plate with one pixel around it: BACKGROUND, INSIDE or HALO.
         labels: (h + 2, w + 2), number of the 4-connected area of each pixel that is INSIDE, from 1.
         is_open: by label, whether the area touches a changed pixel of the halo.
         top, left: the plate's first row and column in the grid.
@@ -117,30 +119,30 @@ def trace(
     parts = [_straight(cells if d in (_RIGHT, _LEFT) else transposed, d, edges.step) for d in range(4)]
     first = np.concatenate([start for start, _ in parts])
     last = np.concatenate([end for _, end in parts])
-    direction = np.repeat(np.arange(4), [len(start) for start, _ in parts])
+    direction = np.repeat(np.arange(4, dtype=np.int8), [len(start) for start, _ in parts])
 
     ahead = last + _offsets(_AHEAD, edges.step)[direction]
     beyond = ahead + _offsets(_OUTSIDE, edges.step)[direction]
-    goes_on, diagonal = flat[ahead] != UNCHANGED, flat[beyond]
-    straight = goes_on & (diagonal == UNCHANGED)
-    turns_right = goes_on & (diagonal != UNCHANGED)
-    label = flat_labels[last].astype(np.int64)
+    goes_on, diagonal = flat[ahead] != BACKGROUND, flat[beyond]
+    straight = goes_on & (diagonal == BACKGROUND)
+    turns_right = goes_on & (diagonal != BACKGROUND)
+    label = flat_labels[last]
 
     # two pixels that touch at a vertex alone
-    at_vertex = np.flatnonzero(~goes_on & (diagonal != UNCHANGED))
+    at_vertex = np.flatnonzero(~goes_on & (diagonal != BACKGROUND))
     own, other = label[at_vertex], flat_labels[beyond[at_vertex]]  # 0 beside the plate
     turns_right[at_vertex] = own == other
     # beside the plate, or of another open area: the two may be connected on other plates
     unknown = at_vertex[(own != other) & is_open[own] & ((other == 0) | is_open[other])]
-    opposite = np.full(len(last), _NONE, dtype=np.int64)
+    opposite = np.full(len(last), _NONE, dtype=np.int32)
     opposite[unknown] = beyond[unknown]
 
     target = np.where(straight, ahead, np.where(turns_right, beyond, last))
-    onward = (direction + np.where(straight, 0, np.where(turns_right, 3, 1))) & 3
+    onward = (direction + np.where(straight, 0, np.where(turns_right, 3, 1)).astype(np.int8)) & 3
     following = _numbers_of(target, onward, first, direction, flat)
     following[unknown] = _NONE
     y, x = edges.rows_and_columns(last)
-    end = np.array(_END)
+    end = np.array(_END, dtype=np.int32)
     return Runs(
         label=label,
         y=y + end[direction, 0],
@@ -168,9 +170,9 @@ def _straight(cells: NDArray[np.uint8], direction: int, step: int) -> tuple[Ints
     outside = row * sum(_OUTSIDE[direction])
     # the first and the last row are halo, so that both neighbours of a row exist
     beyond = flat[2 * row :] if outside > 0 else flat[: -2 * row]
-    edges = np.flatnonzero(flat[row:-row] > beyond) + row
-    edges = edges[(flat[edges] == INSIDE) & (flat[edges + outside] == UNCHANGED)]  # not those of the halo
-    goes_on = (flat[edges + forward] == INSIDE) & (flat[edges + forward + outside] == UNCHANGED)
+    edges = (np.flatnonzero(flat[row:-row] > beyond) + row).astype(np.int32)
+    edges = edges[(flat[edges] == INSIDE) & (flat[edges + outside] == BACKGROUND)]  # not those of the halo
+    goes_on = (flat[edges + forward] == INSIDE) & (flat[edges + forward + outside] == BACKGROUND)
     # an edge that goes on is followed by the next one in the list, seen in its direction
     begins = np.ones(len(edges), dtype=np.bool_)
     if forward > 0:
@@ -185,7 +187,7 @@ def _straight(cells: NDArray[np.uint8], direction: int, step: int) -> tuple[Ints
 
 def _numbers_of(target: Ints, onward: Ints, first: Ints, direction: Ints, flat: NDArray[np.uint8]) -> Ints:
     """Number of the run that begins with each target edge; −1 for edges of other plates."""
-    numbers = np.full(len(target), _NONE, dtype=np.int64)
+    numbers = np.full(len(target), _NONE, dtype=np.int32)
     run_at = np.empty(flat.size, dtype=np.int32)
     for heading in range(4):
         runs = np.flatnonzero(direction == heading)
@@ -196,4 +198,4 @@ def _numbers_of(target: Ints, onward: Ints, first: Ints, direction: Ints, flat: 
 
 
 def _offsets(steps: tuple[tuple[int, int], ...], row: int) -> Ints:
-    return np.array([y * row + x for y, x in steps], dtype=np.int64)
+    return np.array([y * row + x for y, x in steps], dtype=np.int32)
