@@ -1,60 +1,198 @@
-"""Overlapping windows of one block become one probability, and how far they disagree is counted."""
+"""Overlapping windows of one block become one probability, and how far they disagree is counted.
+
+Legend of shapes: P pairs, B windows of s×s pixels in a batch, N in a band, (h, w) the block without its halo.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dasnet.prediction.block_windows import BlockWindows, Covering
 from tiling.conventions import DISAGREEMENT_BINS, DISAGREEMENT_SCALE, NODATA, level_of
+
+_HELD_BYTES = 64 << 20
+"""Windows that are held in any case; else no more than eight bytes of a pixel of the block."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Band:
+    """Rows of windows that are held at a time until they are blended: most often all of a block's. Tensors are on the
+    device.
+
+    Attributes:
+        windows: N, computed windows.
+        table: places for windows, computed or not.
+        corners: (2, n) int64, y and x of each window in the block; n is the next multiple of the batch, and the last
+            window stands in for those that the last batch lacks.
+        places: (N,) int64, of each window in the table.
+        first: row of the block without its halo at which the band begins.
+        rows, columns: of each pixel row and column that the band covers.
+        complete: whether every place has a computed window.
+        computed: (rows and columns of windows) float32, 1 = computed, else 0.
+    """
+
+    windows: int
+    table: int
+    corners: Tensor
+    places: Tensor
+    first: int
+    rows: Axis
+    columns: Axis
+    complete: bool
+    computed: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Axis:
+    """The windows that cover each of n pixels of one axis, in ascending order: K, the most that cover one.
+
+    Attributes:
+        index: (K, n) int64, what a pixel adds to its number in the table of windows.
+        window: (K, n) int64, row or column of windows.
+        weight: (K, n) float32; 0 = fewer windows cover the pixel.
+    """
+
+    index: Tensor
+    window: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, covering: Covering, *, window: int, offset: int, put: Callable[[NDArray[Any]], Tensor]) -> Axis:
+        """`window`, `offset`: how far one window, and one pixel in it, lie apart in the table."""
+        return cls(
+            index=put(covering.window * window + covering.offset * offset),
+            window=put(covering.window),
+            weight=put(covering.weight),
+        )
+
+    @property
+    def pixels(self) -> int:
+        return self.index.shape[1]
+
+
+def bands_of(
+    windows: BlockWindows,
+    *,
+    pairs: int,
+    shape: tuple[int, int],
+    crop: tuple[slice, slice],
+    taper: NDArray[np.float32],
+    batch: int,
+    put: Callable[[NDArray[Any]], Tensor],
+) -> list[Band]:
+    """The bands of a block, in order.
+
+    Args:
+        pairs, shape: of the block, with its halo: they bound what is held.
+        crop: rows and columns that are blended, within `shape`.
+        taper: (s,) float32 in (0, 1], one axis of the weight.
+        batch: windows at a time.
+        put: brings an array to the device.
+    """
+    side, columns = windows.side, len(windows.starts_x)
+    most = max(8 * pairs * shape[0] * shape[1], _HELD_BYTES) // (4 * pairs * side * side)
+    across = Axis.of(Covering.of(windows.starts_x, taper=taper, pixels=crop[1]), window=side * side, offset=1, put=put)
+    bands = []
+    for rows in windows.bands(most):
+        corners, places = windows.places(rows)
+        if not len(places):
+            continue
+        starts = windows.starts_y[rows]
+        first, last = max(int(starts[0]), crop[0].start), min(int(starts[-1]) + side, crop[0].stop)
+        covering = Covering.of(starts, taper=taper, pixels=slice(first, max(first, last)))
+        lacking = -len(places) % batch
+        bands.append(
+            Band(
+                windows=len(places),
+                table=len(starts) * columns,
+                corners=put(np.concatenate([corners, np.repeat(corners[-1:], lacking, axis=0)]).T.copy()),
+                places=put(places),
+                first=first - crop[0].start,
+                rows=Axis.of(covering, window=columns * side * side, offset=side, put=put),
+                columns=across,
+                complete=len(places) == len(starts) * columns,
+                computed=put(windows.computed[rows].astype(np.float32)),
+            )
+        )
+    return bands
 
 
 class Blend:
-    """Weighted sums over a block, in float32 on one device.
+    """Weighted sums over a block without its halo, in float32 on one device.
 
-    Windows are added in the order they come, and a product is rounded before it is added: a pixel's bits depend on its
-    windows and their order alone, not on where in the block it lies.
+    A pixel's windows are added row by row, each row from left to right, and a product is rounded before it is added: so
+    a pixel's bits depend on its windows alone, neither on the block nor on the batches nor on who computed them. Each
+    window waits in a table until all of its band are there; then each pixel fetches its first window, its second, ….
+    Nothing is added to numbered places, which a GPU does in any order, and the calls are as many for all windows as for
+    one.
     """
 
-    def __init__(self, *, pairs: int, height: int, width: int, taper: Tensor) -> None:
-        """Sums of zero for `pairs` × `height` × `width` pixels; `taper` (window,) float32 is one axis of the weight."""
-        self._weight = torch.outer(taper, taper)
-        self._window = len(taper)
-        self._sum = taper.new_zeros((pairs, height, width))
-        self._sum_of_squares = taper.new_zeros((pairs, height, width))
-        self._sum_of_weights = taper.new_zeros((height, width))
-        self._windows = torch.zeros((height, width), dtype=torch.int16, device=taper.device)
+    def __init__(self, *, pairs: int, height: int, width: int, side: int, device: torch.device) -> None:
+        """Sums of zero for `pairs` × `height` × `width` pixels; windows are `side` pixels high and wide."""
+        self._side = side
+        self._table = torch.empty(0, device=device)
+        self._sum = torch.zeros((pairs, height, width), device=device)
+        self._sum_of_squares = torch.zeros_like(self._sum)
+        self._sum_of_weights = torch.zeros((height, width), device=device)
+        self._windows = torch.zeros((height, width), dtype=torch.int16, device=device)
+        self._stored = torch.empty((pairs, height, width), dtype=torch.uint8, device=device)
+        self._histogram = torch.zeros((height, DISAGREEMENT_BINS + 1), dtype=torch.int32, device=device)
+        self._finite = torch.ones((height,), dtype=torch.bool, device=device)
 
-    def add(self, probability: Tensor, *, y: int, x: int) -> None:
-        """Add one window: (pairs, window, window) float32, upper-left corner at (y, x) of the block."""
-        window = (slice(y, y + self._window), slice(x, x + self._window))
-        weighted = self._weight * probability
-        self._sum[:, *window] += weighted
-        self._sum_of_squares[:, *window] += weighted * probability
-        self._sum_of_weights[window] += self._weight
-        self._windows[window] += 1
+    def begin(self, band: Band) -> None:
+        """Make room for the windows of a band; those of the one before were folded."""
+        self._table = self._sum.new_zeros((len(self._sum), band.table, self._side, self._side))
 
-    def result(self, valid: Tensor, crop: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
-        """The blended probability and the disagreement of a part of the block.
+    def hold(self, places: Tensor, probability: Tensor) -> None:
+        """Keep windows: `places` (B,) in the band's table, `probability` (B, P, s, s) float32."""
+        self._table.index_copy_(1, places, probability.transpose(0, 1))
 
-        Args:
-            valid: (pairs, h, w) bool on the same device: pixels of `crop` valid in both dates.
-            crop: rows and columns of the part.
+    def fold(self, band: Band, rows: slice) -> None:
+        """Add the held windows to some of the rows that the band covers; strips of rows may be folded at a time."""
+        part = slice(band.first + rows.start, band.first + rows.stop)
+        total, squares = self._sum[:, part], self._sum_of_squares[:, part]
+        weights, windows = self._sum_of_weights[part], self._windows[part]
+        table = self._table.flatten(1)
+        down, across = band.rows, band.columns
+        for index_y, window_y, weight_y in zip(*(axis[:, rows, None].unbind() for axis in _fields(down)), strict=True):
+            for index_x, window_x, weight_x in zip(*(axis.unbind() for axis in _fields(across)), strict=True):
+                index, weight = index_y + index_x, weight_y * weight_x
+                if not band.complete:
+                    weight *= band.computed[window_y, window_x]
+                probability = table.index_select(1, index.flatten()).unflatten(1, index.shape)
+                weighted = weight * probability
+                total += weighted
+                squares += weighted.mul_(probability)
+                weights += weight
+                windows += weight > 0
 
-        Returns:
-            (pairs, h, w) uint8 on the CPU, 255 where not valid; and the histogram (256,) int64 on the CPU, as
-            tiling.protocols documents it.
+    def settle(self, valid: Tensor, rows: slice) -> None:
+        """Turn the sums of some rows into levels; `valid` (P, rows, w) bool, True = valid in both dates."""
+        total, squares, weights = self._sum[:, rows], self._sum_of_squares[:, rows], self._sum_of_weights[rows]
+        mean = total / weights
+        level = torch.where(valid, level_of(mean), NODATA)
+        self._stored[:, rows] = level
+        variance = squares / weights - mean * mean
+        bins = (variance.clamp(min=0).sqrt() * DISAGREEMENT_SCALE).round().clamp(max=DISAGREEMENT_BINS - 1)
+        compared = valid & (self._windows[rows] > 1) & torch.isfinite(bins)
+        # one bin more takes what is not compared; counted row by row, so that a GPU's counters seldom meet
+        bins = torch.where(compared, bins, DISAGREEMENT_BINS).to(torch.int64).transpose(0, 1).flatten(1)
+        self._histogram[rows].scatter_add_(1, bins, self._histogram.new_ones(()).expand_as(bins))
+        self._finite[rows] = torch.isfinite(level).all(dim=2).all(dim=0)
 
-        Raises:
-            ArithmeticError: a valid pixel has no finite probability: the network returned NaN or infinity, or no window
-                covers it.
-        """
-        weights = self._sum_of_weights[crop]
-        mean = self._sum[:, *crop] / weights
-        stored = torch.where(valid, level_of(mean), NODATA)
-        variance = self._sum_of_squares[:, *crop] / weights - mean * mean
-        bins = (variance.clamp(min=0).sqrt() * DISAGREEMENT_SCALE).round()
-        compared = bins[valid & (self._windows[crop] > 1)].clamp(max=DISAGREEMENT_BINS - 1)
-        if not torch.isfinite(stored).all():
-            raise ArithmeticError("the network gave valid pixels no finite probability: are all valid pixels finite?")
-        histogram = torch.bincount(compared.to(torch.int64), minlength=DISAGREEMENT_BINS)
-        return stored.to(torch.uint8).cpu(), histogram.cpu()
+    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What was settled, on the device: (P, h, w) uint8, 255 where not valid; the histogram (256,) int64, as
+        tiling.protocols documents it; and whether every valid pixel had a finite probability: else the network returned
+        NaN or infinity, or no window covers a pixel."""
+        return self._stored, self._histogram[:, :DISAGREEMENT_BINS].sum(dim=0), self._finite.all()
+
+
+def _fields(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
+    return axis.index, axis.window, axis.weight

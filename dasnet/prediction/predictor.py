@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -22,10 +22,13 @@ from torch import Tensor
 
 from dasnet.errors import PredictorError
 from dasnet.networks.decoder import upsample
-from dasnet.prediction.blending import Blend
+from dasnet.prediction.blending import Band, Blend
 from dasnet.prediction.block_prediction import BlockPrediction
+from dasnet.prediction.block_windows import BlockWindows
 from dasnet.prediction.bundle import Bundle, build_model
+from dasnet.prediction.device_block import DeviceBlock, bits, window_values
 from dasnet.prediction.network import InferenceNetwork, Precision, prepare
+from dasnet.prediction.transfer import Download, Transfer
 from tiling.conventions import DISAGREEMENT_BINS, NODATA
 
 _log = logging.getLogger(__name__)
@@ -85,6 +88,7 @@ class DasnetPredictor:
         network = prepare(build_model(bundle), in_bands=len(bundle.bands), device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
+        self._transfer = Transfer(network.device)
         # cuDNN's handles and plans belong to a thread: every further one that computes takes a second to make its own
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if self._on_gpu else None
         self._lanes: ThreadPoolExecutor | None = None
@@ -137,117 +141,114 @@ class DasnetPredictor:
         Args:
             images: (T, C, H, W) in the bundle's data type, its bands in its order, the block with its halo.
             valid: (T, H, W), True = valid.
-            origins: (N, 2) upper-left corners (y, x) of the windows in `images`; they are added in this order.
+            origins: (N, 2) upper-left corners (y, x) of the windows in `images`; each at most once;
+                a pixel's windows are added row by row, each row from left to right.
             taper: (window,) float32 in (0, 1], blending weight along one axis of a window.
             crop: rows and columns of the block within `images`.
             pairs: indices of the P pairs of dates that are compared; None = each date with the one before it.
             wanted: (H, W), where a probability is asked for, as tiling.protocols has it; None = everywhere.
 
         Raises:
-            PredictorError: the series has one date, other bands or another data type than the bundle; or a pair is not
-                of two of its dates.
+            PredictorError: the series has one date, other bands or another data type than the bundle; a pair is not of
+                two of its dates; or a window does not lie in the block, or is given twice.
             ArithmeticError: a valid pixel gets no finite probability.
         """
         self._check(images)
         earlier, later = _earlier_and_later(pairs, dates=len(images))
-        return self._computed(
-            partial(self._predict, images, valid, origins, taper, wanted, crop=crop, earlier=earlier, later=later)
-        )
-
-    def _predict(
-        self,
-        images: NDArray[Any],
-        valid: NDArray[np.bool_],
-        origins: NDArray[np.int64],
-        taper: NDArray[np.float32],
-        wanted: NDArray[np.bool_] | None,
-        *,
-        crop: tuple[slice, slice],
-        earlier: list[int],
-        later: list[int],
-    ) -> BlockPrediction:
-        # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
-        torch.get_num_threads()
-        size = len(taper)
-        both = valid[earlier] & valid[later]  # (P, H, W)
-        chosen = [(int(y), int(x)) for y, x in origins if both[:, y : y + size, x : x + size].any()]
-        if not chosen:
+        either = np.logical_or.reduce([valid[one] & valid[other] for one, other in zip(earlier, later, strict=True)])
+        windows = BlockWindows.of(origins, side=len(taper), valid=either)
+        if not len(windows):
             return BlockPrediction(
-                probability=np.full(both[:, *crop].shape, NODATA, dtype=np.uint8),
+                probability=np.full((len(earlier), *either[crop].shape), NODATA, dtype=np.uint8),
                 windows_computed=0,
                 windows_skipped=len(origins),
                 disagreement=np.zeros(DISAGREEMENT_BINS, dtype=np.int64),
             )
-        with torch.inference_mode(), self._reproducible():
-            pixels, usable = self._on_device(_bits(images)), self._on_device(valid)
-            blend = Blend(pairs=len(both), height=valid.shape[1], width=valid.shape[2], taper=self._on_device(taper))
-            compute = partial(self._window_probabilities, pixels, usable, size=size, earlier=earlier, later=later)
-            batches = [chosen[first : first + self._batch] for first in range(0, len(chosen), self._batch)]
-            for windows, probabilities in zip(batches, self._in_order(compute, batches), strict=True):
-                for (y, x), probability in zip(windows, probabilities, strict=False):
-                    blend.add(probability, y=y, x=x)
-            in_crop = usable[:, *crop] if wanted is None else usable[:, *crop] & self._on_device(wanted[crop])
-            stored, disagreement = blend.result(in_crop[earlier] & in_crop[later], crop)
+        block = DeviceBlock.sent(
+            images,
+            valid,
+            windows,
+            self._transfer,
+            taper=taper,
+            crop=crop,
+            wanted=wanted,
+            earlier=earlier,
+            later=later,
+            batch=self._batch,
+        )
+        probability, disagreement, finite = self._computed(partial(self._blended, block, earlier, later)).arrays()
+        if not finite:
+            raise ArithmeticError("the network gave valid pixels no finite probability: are all valid pixels finite?")
         return BlockPrediction(
-            probability=stored.numpy(),
-            windows_computed=len(chosen),
-            windows_skipped=len(origins) - len(chosen),
-            disagreement=disagreement.numpy(),
+            probability=probability,
+            windows_computed=len(windows),
+            windows_skipped=len(origins) - len(windows),
+            disagreement=disagreement,
         )
 
-    def _in_order(
-        self, compute: Callable[[Sequence[tuple[int, int]]], Tensor], batches: Sequence[Sequence[tuple[int, int]]]
-    ) -> Iterator[Tensor]:
-        """What `compute` makes of each batch, on a CPU by the lanes, a few batches ahead of who takes them."""
+    def _blended(self, block: DeviceBlock, earlier: list[int], later: list[int]) -> Download:
+        """Probability, disagreement and whether all is finite, on their way to the host; a GPU may still compute."""
+        with torch.inference_mode(), self._reproducible():
+            block.arrive()
+            blend = Blend(
+                pairs=len(earlier), height=block.height, width=block.width, side=block.side, device=self._device
+            )
+            for band in block.bands:
+                blend.begin(band)
+                compute = partial(self._hold, block, band, blend, earlier=earlier, later=later)
+                self._each(compute, range(0, band.windows, self._batch))
+                self._each(partial(blend.fold, band), block.strips(band.rows.pixels))
+            self._each(lambda rows: blend.settle(block.valid_in_pairs(rows), rows), block.strips(block.height))
+            return self._transfer.download(*blend.result())
+
+    def _each(self, compute: Callable[[T], object], items: Iterable[T]) -> None:
+        """Call `compute` with each item, on a CPU by the lanes, a few ahead of those that are done."""
+        # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
+        torch.get_num_threads()
         if self._lanes is None:
-            yield from map(compute, batches)
+            for item in items:
+                compute(item)
             return
-        ahead: deque[Future[Tensor]] = deque()
+
+        def in_lane(item: T) -> None:
+            with torch.inference_mode():  # of this thread
+                compute(item)
+
+        ahead: deque[Future[None]] = deque()
         try:
-            for batch in batches:
-                ahead.append(self._lanes.submit(compute, batch))
+            for item in items:
+                ahead.append(self._lanes.submit(in_lane, item))
                 if len(ahead) > self._ahead:
-                    yield ahead.popleft().result()
+                    ahead.popleft().result()
             while ahead:
-                yield ahead.popleft().result()
+                ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
 
-    def _window_probabilities(
-        self,
-        pixels: Tensor,
-        usable: Tensor,
-        windows: Sequence[tuple[int, int]],
-        *,
-        size: int,
-        earlier: list[int],
-        later: list[int],
-    ) -> Tensor:
-        """(batch, P, size, size) float32; the last window stands in for those that a full batch lacks."""
-        batch = self._batch
-        padded = [*windows, *[windows[-1]] * (batch - len(windows))]
-        with torch.inference_mode():  # of this thread
-            values = torch.stack([pixels[:, :, y : y + size, x : x + size] for y, x in padded])  # (B, T, C, s, s)
-            valid = torch.stack([usable[:, None, y : y + size, x : x + size] for y, x in padded])
-            try:
-                fine = self._distances(values, valid, earlier, later)
-            except torch.OutOfMemoryError as error:
-                # not with fewer windows: the bits of this block, and of those to come, would be others
-                raise torch.OutOfMemoryError(
-                    f"{error}; a batch of {batch} windows no longer fits beside what else is on {self._device}: "
-                    f"free it and go on, or begin anew with a smaller --batch"
-                ) from error
-            return self._bundle.calibration.probability(fine).unflatten(0, (batch, -1))
+    def _hold(
+        self, block: DeviceBlock, band: Band, blend: Blend, first: int, *, earlier: list[int], later: list[int]
+    ) -> None:
+        """Compute a batch of windows of a band, from its `first` on, and keep their probabilities (B, P, s, s)."""
+        places = band.places[first : first + self._batch]
+        try:
+            fine = self._distances(*block.cut(band, first), earlier, later)
+        except torch.OutOfMemoryError as error:
+            # not with fewer windows: the bits of this block, and of those to come, would be others
+            raise torch.OutOfMemoryError(
+                f"{error}; a batch of {self._batch} windows no longer fits beside what else is on {self._device}: "
+                f"free it and go on, or begin anew with a smaller --batch"
+            ) from error
+        probability = self._bundle.calibration.probability(fine).unflatten(0, (self._batch, -1))
+        blend.hold(places, probability[: len(places)])
 
-    def _distances(self, values: Tensor, valid: Tensor, earlier: list[int], later: list[int]) -> Tensor:
-        """(B, T, C, s, s) as stored and (B, T, 1, s, s) valid to (B · P, s, s) distances, float32."""
-        values = values.int() & 0xFFFF if self._bundle.dtype == "uint16" else values
-        inputs = values.float().sub_(self._mean).div_(self._std)
-        if not valid.all():
+    def _distances(self, values: Tensor, valid: Tensor | None, earlier: list[int], later: list[int]) -> Tensor:
+        """(T, B, C, s, s) as stored and (T, B, 1, s, s) valid to (B · P, s, s) distances, float32."""
+        inputs = window_values(values, dtype=self._bundle.dtype).sub(self._mean).div_(self._std)
+        if valid is not None:
             inputs.masked_fill_(~valid, 0.0)
         # date by date: memory does not grow with the series, and a GPU's bits do not depend on its other dates
-        dates = [self._network.embed(date) for date in inputs.unbind(1)]
+        dates = [self._network.embed(date) for date in inputs.unbind()]
         pairs = zip(earlier, later, strict=True)
         distances = torch.stack([self._network.compare(dates[first], dates[second]) for first, second in pairs], dim=1)
         return upsample(
@@ -274,15 +275,13 @@ class DasnetPredictor:
     def _windows_apart(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         earlier, later = _earlier_and_later(None, dates=images.shape[1])
         with torch.inference_mode(), self._reproducible():
-            parts = [
-                self._distances(
-                    self._on_device(_bits(images[first : first + self._batch])),
-                    self._on_device(valid[first : first + self._batch, :, None]),
-                    earlier,
-                    later,
-                )
-                for first in range(0, len(images), self._batch)
-            ]
+            parts = []
+            for first in range(0, len(images), self._batch):
+                upload = self._transfer.upload()
+                values = upload.put(bits(images[first : first + self._batch])).transpose(0, 1)
+                usable = upload.put(valid[first : first + self._batch, :, None]).transpose(0, 1)
+                upload.arrive()
+                parts.append(self._distances(values, usable, earlier, later))
             distances: NDArray[np.float32] = torch.cat(parts).clamp(0, 2).cpu().numpy()
         return distances
 
@@ -329,11 +328,6 @@ class DasnetPredictor:
         with _ON_A_GPU, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
 
-    def _on_device(self, array: NDArray[Any]) -> Tensor:
-        # torch does not take read-only arrays; nothing is written to this one.
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-        return tensor.pin_memory().to(self._device, non_blocking=True) if self._on_gpu else tensor
-
     def _per_band(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).reshape(-1, 1, 1)
 
@@ -343,8 +337,3 @@ def _earlier_and_later(pairs: Sequence[tuple[int, int]] | None, *, dates: int) -
     if not chosen or not all(0 <= earlier < later < dates for earlier, later in chosen):
         raise PredictorError(f"pairs {chosen} must each be of an earlier and a later one of {dates} dates")
     return [earlier for earlier, _ in chosen], [later for _, later in chosen]
-
-
-def _bits(images: NDArray[Any]) -> NDArray[Any]:
-    """uint16 as the int16 of the same bits: torch copies and slices few unsigned types."""
-    return images.view(np.int16) if images.dtype == np.uint16 else images
