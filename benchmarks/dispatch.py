@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,18 @@ class Dispatched(TorchDispatchMode):
         return inside
 
 
+@contextmanager
+def counted_calls(predictor: DasnetPredictor) -> Iterator[Dispatched]:
+    """The operators that `predictor` dispatches meanwhile, in the thread that calls it."""
+    whole, counted = predictor._network, Dispatched()
+    predictor._network = replace(whole, embed=counted.apart(whole.embed), compare=counted.apart(whole.compare))
+    try:
+        with counted:
+            yield counted
+    finally:
+        predictor._network = whole
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="synthetic")
@@ -72,8 +85,6 @@ def main() -> None:
     bundle = load_bundle(options.bundle)
     predictor = DasnetPredictor(bundle, device="cpu", precision="float32")
     predictor._batch = options.batch  # a CPU computes one window at a time
-    network = predictor._network
-    embed, compare = network.embed, network.compare
     for block in options.block:
         side = 3 * block
         lattice = WindowLattice(height=side, width=side, window=bundle.window, overlap=bundle.window // 4)
@@ -83,11 +94,8 @@ def main() -> None:
         random = np.random.default_rng(0)
         images = random.integers(1, 255, (2, len(bundle.bands), box.height, box.width)).astype(bundle.dtype)
         valid = random.random((2, box.height, box.width)) < 0.99
-        counted = Dispatched()
-        object.__setattr__(network, "embed", counted.apart(embed))
-        object.__setattr__(network, "compare", counted.apart(compare))
         began = time.perf_counter()
-        with counted:
+        with counted_calls(predictor) as counted:
             prediction = predictor.predict(
                 images,
                 valid,

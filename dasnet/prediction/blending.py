@@ -17,6 +17,8 @@ from torch import Tensor
 from dasnet.prediction.block_windows import BlockWindows, Covering
 from tiling.conventions import DISAGREEMENT_BINS, DISAGREEMENT_SCALE, NODATA, level_of
 
+Put = Callable[[NDArray[Any]], Tensor]
+
 _HELD_BYTES = 64 << 20
 """Windows that are held in any case; else no more than eight bytes of a pixel of the block."""
 
@@ -34,8 +36,7 @@ class Band:
         places: (N,) int64, of each window in the table.
         first: row of the block without its halo at which the band begins.
         rows, columns: of each pixel row and column that the band covers.
-        complete: whether every place has a computed window.
-        computed: (rows and columns of windows) float32, 1 = computed, else 0.
+        computed: (rows and columns of windows) float32, 1 = computed, else 0; None = all are.
     """
 
     windows: int
@@ -45,8 +46,7 @@ class Band:
     first: int
     rows: Axis
     columns: Axis
-    complete: bool
-    computed: Tensor
+    computed: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,27 +54,37 @@ class Axis:
     """The windows that cover each of n pixels of one axis, in ascending order: K, the most that cover one.
 
     Attributes:
-        index: (K, n) int64, what a pixel adds to its number in the table of windows.
-        window: (K, n) int64, row or column of windows.
-        weight: (K, n) float32; 0 = fewer windows cover the pixel.
+        index: int64, what a pixel adds to its number in the table of windows: (K, n, 1) down, (K, n) across.
+        weight: float32, of the same shape; 0 = fewer windows cover the pixel.
+        window: int64, of the same shape, row or column of windows; None where all are computed.
     """
 
     index: Tensor
-    window: Tensor
     weight: Tensor
+    window: Tensor | None
 
     @classmethod
-    def of(cls, covering: Covering, *, window: int, offset: int, put: Callable[[NDArray[Any]], Tensor]) -> Axis:
-        """`window`, `offset`: how far one window, and one pixel in it, lie apart in the table."""
+    def of(cls, covering: Covering, *, window: int, pixel: int, put: Put, down: bool, complete: bool) -> Axis:
+        """`window`, `pixel`: how far one window, and one pixel in it, lie apart in the table."""
+
+        def sent(array: NDArray[Any]) -> Tensor:
+            return put(array[:, :, None] if down else array)
+
         return cls(
-            index=put(covering.window * window + covering.offset * offset),
-            window=put(covering.window),
-            weight=put(covering.weight),
+            index=sent(covering.window * window + covering.offset * pixel),
+            weight=sent(covering.weight),
+            window=None if complete else sent(covering.window),
         )
 
     @property
     def pixels(self) -> int:
         return self.index.shape[1]
+
+    def ranks(self, part: slice | None = None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Index, weight and window of the first window of each pixel, of the second, …; of some pixels, None = all."""
+        fields = [self.index, self.weight] if self.window is None else [self.index, self.weight, self.window]
+        index, weight, *window = ((field if part is None else field[:, part]).unbind() for field in fields)
+        return list(zip(index, weight, window[0] if window else [None] * len(index), strict=True))
 
 
 def bands_of(
@@ -85,7 +95,7 @@ def bands_of(
     crop: tuple[slice, slice],
     taper: NDArray[np.float32],
     batch: int,
-    put: Callable[[NDArray[Any]], Tensor],
+    put: Put,
 ) -> list[Band]:
     """The bands of a block, in order.
 
@@ -98,7 +108,9 @@ def bands_of(
     """
     side, columns = windows.side, len(windows.starts_x)
     most = max(8 * pairs * shape[0] * shape[1], _HELD_BYTES) // (4 * pairs * side * side)
-    across = Axis.of(Covering.of(windows.starts_x, taper=taper, pixels=crop[1]), window=side * side, offset=1, put=put)
+    complete = bool(windows.computed.all())
+    across = Covering.of(windows.starts_x, taper=taper, pixels=crop[1])
+    axis_across = Axis.of(across, window=side * side, pixel=1, put=put, down=False, complete=complete)
     bands = []
     for rows in windows.bands(most):
         corners, places = windows.places(rows)
@@ -106,7 +118,7 @@ def bands_of(
             continue
         starts = windows.starts_y[rows]
         first, last = max(int(starts[0]), crop[0].start), min(int(starts[-1]) + side, crop[0].stop)
-        covering = Covering.of(starts, taper=taper, pixels=slice(first, max(first, last)))
+        down = Covering.of(starts, taper=taper, pixels=slice(first, max(first, last)))
         lacking = -len(places) % batch
         bands.append(
             Band(
@@ -115,10 +127,9 @@ def bands_of(
                 corners=put(np.concatenate([corners, np.repeat(corners[-1:], lacking, axis=0)]).T.copy()),
                 places=put(places),
                 first=first - crop[0].start,
-                rows=Axis.of(covering, window=columns * side * side, offset=side, put=put),
-                columns=across,
-                complete=len(places) == len(starts) * columns,
-                computed=put(windows.computed[rows].astype(np.float32)),
+                rows=Axis.of(down, window=columns * side * side, pixel=side, put=put, down=True, complete=complete),
+                columns=axis_across,
+                computed=None if complete else put(windows.computed[rows].astype(np.float32)),
             )
         )
     return bands
@@ -160,11 +171,11 @@ class Blend:
         total, squares = self._sum[:, part], self._sum_of_squares[:, part]
         weights, windows = self._sum_of_weights[part], self._windows[part]
         table = self._table.flatten(1)
-        down, across = band.rows, band.columns
-        for index_y, window_y, weight_y in zip(*(axis[:, rows, None].unbind() for axis in _fields(down)), strict=True):
-            for index_x, window_x, weight_x in zip(*(axis.unbind() for axis in _fields(across)), strict=True):
+        across = band.columns.ranks()
+        for index_y, weight_y, window_y in band.rows.ranks(rows):
+            for index_x, weight_x, window_x in across:
                 index, weight = index_y + index_x, weight_y * weight_x
-                if not band.complete:
+                if band.computed is not None:
                     weight *= band.computed[window_y, window_x]
                 probability = table.index_select(1, index.flatten()).unflatten(1, index.shape)
                 weighted = weight * probability
@@ -192,7 +203,3 @@ class Blend:
         tiling.protocols documents it; and whether every valid pixel had a finite probability: else the network returned
         NaN or infinity, or no window covers a pixel."""
         return self._stored, self._histogram[:, :DISAGREEMENT_BINS].sum(dim=0), self._finite.all()
-
-
-def _fields(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    return axis.index, axis.window, axis.weight

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,18 @@ class DeviceBlock:
     def width(self) -> int:
         return self.crop[1].stop - self.crop[1].start
 
+    @cached_property
+    def every_window(self) -> Tensor:
+        """(T, H - s + 1, W - s + 1, C, s, s), each window that there could be: a view of `pixels`."""
+        side = self.side
+        return self.pixels.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5)
+
+    @cached_property
+    def every_valid(self) -> Tensor:
+        """(T, H - s + 1, W - s + 1, 1, s, s), the same of `valid`."""
+        side = self.side
+        return self.valid.unfold(1, side, 1).unfold(2, side, 1).unsqueeze(3)
+
     def arrive(self) -> None:
         """Let the current stream wait until the block is there."""
         self.upload.arrive()
@@ -115,13 +128,8 @@ class DeviceBlock:
         """A batch of windows of a band, from its `first` on: (T, B, C, s, s) as stored, and (T, B, 1, s, s), True =
         valid; None = all are. The tensors are the caller's own."""
         y, x = band.corners[:, first : first + self.batch].unbind()
-        side = self.side
-        # every window that there could be, as a view; one call copies those that are asked for
-        every = self.pixels.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5)
-        values = every[:, y, x]
-        if not self.masked:
-            return values, None
-        return values, self.valid.unfold(1, side, 1).unfold(2, side, 1)[:, y, x].unsqueeze(2)
+        values = self.every_window[:, y, x]
+        return values, self.every_valid[:, y, x] if self.masked else None
 
     def valid_in_pairs(self, rows: slice) -> Tensor:
         """(P, rows, w), True = valid in both dates, and wanted: some rows of the block without its halo."""

@@ -38,8 +38,8 @@ class Transfer:
                 copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 copies.append(copy.copy_(tensor, non_blocking=True))
                 tensor.record_stream(stream)
-            arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            arrival.record(stream)  # type: ignore[no-untyped-call]
+            arrival = torch.cuda.Event(blocking=True)
+            arrival.record(stream)
         return Download(copies, arrival=arrival)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dasnet.networks.architectures import Architecture
 from dasnet.prediction.bundle import Bundle, random_bundle
 from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.network import InferenceNetwork
 from dasnet.prediction.predictor import BlockPrediction, DasnetPredictor
 from tiling.grid import BlockGrid, WindowLattice
 
@@ -67,3 +69,22 @@ def by_blocks(
         mosaic[:, block.box.rows, block.box.cols] = prediction.probability
         predictions.append(prediction)
     return mosaic, predictions
+
+
+def elementwise(bundle: Bundle = BUNDLE, *, batch: int = 1) -> DasnetPredictor:
+    """A predictor whose network takes the mean difference of the bands, more of it towards a window's lower right.
+
+    What it says of a pixel depends on the window, as a network's does, but neither on the batch nor on how a
+    convolution is summed: so batches of any size can be held against each other on a CPU.
+    """
+
+    def compare(before: Tensor, after: Tensor) -> Tensor:
+        ramp = torch.linspace(0.2, 1.0, before.shape[-1])
+        return (before - after).abs().mean(dim=1) * ramp[:, None] * ramp
+
+    predictor = DasnetPredictor(bundle)
+    predictor._network = InferenceNetwork(
+        embed=lambda images: images, compare=compare, device=torch.device("cpu"), dtype=torch.float32
+    )
+    predictor._stride, predictor._batch = 1, batch
+    return predictor
