@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Band:
         table: places for windows, computed or not.
         corners: (2, n) int64, y and x of each window in the block; n is the next multiple of the batch, and the last
             window stands in for those that the last batch lacks.
+        corners_on_host: the same.
         places: (N,) int64, of each window in the table.
         first: row of the block without its halo at which the band begins.
         rows, columns: of each pixel row and column that the band covers.
@@ -42,6 +44,7 @@ class Band:
     windows: int
     table: int
     corners: Tensor
+    corners_on_host: NDArray[np.int64]
     places: Tensor
     first: int
     rows: Axis
@@ -54,7 +57,8 @@ class Axis:
     """The windows that cover each of n pixels of one axis, in ascending order: K, the most that cover one.
 
     Attributes:
-        index: int64, what a pixel adds to its number in the table of windows: (K, n, 1) down, (K, n) across.
+        index: int32, what a pixel adds to its number in the table of windows, int64 where that is longer: (K, n, 1)
+            down, (K, n) across.
         weight: float32, of the same shape; 0 = fewer windows cover the pixel.
         window: int64, of the same shape, row or column of windows; None where all are computed.
     """
@@ -64,14 +68,17 @@ class Axis:
     window: Tensor | None
 
     @classmethod
-    def of(cls, covering: Covering, *, window: int, pixel: int, put: Put, down: bool, complete: bool) -> Axis:
-        """`window`, `pixel`: how far one window, and one pixel in it, lie apart in the table."""
+    def of(
+        cls, covering: Covering, *, window: int, pixel: int, table: int, put: Put, down: bool, complete: bool
+    ) -> Axis:
+        """`window`, `pixel`: how far one window, and one pixel in it, lie apart in the table; `table`: its length."""
+        number = np.int32 if table < 1 << 31 else np.int64
 
         def sent(array: NDArray[Any]) -> Tensor:
             return put(array[:, :, None] if down else array)
 
         return cls(
-            index=sent(covering.window * window + covering.offset * pixel),
+            index=sent((covering.window * window + covering.offset * pixel).astype(number)),
             weight=sent(covering.weight),
             window=None if complete else sent(covering.window),
         )
@@ -110,7 +117,9 @@ def bands_of(
     most = max(8 * pairs * shape[0] * shape[1], _HELD_BYTES) // (4 * pairs * side * side)
     complete = bool(windows.computed.all())
     across = Covering.of(windows.starts_x, taper=taper, pixels=crop[1])
-    axis_across = Axis.of(across, window=side * side, pixel=1, put=put, down=False, complete=complete)
+    table = most * side * side + columns * side * side
+    to_axis = partial(Axis.of, table=table, put=put, complete=complete)
+    axis_across = to_axis(across, window=side * side, pixel=1, down=False)
     bands = []
     for rows in windows.bands(most):
         corners, places = windows.places(rows)
@@ -120,14 +129,16 @@ def bands_of(
         first, last = max(int(starts[0]), crop[0].start), min(int(starts[-1]) + side, crop[0].stop)
         down = Covering.of(starts, taper=taper, pixels=slice(first, max(first, last)))
         lacking = -len(places) % batch
+        corners = np.concatenate([corners, np.repeat(corners[-1:], lacking, axis=0)]).T.copy()
         bands.append(
             Band(
                 windows=len(places),
                 table=len(starts) * columns,
-                corners=put(np.concatenate([corners, np.repeat(corners[-1:], lacking, axis=0)]).T.copy()),
+                corners=put(corners),
+                corners_on_host=corners,
                 places=put(places),
                 first=first - crop[0].start,
-                rows=Axis.of(down, window=columns * side * side, pixel=side, put=put, down=True, complete=complete),
+                rows=to_axis(down, window=columns * side * side, pixel=side, down=True),
                 columns=axis_across,
                 computed=None if complete else put(windows.computed[rows].astype(np.float32)),
             )
@@ -159,7 +170,9 @@ class Blend:
 
     def begin(self, band: Band) -> None:
         """Make room for the windows of a band; those of the one before were folded."""
-        self._table = self._sum.new_zeros((len(self._sum), band.table, self._side, self._side))
+        shape = (len(self._sum), band.table, self._side, self._side)
+        # a place without a window weighs nothing, but what was there before may be no number
+        self._table = self._sum.new_empty(shape) if band.computed is None else self._sum.new_zeros(shape)
 
     def hold(self, places: Tensor, probability: Tensor) -> None:
         """Keep windows: `places` (B,) in the band's table, `probability` (B, P, s, s) float32."""

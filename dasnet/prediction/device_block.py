@@ -126,10 +126,14 @@ class DeviceBlock:
 
     def cut(self, band: Band, first: int) -> tuple[Tensor, Tensor | None]:
         """A batch of windows of a band, from its `first` on: (T, B, C, s, s) as stored, and (T, B, 1, s, s), True =
-        valid; None = all are. The tensors are the caller's own."""
-        y, x = band.corners[:, first : first + self.batch].unbind()
-        values = self.every_window[:, y, x]
-        return values, self.every_valid[:, y, x] if self.masked else None
+        valid; None = all are. They may be views of the block, and nothing is to be written to them."""
+        at: tuple[Any, Any]
+        if self.batch == 1:  # a view; nothing needs to be copied from all over the block
+            y, x = band.corners_on_host[:, first].tolist()
+            at = (slice(y, y + 1), x)
+        else:
+            at = band.corners[:, first : first + self.batch].unbind()
+        return self.every_window[:, *at], self.every_valid[:, *at] if self.masked else None
 
     def valid_in_pairs(self, rows: slice) -> Tensor:
         """(P, rows, w), True = valid in both dates, and wanted: some rows of the block without its halo."""
