@@ -84,6 +84,16 @@ class SpreadsWindows(Protocol):
         ...
 
 
+@runtime_checkable
+class BringsBlocksAhead(Protocol):
+    """A predictor whose device computes one block while the next one is brought there and the last one fetched."""
+
+    @property
+    def blocks_ahead(self) -> int:
+        """Blocks that may be inside :meth:`Predictor.predict` beside those that lanes compute; 0 = none."""
+        ...
+
+
 class DatesStore(Protocol):
     """Where the pixels of dates lie, each date by its name."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tiling.chosen import ChosenCells, with_passed_over
 from tiling.grid import BlockGrid, WindowLattice
-from tiling.protocols import DatesStore, PairSink, Predictor
+from tiling.protocols import BringsBlocksAhead, DatesStore, PairSink, Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,10 @@ class SeriesTask:
 class SeriesInference:
     """Callable of one worker: a task in, facts about its block out. Each date is embedded once a task.
 
-    Several threads of a worker call it at a time. At most `lanes` of them are inside the predictor; the others read
-    the next block or write the last one meanwhile. One lane for a GPU; on CPU one for each core, because a predictor
-    there computes with one thread so that its bits do not depend on how many cores there are.
+    Several threads of a worker call it at a time. At most `lanes` of them are inside the predictor, and as many more as
+    it brings blocks ahead to its device; the others read the next block or write the last one meanwhile. One lane for a
+    GPU; on CPU one for each core, because a predictor there computes with one thread so that its bits do not depend on
+    how many cores there are.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class SeriesInference:
         self.predictor = predictor
         self._source, self._sink = source, sink
         self._blocks, self._lattice, self._chosen = blocks, lattice, chosen
-        self._device = threading.Semaphore(lanes)
+        ahead = predictor.blocks_ahead if isinstance(predictor, BringsBlocksAhead) else 0
+        self._device = threading.Semaphore(lanes + ahead)
 
     def describe(self) -> Mapping[str, Any]:
         """The predictor's arithmetic."""
@@ -70,7 +72,8 @@ class SeriesInference:
         Returns:
             ``digests``: SHA-256 of the block's pixels by pair; ``windows``, ``skipped``: computed and left out;
             ``disagreement``: the non-empty bins of :attr:`tiling.protocols.Prediction.disagreement`;
-            ``read_s``, ``wait_s``, ``compute_s``, ``write_s``: seconds. ``skipped`` are windows without a valid
+            ``read_s``, ``wait_s``, ``compute_s``, ``write_s``: seconds; to compute includes the way to a GPU and
+            back, and to wait there for the block before. ``skipped`` are windows without a valid
             pixel, not those that a first pass has spared.
         """
         block = self._blocks[task.block]

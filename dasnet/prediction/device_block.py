@@ -127,7 +127,7 @@ class DeviceBlock:
     def cut(self, band: Band, first: int) -> tuple[Tensor, Tensor | None]:
         """A batch of windows of a band, from its `first` on: (T, B, C, s, s) as stored, and (T, B, 1, s, s), True =
         valid; None = all are. They may be views of the block, and nothing is to be written to them."""
-        at: tuple[Any, Any]
+        at: tuple[Any, ...]
         if self.batch == 1:  # a view; nothing needs to be copied from all over the block
             y, x = band.corners_on_host[:, first].tolist()
             at = (slice(y, y + 1), x)

@@ -51,7 +51,8 @@ class DasnetPredictor:
     The same window gives the same bits whichever block computes it and whatever else is in the batch: the batch has a
     fixed size, and the arithmetic is fixed when the predictor is made. A CPU computes one window at a time, and
     :meth:`predict` may be called from several threads at a time there; give torch one thread each
-    (``torch.set_num_threads(1)``). On a GPU one thread computes, the predictor's own; those that call wait for it.
+    (``torch.set_num_threads(1)``). On a GPU one thread computes, the predictor's own; one that calls brings its block
+    there and fetches the result, beside the block of another that is computed.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class DasnetPredictor:
             batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
             window, dates, pairs, spare: what will be computed, which decides how many windows fit onto a GPU:
                 side of a window, pixels, None = the bundle's; dates of a series and pairs of them; bytes of a block and
-                its accumulators.
+                its accumulators, of which two are there at a time.
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
 
         Raises:
@@ -96,7 +97,8 @@ class DasnetPredictor:
         side = window or bundle.window
         self._batch = _BATCH_CPU
         if self._on_gpu:
-            self._batch = self._fitting(network, batch, side=side, dates=dates, pairs=pairs, spare=spare + _SPARE_BYTES)
+            beside = (1 + self.blocks_ahead) * spare + _SPARE_BYTES
+            self._batch = self._fitting(network, batch, side=side, dates=dates, pairs=pairs, spare=beside)
         if compile:
             shape = (self._batch, len(bundle.bands), bundle.window, bundle.window)
             network = self._computed(partial(network.compiled_for, shape))
@@ -113,6 +115,11 @@ class DasnetPredictor:
             # a thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask
             self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=torch.get_num_threads)
             self._ahead = 2 * lanes
+
+    @property
+    def blocks_ahead(self) -> int:
+        """Blocks on their way to or from a GPU while it computes another."""
+        return 1 if self._on_gpu else 0
 
     def describe(self) -> Mapping[str, Any]:
         """The arithmetic: equal descriptions promise equal bytes."""
