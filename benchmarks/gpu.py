@@ -150,6 +150,20 @@ def of_block(predictor: DasnetPredictor, bundle: Bundle, block: int) -> float:
     return windows / (time.perf_counter() - began)
 
 
+def variants(bundle: Bundle, device: str, precision: Precision, batches: list[int], replay: bool, block: int) -> None:
+    """Print windows a second of one block in memory for further batches, and with the network's calls replayed."""
+    from dasnet.prediction.predictor import DasnetPredictor
+
+    for number, batch in enumerate(batches):
+        for replayed in (False, True)[: 1 + replay]:
+            if number or replayed:
+                predictor = DasnetPredictor(bundle, device=device, precision=precision, batch=batch, replay=replayed)
+                alone, _ = bare(bundle, device, precision, batch)
+                rate = of_block(predictor, bundle, block)
+                how = "replayed" if replayed else "as usual"
+                print(f"  {precision}, batch {batch}, {how}: bare {alone:.1f}, a block {rate:.1f} pairs/s", flush=True)
+
+
 def run(
     before: Path, after: Path, output: Path, bundle: str, device: str, precision: str, block: int
 ) -> tuple[Any, ...]:
@@ -193,6 +207,8 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--block", type=int, default=2048)
+    parser.add_argument("--batches", nargs="*", type=int, default=[], help="further ones, bare and of a block alone")
+    parser.add_argument("--replay", action="store_true", help="those, and the usual one, with CUDA graphs as well")
     parser.add_argument("--once", action="store_true", help="leave out the run with blocks of half the size")
     parser.add_argument("--folder", type=Path, help="for scene and runs; default: one that is removed afterwards")
     options = parser.parse_args()
@@ -215,6 +231,7 @@ def main() -> None:
                 in_memory = of_block(predictor, bundle, options.block)
                 del predictor
                 label = f"{network} {precision}"
+                variants(bundle, device, precision, [batch, *options.batches], options.replay, options.block)
                 print(
                     f"{label}: bare {alone:.1f} pairs/s ({alone * operations / 1e12:.2f} TFLOP/s, batch {batch}); a "
                     f"block in memory {in_memory:.1f} ({in_memory / alone:.2f}); {where}",

@@ -28,6 +28,7 @@ from dasnet.prediction.block_windows import BlockWindows
 from dasnet.prediction.bundle import Bundle, build_model
 from dasnet.prediction.device_block import DeviceBlock, bits, window_values
 from dasnet.prediction.network import InferenceNetwork, Precision, prepare
+from dasnet.prediction.replay import replayed_for
 from dasnet.prediction.transfer import Download, Transfer
 from tiling.conventions import DISAGREEMENT_BINS, NODATA
 
@@ -39,7 +40,6 @@ _BATCH_CUDA = 16
 _SPARE_BYTES = 256 << 20  # for what a library allocates beside
 
 T = TypeVar("T")
-
 
 _ON_A_GPU = threading.RLock()
 """cuDNN's flags are the process's: who leaves would put them back while another computes."""
@@ -63,6 +63,7 @@ class DasnetPredictor:
         precision: Precision = "auto",
         batch: int | None = None,
         compile: bool = False,
+        replay: bool = False,
         window: int | None = None,
         dates: int = 2,
         pairs: int = 1,
@@ -78,6 +79,7 @@ class DasnetPredictor:
                 side of a window, pixels, None = the bundle's; dates of a series and pairs of them; bytes of a block and
                 its accumulators, of which two are there at a time.
             compile: use torch.compile; where that does not work there is a warning and the network runs uncompiled.
+            replay: on a GPU, replay the network's calls as CUDA graphs: the same bits, less for the host.
 
         Raises:
             PredictorError: no such device or precision, or a batch below 1, or one that does not fit into memory.
@@ -99,9 +101,12 @@ class DasnetPredictor:
         if self._on_gpu:
             beside = (1 + self.blocks_ahead) * spare + _SPARE_BYTES
             self._batch = self._fitting(network, batch, side=side, dates=dates, pairs=pairs, spare=beside)
+        shape = (self._batch, len(bundle.bands), side, side)
         if compile:
-            shape = (self._batch, len(bundle.bands), bundle.window, bundle.window)
             network = self._computed(partial(network.compiled_for, shape))
+        if replay and self._on_gpu:
+            with self._reproducible():
+                network = self._computed(partial(replayed_for, network, shape))
         self._network = network
         self._mean = self._per_band([band.mean for band in bundle.bands])
         self._std = self._per_band([band.std for band in bundle.bands])
@@ -112,7 +117,6 @@ class DasnetPredictor:
         Windows are added in their order whoever computed them, so the bytes are those of one lane.
         """
         if lanes > 1 and not self._on_gpu:
-            # a thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask
             self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=torch.get_num_threads)
             self._ahead = 2 * lanes
 
@@ -210,8 +214,7 @@ class DasnetPredictor:
 
     def _each(self, compute: Callable[[T], object], items: Iterable[T]) -> None:
         """Call `compute` with each item, on a CPU by the lanes, a few ahead of those that are done."""
-        # A thread learns the number set by torch.set_num_threads when it first asks; convolutions do not ask.
-        torch.get_num_threads()
+        torch.get_num_threads()  # with which a thread learns of torch.set_num_threads; convolutions do not ask
         if self._lanes is None:
             for item in items:
                 compute(item)
