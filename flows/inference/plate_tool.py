@@ -50,6 +50,13 @@ class PlateTask:
     blocks: tuple[StoredBlock, ...]
 
 
+def import_makers() -> None:
+    """Import what makes the parts, while a worker computes blocks: it takes a second or two."""
+    import storage.pages.quicklook
+    import storage.products.cog
+    import storage.products.outlines  # noqa: F401
+
+
 @dataclass(kw_only=True)
 class PlateTool:
     """Callable of one worker: a plate in, its parts stored, facts about it out; `lanes` of them compute at a time."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flows.inference.plate_tool import import_makers
 from storage.imagery.rasters import GridReader
 from tiling.chosen import ChosenCells
 from tiling.grid import BlockGrid, WindowLattice
@@ -55,6 +57,7 @@ def make_series_tool(
 
     torch.set_num_threads(1)
     _reuse_freed_memory()
+    threading.Thread(target=import_makers, name="imports", daemon=True).start()
     predictor = make_predictor()
     if isinstance(predictor, SpreadsWindows):
         predictor.spread(lanes)
