@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from storage.errors import IntegrityError
 from storage.products.ground import Ground, with_holes
-from storage.products.outlines import OutlinePart, rows_of
+from storage.products.outlines import ROWS, OutlinePart, rows_of
 from storage.products.pieces import Pieces, joined_rings, together
 from storage.products.plates import Plate
 from storage.products.rings import Ints, summed
@@ -67,8 +67,8 @@ class OpenFront:
 
     def add(self, plate: Plate, part: OutlinePart) -> None:
         """The next plate of the row."""
-        # what is closed was written: only what is open is held
-        self._row.append((plate, replace(part, closed=part.closed.slice(0, 0))))
+        # what is closed is written already: only what is open is held
+        self._row.append((plate, replace(part, closed=ROWS.empty_table())))
 
     def end_row(self) -> Iterator[pa.Table]:
         """Rows of the areas that end in this row of plates, by their first pixel."""
