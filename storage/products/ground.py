@@ -17,8 +17,8 @@ from storage.products.rings import Ints, Rings, offsets_of, spread
 _HEADER = 9
 """Bytes of WKB before a polygon's first ring: byte order, type, number of rings."""
 _POLYGONS_AT_ONCE = 50_000
-MOST_BYTES = 2**31 - 1
-"""A value in Parquet or Arrow is no longer."""
+MOST_BYTES = 2**31 - 2**20
+"""A page of Parquet and a buffer of Arrow are shorter than 2³¹ bytes, and a value lies in one, beside few others."""
 
 
 class Ground:
@@ -88,6 +88,8 @@ def with_holes(polygon: bytes, holes: list[tuple[int, bytes]], *, pixels: int) -
     Raises:
         InputError: the outline is longer than a value of a file may be.
     """
+    if not holes:
+        return polygon
     count, rings = rings_in(polygon)
     length = len(polygon) + sum(len(more) for _, more in holes)
     if length > MOST_BYTES:
@@ -102,5 +104,7 @@ def with_holes(polygon: bytes, holes: list[tuple[int, bytes]], *, pixels: int) -
 def binary_array(values: list[bytes]) -> pa.Array:
     """An Arrow column of bytes; together at most :data:`MOST_BYTES`."""
     offsets = offsets_of(np.fromiter(map(len, values), dtype=np.int64, count=len(values))).astype(np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    # one alone may be long, and is not copied
+    content = values[0] if len(values) == 1 else b"".join(values)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
     return pa.Array.from_buffers(pa.binary(), len(values), buffers)

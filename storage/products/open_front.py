@@ -203,8 +203,8 @@ class OpenFront:
         pixels, total, highest = groups.pixels[ending], groups.total[ending], groups.highest[ending]
         begin, size, polygons = 0, 0, list[bytes]()
         for at, (group, shell) in enumerate(zip(ending.tolist(), shells, strict=True)):
-            more = holes.pop(group, [])
-            polygon = with_holes(shell, more, pixels=int(pixels[at])) if more else shell
+            # holes are let go of as soon as they are part of a polygon: an area may have a gigabyte of them
+            polygon = with_holes(shell, holes.pop(group, []), pixels=int(pixels[at]))
             if polygons and size + len(polygon) > _BYTES_A_TABLE:
                 part = slice(begin, at)
                 yield rows_of(polygons, area_m2[part], pixels=pixels[part], total=total[part], highest=highest[part])
