@@ -39,7 +39,7 @@ def import_makers() -> None:
     """Import what makes the products, while workers start and compute: it takes a second or two."""
     import storage.pages.quicklook
     import storage.pages.run_report
-    import storage.products.cog_join
+    import storage.products.geotiff.join
     import storage.products.polygons
     import storage.products.stac  # noqa: F401
 
@@ -95,7 +95,7 @@ class PairProducts:
 
         def make(path: Location) -> dict[str, Any]:
             from storage.products.cog import probability_layer
-            from storage.products.cog_join import join_cog
+            from storage.products.geotiff.join import join_cog
 
             grid = self.plates.reader.grid
             self._joined(

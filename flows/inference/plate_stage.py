@@ -24,8 +24,8 @@ from tiling.ledger import Ledger
 
 if TYPE_CHECKING:
     from storage.pages.quicklook import LookPart
-    from storage.products.cog_tiles import StoredPart
-    from storage.products.outlines import OutlinePart
+    from storage.products.geotiff.tiles import StoredPart
+    from storage.products.outlines.parts import OutlinePart
     from storage.products.plate_sums import CogResult
 
 STAGE = "plates"
@@ -77,13 +77,13 @@ class PairPlates:
 
     def tiles(self, number: int) -> StoredPart:
         """A plate's tiles of the COG."""
-        from storage.products.cog_tiles import StoredPart
+        from storage.products.geotiff.tiles import StoredPart
 
         return StoredPart(part_path(self.place, self.plates[number], TILES))
 
     def outlines(self) -> Iterator[tuple[Plate, OutlinePart]]:
         """Outlines of all plates, row by row."""
-        from storage.products.outlines import OutlinePart
+        from storage.products.outlines.parts import OutlinePart
 
         for plate in self.plates:
             path = part_path(self.place, plate, OUTLINES)

@@ -54,7 +54,7 @@ def import_makers() -> None:
     """Import what makes the parts, while a worker computes blocks: it takes a second or two."""
     import storage.pages.quicklook
     import storage.products.cog
-    import storage.products.outlines  # noqa: F401
+    import storage.products.outlines.parts  # noqa: F401
 
 
 @dataclass(kw_only=True)
@@ -83,9 +83,9 @@ class PlateTool:
     def _make(self, reader: SeriesReader, task: PlateTask) -> Mapping[str, Any]:
         from storage.pages.quicklook import look_at
         from storage.products.cog import probability_layer
-        from storage.products.cog_layout import CogLayout
-        from storage.products.cog_tiles import encode
-        from storage.products.outlines import part_of, read_with_halo
+        from storage.products.geotiff.layout import CogLayout
+        from storage.products.geotiff.tiles import encode
+        from storage.products.outlines.parts import part_of, read_with_halo
         from storage.products.plate_sums import PlateSums
 
         began = time.perf_counter()

@@ -16,10 +16,10 @@ from odc.geo.geobox import GeoBox
 
 from storage.places.bucket import Location
 from storage.places.publish import scratch_of
-from storage.products.cog_join import join_cog
-from storage.products.cog_layout import TILE, CogLayout
-from storage.products.cog_tiles import encode
-from storage.products.layer import Layer
+from storage.products.geotiff.join import join_cog
+from storage.products.geotiff.layer import Layer
+from storage.products.geotiff.layout import TILE, CogLayout
+from storage.products.geotiff.tiles import encode
 from storage.products.plate_sums import CogResult, PlateSums, add_up
 from storage.products.plates import PLATE, Plate, Plates
 from storage.products.reader import CheckBlock, ProbabilityReader, strips

@@ -1,6 +1,6 @@
 """Changed areas as polygons in one GeoParquet file, whatever the cut.
 
-Each plate gives its part (:mod:`storage.products.outlines`); here the parts are joined, one row of plates after the
+Each plate gives its part (:mod:`storage.products.outlines.parts`); here they are joined, one row of plates after the
 other. Areas that lie in one plate pass through. Of the others their pieces are held until the last plate that they
 reach has been seen. So the work grows with plates and with what crosses their edges, and the memory holds the outlines
 of the areas that are open along one row of plates, never the mosaic.
@@ -21,9 +21,9 @@ from odc.geo.geobox import GeoBox
 from storage.errors import IntegrityError
 from storage.places.bucket import Location
 from storage.places.publish import publish
-from storage.products.ground import Ground
-from storage.products.open_front import OpenFront
-from storage.products.outlines import ROWS, OutlinePart, part_of, read_with_halo
+from storage.products.outlines.front import OpenFront
+from storage.products.outlines.ground import Ground
+from storage.products.outlines.parts import ROWS, OutlinePart, part_of, read_with_halo
 from storage.products.plates import PLATE, Plate, Plates
 from storage.products.reader import ProbabilityReader
 from tiling.conventions import changed_level

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.products.cog import write_layer
-from storage.products.layer import Layer
+from storage.products.geotiff.layer import Layer
 from storage.products.reader import CheckBlock, read_checked
 from storage.stores.by_name import PairView
 from tiling.conventions import NODATA, PROBABILITY_SCALE, changed_level

@@ -13,9 +13,9 @@ from storage.errors import IntegrityError
 from storage.places.bucket import ObjectPath
 from storage.places.publish import sha256_of
 from storage.products.cog import probability_layer, write_layer
-from storage.products.cog_join import join_cog
-from storage.products.cog_layout import CogLayout
-from storage.products.cog_tiles import StoredPart, encode
+from storage.products.geotiff.join import join_cog
+from storage.products.geotiff.layout import CogLayout
+from storage.products.geotiff.tiles import StoredPart, encode
 from storage.products.plates import Plates
 
 SIDE, PLATE, TILE = 3_000, 1_024, 512
@@ -48,7 +48,7 @@ def test_the_same_bytes_as_on_a_disk_without_a_draft(
         return path
 
     with monkeypatch.context() as draftless:
-        draftless.setattr("storage.products.cog_join.publish", None)
+        draftless.setattr("storage.products.geotiff.join.publish", None)
         path = join("a.tif")
     assert path.read_bytes() == here
     assert path.sent_sha256() == sha256_of(tmp_path / "a.tif")

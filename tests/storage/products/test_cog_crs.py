@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from storage.errors import IntegrityError
 from storage.products.cog import write_layer
-from storage.products.layer import Layer
+from storage.products.geotiff.layer import Layer
 from storage.reference_systems import horizontal_crs
 
 LAYER = Layer(dtype="uint8", nodata=255, description="probability")

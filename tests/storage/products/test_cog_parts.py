@@ -23,10 +23,10 @@ from rio_cogeo import cog_validate
 
 from storage.errors import IntegrityError
 from storage.products.cog import probability_layer, write_layer
-from storage.products.cog_join import join_cog
-from storage.products.cog_layout import CogLayout
-from storage.products.cog_tiles import StoredPart, cut_tiles, deflate, encode
-from storage.products.layer import Layer
+from storage.products.geotiff.join import join_cog
+from storage.products.geotiff.layer import Layer
+from storage.products.geotiff.layout import CogLayout
+from storage.products.geotiff.tiles import StoredPart, cut_tiles, deflate, encode
 from storage.products.plates import Plates
 
 PLATE, TILE = 64, 16

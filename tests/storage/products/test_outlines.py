@@ -15,8 +15,8 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 from storage.errors import InputError, IntegrityError
-from storage.products import ground
-from storage.products.outlines import OutlinePart, part_of, read_with_halo
+from storage.products.outlines import ground
+from storage.products.outlines.parts import OutlinePart, part_of, read_with_halo
 from storage.products.plates import Plate, Plates
 from storage.products.polygons import join_changes, write_changes
 from tests.storage.products.memory import MemoryRun

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 from rasterio.features import shapes
 from scipy import ndimage
 
-from storage.products.ground import Ground
-from storage.products.open_front import OpenFront
-from storage.products.outlines import part_of, read_with_halo
+from storage.products.outlines.front import OpenFront
+from storage.products.outlines.ground import Ground
+from storage.products.outlines.parts import part_of, read_with_halo
 from storage.products.plates import Plates
 from storage.products.polygons import write_changes
 from tests.storage.products.memory import MemoryRun

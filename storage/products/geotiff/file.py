@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.io import MemoryFile
 
-from storage.products.cog_layout import CogLayout
-from storage.products.cog_tiles import TILE_BYTE_COUNTS, TILE_OFFSETS
-from storage.products.layer import Layer
+from storage.products.geotiff.layer import Layer
+from storage.products.geotiff.layout import CogLayout
+from storage.products.geotiff.tiles import TILE_BYTE_COUNTS, TILE_OFFSETS
 
 MOST_CLASSIC = 2**32 - 1
 """Bytes of the largest classic TIFF: its offsets have 32 bits. What is larger becomes a BigTIFF."""

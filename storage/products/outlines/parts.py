@@ -12,12 +12,21 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from storage.errors import IntegrityError
-from storage.products.ground import Ground, binary_array, rings_in
-from storage.products.pieces import Pieces
+from storage.products.outlines.ground import Ground, binary_array, rings_in
+from storage.products.outlines.pieces import Pieces
+from storage.products.outlines.rings import (
+    Ints,
+    Rings,
+    Sequences,
+    canonical_rings,
+    offsets_of,
+    sequences,
+    spread,
+    summed,
+)
+from storage.products.outlines.tracing import HALO, INSIDE, Runs, trace
 from storage.products.plates import Plate
 from storage.products.reader import ProbabilityReader
-from storage.products.rings import Ints, Rings, Sequences, canonical_rings, offsets_of, sequences, spread, summed
-from storage.products.tracing import HALO, INSIDE, Runs, trace
 from tiling.conventions import LEVELS, NODATA
 
 _FOUR_CONNECTED = ndimage.generate_binary_structure(2, 1)

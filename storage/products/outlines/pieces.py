@@ -8,15 +8,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.products.ground import Ground
-from storage.products.rings import Ints, Rings, canonical_rings, offsets_of, sequences, spread, summed
+from storage.products.outlines.ground import Ground
+from storage.products.outlines.rings import Ints, Rings, canonical_rings, offsets_of, sequences, spread, summed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
     """Pieces of outlines, n of them.
 
-    Keys name unit edges of the whole grid (:class:`storage.products.tracing.Edges`).
+    Keys name unit edges of the whole grid (:class:`storage.products.outlines.tracing.Edges`).
 
     Attributes:
         area: (n,), number of the area that each bounds.

@@ -24,10 +24,10 @@ from rio_cogeo import cog_validate
 from storage.errors import IntegrityError
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import publish, scratch_of
-from storage.products.cog_file import MOST_CLASSIC, TileTable, make_head
-from storage.products.cog_layout import TILE, CogLayout
-from storage.products.cog_tiles import PartBytes, PartHeader, cut_tiles, deflate, read_slice
-from storage.products.layer import Layer
+from storage.products.geotiff.file import MOST_CLASSIC, TileTable, make_head
+from storage.products.geotiff.layer import Layer
+from storage.products.geotiff.layout import TILE, CogLayout
+from storage.products.geotiff.tiles import PartBytes, PartHeader, cut_tiles, deflate, read_slice
 from storage.products.plates import PLATE, Plates
 from storage.reference_systems import crs_words, horizontal_crs, is_same_crs
 
@@ -51,7 +51,7 @@ def join_cog(
     tile: int = TILE,
     most_classic: int = MOST_CLASSIC,
 ) -> None:
-    """Write a COG of parts that :func:`storage.products.cog_tiles.encode` made.
+    """Write a COG of parts that :func:`storage.products.geotiff.tiles.encode` made.
 
     Args:
         parts: the part of each plate, by its number; asked for at each read, by several threads.

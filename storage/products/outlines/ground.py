@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 
 from storage.errors import InputError
-from storage.products.rings import Ints, Rings, offsets_of, spread
+from storage.products.outlines.rings import Ints, Rings, offsets_of, spread
 
 _HEADER = 9
 """Bytes of WKB before a polygon's first ring: byte order, type, number of rings."""

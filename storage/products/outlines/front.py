@@ -13,11 +13,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from storage.errors import IntegrityError
-from storage.products.ground import Ground, with_holes
-from storage.products.outlines import ROWS, OutlinePart, rows_of
-from storage.products.pieces import Pieces, joined_rings, together
+from storage.products.outlines.ground import Ground, with_holes
+from storage.products.outlines.parts import ROWS, OutlinePart, rows_of
+from storage.products.outlines.pieces import Pieces, joined_rings, together
+from storage.products.outlines.rings import Ints, summed
 from storage.products.plates import Plate
-from storage.products.rings import Ints, summed
 
 T = TypeVar("T")
 

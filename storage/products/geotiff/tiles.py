@@ -21,8 +21,8 @@ from rasterio.io import MemoryFile
 
 from storage.errors import IntegrityError
 from storage.places.bucket import Location, ObjectPath
-from storage.products.cog_layout import CogLayout
-from storage.products.layer import Layer
+from storage.products.geotiff.layer import Layer
+from storage.products.geotiff.layout import CogLayout
 
 DEFLATE_LEVEL = 6
 """Of GDAL's libdeflate, which comes with rasterio: the bytes do not depend on the zlib of a machine."""
