@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-from-lock
 
-.PHONY: demo test test-slow lint format types check docs clean
+.PHONY: demo test test-slow lint format types check docs wheelhouse clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,5 +46,12 @@ docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
+# wheels for machines without internet; LOCK=requirements.lock for CPUs, FOR= their Python, WITHOUT= what they have
+LOCK ?= requirements-cuda.lock
+FOR ?= 3.11
+WITHOUT ?=
+wheelhouse: $(STAMP)
+	@set -f; $(BIN)/python -m scripts.wheelhouse wheelhouse --lock $(LOCK) --python $(FOR) --without $(WITHOUT)
+
 clean:
-	rm -rf demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo site wheelhouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
