@@ -93,7 +93,7 @@ def fill(folder: Path, requirements: Sequence[Requirement], *, python: str) -> l
             subprocess.run([*words, *there, *pins], check=True)
         source = (
             Path(draft) / "source"
-        )  # setuptools builds beside what it builds, and takes up what an earlier build left
+        )
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", *_NO_SOURCE))
         subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={draft}", str(source)], check=True)
         for wheel in Path(draft).glob("*.whl"):
