@@ -91,9 +91,7 @@ def fill(folder: Path, requirements: Sequence[Requirement], *, python: str) -> l
             words = [*pip, "download", "--no-deps", "--only-binary=:all:", f"--dest={draft}"]
             pins = [f"{one.name}{one.specifier}" for one in requirements]
             subprocess.run([*words, *there, *pins], check=True)
-        source = (
-            Path(draft) / "source"
-        )
+        source = Path(draft) / "source"
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", *_NO_SOURCE))
         subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={draft}", str(source)], check=True)
         for wheel in Path(draft).glob("*.whl"):

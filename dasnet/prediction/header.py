@@ -74,6 +74,8 @@ class BundleHeader:
         calibration: distance to probability.
         window: side of the training crops, pixels; the window to predict with unless asked for another.
         resolution: ground size of a training pixel, metres; None = not known.
+        window_overlap: pixels that neighbouring windows of that side share unless asked otherwise, as it was chosen for
+            these weights; None = a quarter of the window.
         provenance: what it was trained on and by what, for people and for the products' records; JSON.
         metrics: what it reached, by name; JSON.
         card: Markdown for a person.
@@ -88,6 +90,7 @@ class BundleHeader:
     calibration: Calibration
     window: int = 256
     resolution: float | None = None
+    window_overlap: int | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
@@ -110,6 +113,9 @@ class BundleHeader:
             raise BundleError(f"window {self.window!r} must be 32 px or more")
         if self.resolution is not None and not (_finite(self.resolution) and self.resolution > 0):
             raise BundleError(f"ground resolution {self.resolution!r} must be a positive number of metres, or unknown")
+        shared = self.window_overlap
+        if shared is not None and not (type(shared) is int and 0 <= shared < self.window):
+            raise BundleError(f"overlap {shared!r} of windows must be 0 px or more and less than {self.window} px")
 
     @property
     def cut(self) -> float:
@@ -124,6 +130,7 @@ class BundleHeader:
             "bands": [band.to_dict() for band in self.bands],
             "calibration": asdict(self.calibration),
             **{name: getattr(self, name) for name in _AS_THEY_ARE},
+            **({} if self.window_overlap is None else {"window_overlap": self.window_overlap}),
         }
         return json.dumps(document, allow_nan=False, sort_keys=True)
 
@@ -231,6 +238,7 @@ def _parse(text: str) -> dict[str, Any]:
         "bands": tuple(Band(**band) for band in document["bands"]),
         "calibration": Calibration(**document["calibration"]),
         **{name: document[name] for name in _AS_THEY_ARE},
+        "window_overlap": document.get("window_overlap"),
     }
 
 

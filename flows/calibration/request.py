@@ -32,6 +32,14 @@ class CalibrateRequest(Frozen):
     split: Annotated[
         Split, Field(description="Which samples; those that scores are told of later are better left alone.")
     ] = "val"
+    overlap: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Pixels that neighbouring windows share where a run asks for no others; default: as with the "
+            "bundle so far, which is a quarter of the window at first.",
+        ),
+    ] = None
     precision: Precision = "float32"
     cluster: AnyCluster = ClusterConfig()
 

@@ -91,6 +91,9 @@ def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
             f"{store.path}, split {request.split}: not one {lacking} pixel in {samples:,} samples; a calibration needs "
             "changed and unchanged ones"
         )
+    overlap = bundle.window_overlap if request.overlap is None else request.overlap
+    if overlap is not None and overlap >= bundle.window:
+        raise InputError(f"--overlap {overlap} px must be less than the window of {request.bundle}, {bundle.window} px")
     if request.split == "test":
         current_observer().warn(
             f"calibration and threshold will be fitted to the test split of {store.path}: scores of this bundle on it "
@@ -105,6 +108,7 @@ def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
             **({} if store.chosen is None else {"bands": list(store.chosen)}),
             "split": request.split,
             "precision": request.precision,
+            **({} if request.overlap is None else {"overlap": request.overlap}),
         }
         directory.adopt(identity, versions=versions())
         scoring = Scoring(
@@ -116,7 +120,7 @@ def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
         )
         sweep = swept(scoring, store, request.split)
         until_end.close()
-        new, fit = refitted(bundle, sweep, store, request.split, samples=samples)
+        new, fit = refitted(replace(bundle, window_overlap=overlap), sweep, store, request.split, samples=samples)
         assert bundle.path is not None
         written = save_bundle(request.output, new, half=is_half(bundle.path))
         _write_report(directory, request, written, fit, store)

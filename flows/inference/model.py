@@ -110,6 +110,8 @@ class BundleModel(BundleHeader):
         ]
 
     def overlap(self, window: int) -> int:
+        if self.window_overlap is not None and window == self.window:
+            return self.window_overlap
         return window // 4
 
     def refusal(self, window: int) -> str | None:

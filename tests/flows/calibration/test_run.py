@@ -28,6 +28,7 @@ from flows.calibration.run import run_calibration
 from flows.cluster.config import ClusterConfig
 from flows.dataset.request import PrepareRequest
 from flows.dataset.run import run_preparation
+from flows.detect.job import resolve
 from flows.detect.request import DetectRequest
 from flows.detect.run import run_detection
 from flows.evaluation.request import EvaluateRequest
@@ -131,6 +132,22 @@ def test_a_window_that_the_graph_cannot_take_is_refused_before_a_run(
     )
     with pytest.raises(InputError, match=f"samples of {SIDE} px.*fixed size of 96 × 96.*--window 96"):
         run_calibration(calibrate)
+
+
+def test_an_overlap_stays_with_the_bundle_and_is_that_of_its_own_window_alone(
+    dataset: Path, workers: ClusterConfig, tmp_path: Path
+) -> None:
+    source, output, again = (tmp_path / f"{name}.safetensors" for name in ("source", "new", "again"))
+    save_bundle(source, replace(load_bundle("water-extent"), window_overlap=None))
+    request = CalibrateRequest(bundle=str(source), dataset=dataset, output=output, overlap=8, cluster=workers)
+    run_calibration(request)
+    run_calibration(CalibrateRequest(bundle=str(output), dataset=dataset, output=again, cluster=workers))
+    former, new = bundle_model(str(source)), bundle_model(str(again))
+    assert (former.overlap(128), new.overlap(128), new.overlap(256)) == (32, 8, 64)
+    assert resolve(detection_of(again, tmp_path)).lattice.overlap == 8
+    assert resolve(detection_of(again, tmp_path, overlap=24)).lattice.overlap == 24
+    with pytest.raises(InputError, match=r"--overlap 128 px must be less than the window of .*source.*, 128 px"):
+        run_calibration(request.model_copy(update={"overlap": 128, "output": tmp_path / "no.safetensors"}))
 
 
 def test_weights_keep_their_width(dataset: Path, workers: ClusterConfig, tmp_path: Path) -> None:
