@@ -82,3 +82,16 @@ def test_nothing_appears_when_a_block_is_not_what_it_should_be(run: MemoryRun, t
         )
     assert len(seen) == 12
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(3072, 2048), (768, 512), (2048, 3072), (512, 768), (513, 512), (1100, 1024)])
+def test_images_that_are_one_tile_wide_at_some_level_are_cogs_too(shape: tuple[int, int], tmp_path: Path) -> None:
+    """Such a level has blocks as wide as itself, as strips would have."""
+    import tifffile
+
+    probability = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    write_cog(MemoryRun(probability, block=512), tmp_path / "p.tif")
+    with tifffile.TiffFile(tmp_path / "p.tif") as file:
+        assert all(page.is_tiled and page.tile == (512, 512) for page in file.pages)
+    with rasterio.open(tmp_path / "p.tif") as file:
+        assert np.array_equal(file.read(1), probability)
