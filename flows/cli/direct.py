@@ -91,7 +91,7 @@ def show_bundle(request: BundleRequest) -> None:
             ("network", json.dumps(bundle.architecture.to_dict())),
         ]
     )
-    stdout.print(bundle.card, markup=False)
+    stdout.print(unfilled(bundle.card), markup=False)
 
 
 class ImportRequest(Frozen):
@@ -106,3 +106,12 @@ def import_authors(request: ImportRequest) -> None:
     from dasnet.prediction.authors import import_checkpoint
 
     print_pairs([("bundle", str(import_checkpoint(request.checkpoint, request.output)))])
+
+
+def unfilled(text: str) -> str:
+    """Markdown with each paragraph on one line, for a terminal to break where it ends; tables and headings stay."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        paragraph if paragraph.lstrip().startswith(("|", "#", "-", "```")) else " ".join(paragraph.splitlines())
+        for paragraph in paragraphs
+    )

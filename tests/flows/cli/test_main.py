@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
+from flows.cli.direct import unfilled
 from flows.cli.main import main
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.conftest import Dasnet, Finished
@@ -124,9 +125,15 @@ def test_synthesize_writes_three_rasters_and_says_where(dasnet: Dasnet, tmp_path
 def test_bundle_shows_card_and_needs(dasnet: Dasnet) -> None:
     ended = dasnet("bundle", "synthetic")
     assert ended.code == 0, ended.err
-    for word in ("red, green, blue", "uint8", "256 px", "Trained on", "mobilenet_v3"):
+    for word in ("red, green, blue", "uint8", "256 px", "Trained on", "tf_efficientnet_lite0", "Apache-2.0"):
         assert word in ended.out
     assert dasnet("bundle", "nope").code == 2
+
+
+def test_a_card_is_broken_where_the_terminal_ends() -> None:
+    card = "# name\n\nOne sentence that was\nfilled. Another\none.\n\n| a | b |\n| --- | --- |\n\n- one\n- two\n"
+    shown = "# name\n\nOne sentence that was filled. Another one.\n\n| a | b |\n| --- | --- |\n\n- one\n- two\n"
+    assert unfilled(card) == shown
 
 
 def test_the_authors_checkpoint_becomes_a_bundle(dasnet: Dasnet, tmp_path: Path) -> None:
