@@ -30,12 +30,15 @@ class Band:
     device.
 
     Attributes:
-        windows: N, computed windows.
+        windows: N, windows that go through the network.
         table: places for windows, computed or not.
         corners: (2, n) int64, y and x of each window in the block; n is the next multiple of the batch, and the last
             window stands in for those that the last batch lacks.
         corners_on_host: the same.
         places: (N,) int64, of each window in the table.
+        taken: (2, n) int64, numbers of windows that earlier blocks left, and their places in the table; None = none.
+        kept: (n,) int64, places of the windows that are left to later blocks; None = none.
+        corners_kept: (n, 2) int64, their corners in the block, y before x.
         first: row of the block without its halo at which the band begins.
         rows, columns: of each pixel row and column that the band covers.
         computed: (rows and columns of windows) float32, 1 = computed, else 0; None = all are.
@@ -46,6 +49,9 @@ class Band:
     corners: Tensor
     corners_on_host: NDArray[np.int64]
     places: Tensor
+    taken: Tensor | None
+    kept: Tensor | None
+    corners_kept: NDArray[np.int64]
     first: int
     rows: Axis
     columns: Axis
@@ -122,9 +128,11 @@ def bands_of(
     axis_across = to_axis(across, window=side * side, pixel=1, down=False)
     bands = []
     for rows in windows.bands(most):
-        corners, places = windows.places(rows)
-        if not len(places):
+        if not windows.computed[rows].any():
             continue
+        corners, places = windows.places(rows)
+        corners_kept, places_kept = windows.places_kept(rows)
+        taken = np.stack(windows.places_taken(rows))
         starts = windows.starts_y[rows]
         first, last = max(int(starts[0]), crop[0].start), min(int(starts[-1]) + side, crop[0].stop)
         down = Covering.of(starts, taper=taper, pixels=slice(first, max(first, last)))
@@ -137,6 +145,9 @@ def bands_of(
                 corners=put(corners),
                 corners_on_host=corners,
                 places=put(places),
+                taken=put(taken) if taken.size else None,
+                kept=put(places_kept) if len(places_kept) else None,
+                corners_kept=corners_kept,
                 first=first - crop[0].start,
                 rows=to_axis(down, window=columns * side * side, pixel=side, down=True),
                 columns=axis_across,
@@ -177,6 +188,16 @@ class Blend:
     def hold(self, places: Tensor, probability: Tensor) -> None:
         """Keep windows: `places` (B,) in the band's table, `probability` (B, P, s, s) float32."""
         self._table.index_copy_(1, places, probability.transpose(0, 1))
+
+    def take_over(self, band: Band, probability: Tensor) -> None:
+        """Keep those of the windows (P, N, s, s) of earlier blocks that belong to the band."""
+        if band.taken is not None:
+            numbers, places = band.taken
+            self._table.index_copy_(1, places, probability.index_select(1, numbers))
+
+    def left(self, band: Band) -> Tensor | None:
+        """(P, n, s, s), the held windows that are left to later blocks; None = none."""
+        return None if band.kept is None else self._table.index_select(1, band.kept)
 
     def fold(self, band: Band, rows: slice) -> None:
         """Add the held windows to some of the rows that the band covers; strips of rows may be folded at a time."""

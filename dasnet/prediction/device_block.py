@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dasnet.errors import PredictorError
 from dasnet.prediction.blending import Band, bands_of
 from dasnet.prediction.block_windows import BlockWindows
 from dasnet.prediction.transfer import Transfer, Upload
@@ -37,6 +38,8 @@ class DeviceBlock:
         masked: whether any pixel is not.
         wanted: (h, w), where a probability is asked for; None = everywhere.
         earlier, later: (P,) int64, indices of the dates of each pair.
+        passed: (n,) int64, on the host and on the device: numbers of the windows that earlier blocks left and that are
+            none of this block's, but of a later one; None = none.
         bands: rows of windows, in order.
     """
 
@@ -50,6 +53,7 @@ class DeviceBlock:
     wanted: Tensor | None
     earlier: Tensor
     later: Tensor
+    passed: tuple[NDArray[np.int64], Tensor] | None
     bands: Sequence[Band]
 
     @classmethod
@@ -66,6 +70,7 @@ class DeviceBlock:
         earlier: Sequence[int],
         later: Sequence[int],
         batch: int,
+        passed: NDArray[np.int64] | None = None,
     ) -> DeviceBlock:
         """The block on its way: all that the host has to say about it is said here.
 
@@ -76,6 +81,7 @@ class DeviceBlock:
             taper: (s,) float32 in (0, 1].
             wanted: (H, W), True = a probability is asked for; None = everywhere.
             earlier, later: indices of the dates of each pair.
+            passed: (n,) numbers of windows that earlier blocks left, which are handed on; None = none.
         """
         upload = transfer.upload()
         return cls(
@@ -89,6 +95,7 @@ class DeviceBlock:
             wanted=None if wanted is None else upload.put(wanted[crop]),
             earlier=upload.put(np.asarray(earlier, dtype=np.int64)),
             later=upload.put(np.asarray(later, dtype=np.int64)),
+            passed=None if passed is None or not len(passed) else (passed, upload.put(passed)),
             bands=bands_of(
                 windows,
                 pairs=len(earlier),
@@ -156,3 +163,15 @@ def bits(images: NDArray[Any]) -> NDArray[Any]:
 def window_values(windows: Tensor, *, dtype: str) -> Tensor:
     """Windows as float32, whose bits :func:`bits` kept, from the data type that they had."""
     return (windows.to(torch.int32) & 0xFFFF).float() if dtype == "uint16" else windows.float()
+
+
+def earlier_and_later(pairs: Sequence[tuple[int, int]] | None, *, dates: int) -> tuple[list[int], list[int]]:
+    """Indices of the dates of each pair; `pairs`: None = each date with the one before it.
+
+    Raises:
+        PredictorError: a pair is not of two dates in their order, or there is none.
+    """
+    chosen = [(index, index + 1) for index in range(dates - 1)] if pairs is None else list(pairs)
+    if not chosen or not all(0 <= earlier < later < dates for earlier, later in chosen):
+        raise PredictorError(f"pairs {chosen} must each be of an earlier and a later one of {dates} dates")
+    return [earlier for earlier, _ in chosen], [later for _, later in chosen]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -26,11 +25,12 @@ from dasnet.prediction.blending import Band, Blend
 from dasnet.prediction.block_prediction import BlockPrediction
 from dasnet.prediction.block_windows import BlockWindows
 from dasnet.prediction.bundle import Bundle, build_model
-from dasnet.prediction.device_block import DeviceBlock, bits, window_values
+from dasnet.prediction.device_block import DeviceBlock, bits, earlier_and_later, window_values
+from dasnet.prediction.lanes import Lanes
+from dasnet.prediction.left_windows import LeftWindows
 from dasnet.prediction.network import InferenceNetwork, Precision, prepare
 from dasnet.prediction.replay import replayed_for
 from dasnet.prediction.transfer import Download, Transfer
-from tiling.conventions import DISAGREEMENT_BINS, NODATA
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ class DasnetPredictor:
         self._transfer = Transfer(network.device)
         # cuDNN's handles and plans belong to a thread: every further one that computes takes a second to make its own
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if self._on_gpu else None
-        self._lanes: ThreadPoolExecutor | None = None
-        self._ahead = 0
+        self._lanes = Lanes()
         side = window or bundle.window
         self._batch = _BATCH_CPU
         if self._on_gpu:
@@ -117,13 +116,17 @@ class DasnetPredictor:
         Windows are added in their order whoever computed them, so the bytes are those of one lane.
         """
         if lanes > 1 and not self._on_gpu:
-            self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=torch.get_num_threads)
-            self._ahead = 2 * lanes
+            self._lanes = Lanes(lanes)
 
     @property
     def blocks_ahead(self) -> int:
         """Blocks on their way to or from a GPU while it computes another."""
         return 1 if self._on_gpu else 0
+
+    @property
+    def carries_windows(self) -> bool:
+        """What :meth:`predict` computed for one block it takes over for another."""
+        return True
 
     def describe(self) -> Mapping[str, Any]:
         """The arithmetic: equal descriptions promise equal bytes."""
@@ -146,6 +149,9 @@ class DasnetPredictor:
         crop: tuple[slice, slice],
         pairs: Sequence[tuple[int, int]] | None = None,
         wanted: NDArray[np.bool_] | None = None,
+        corner: tuple[int, int] = (0, 0),
+        before: LeftWindows | None = None,
+        leave: NDArray[np.int64] | None = None,
     ) -> BlockPrediction:
         """Change probability of one block; each date is embedded once, in however many pairs it is.
 
@@ -158,23 +164,26 @@ class DasnetPredictor:
             crop: rows and columns of the block within `images`.
             pairs: indices of the P pairs of dates that are compared; None = each date with the one before it.
             wanted: (H, W), where a probability is asked for, as tiling.protocols has it; None = everywhere.
+            corner, before, leave: what earlier blocks left, and what is left to later ones, as tiling.protocols has it.
 
         Raises:
             PredictorError: the series has one date, other bands or another data type than the bundle; a pair is not of
-                two of its dates; or a window does not lie in the block, or is given twice.
+                two of its dates; a window does not lie in the block, or is given twice; or earlier blocks left windows
+                of another size or number of pairs.
             ArithmeticError: a valid pixel gets no finite probability.
         """
         self._check(images)
-        earlier, later = _earlier_and_later(pairs, dates=len(images))
+        earlier, later = earlier_and_later(pairs, dates=len(images))
         either = np.logical_or.reduce([valid[one] & valid[other] for one, other in zip(earlier, later, strict=True)])
         windows = BlockWindows.of(origins, side=len(taper), valid=either)
-        if not len(windows):
-            return BlockPrediction(
-                probability=np.full((len(earlier), *either[crop].shape), NODATA, dtype=np.uint8),
-                windows_computed=0,
-                windows_skipped=len(origins),
-                disagreement=np.zeros(DISAGREEMENT_BINS, dtype=np.int64),
-            )
+        passed = None
+        if before is not None:
+            before.require(pairs=len(earlier), side=len(taper))
+        if leave is not None:
+            windows = windows.between(corner=corner, before=before, leave=leave)
+            passed = None if before is None else windows.passed(before, corner=corner, leave=leave)
+        if not windows.computed.any():
+            return BlockPrediction.without_windows((len(earlier), *either[crop].shape), len(origins), left=before)
         block = DeviceBlock.sent(
             images,
             valid,
@@ -186,55 +195,51 @@ class DasnetPredictor:
             earlier=earlier,
             later=later,
             batch=self._batch,
+            passed=passed,
         )
-        probability, disagreement, finite = self._computed(partial(self._blended, block, earlier, later)).arrays()
+        download, left = self._computed(partial(self._blended, block, earlier, later, before=before, corner=corner))
+        probability, disagreement, finite = download.arrays()
         if not finite:
             raise ArithmeticError("the network gave valid pixels no finite probability: are all valid pixels finite?")
         return BlockPrediction(
             probability=probability,
             windows_computed=len(windows),
-            windows_skipped=len(origins) - len(windows),
+            windows_skipped=len(origins) - int(windows.computed.sum()),
             disagreement=disagreement,
+            left=left,
         )
 
-    def _blended(self, block: DeviceBlock, earlier: list[int], later: list[int]) -> Download:
-        """Probability, disagreement and whether all is finite, on their way to the host; a GPU may still compute."""
+    def _blended(
+        self,
+        block: DeviceBlock,
+        earlier: list[int],
+        later: list[int],
+        *,
+        before: LeftWindows | None,
+        corner: tuple[int, int],
+    ) -> tuple[Download, LeftWindows | None]:
+        """Probability, disagreement and whether all is finite, on their way to the host; a GPU may still compute. And
+        what is left to later blocks."""
+        kept: list[tuple[NDArray[np.int64], Tensor]] = []
         with torch.inference_mode(), self._reproducible():
             block.arrive()
+            if before is not None and block.passed is not None:
+                numbers, on_device = block.passed
+                kept.append((before.corners[numbers], before.probability.index_select(1, on_device)))
             blend = Blend(
                 pairs=len(earlier), height=block.height, width=block.width, side=block.side, device=self._device
             )
             for band in block.bands:
                 blend.begin(band)
+                if before is not None:
+                    blend.take_over(band, before.probability)
                 compute = partial(self._hold, block, band, blend, earlier=earlier, later=later)
-                self._each(compute, range(0, band.windows, self._batch))
-                self._each(partial(blend.fold, band), block.strips(band.rows.pixels))
-            self._each(lambda rows: blend.settle(block.valid_in_pairs(rows), rows), block.strips(block.height))
-            return self._transfer.download(*blend.result())
-
-    def _each(self, compute: Callable[[T], object], items: Iterable[T]) -> None:
-        """Call `compute` with each item, on a CPU by the lanes, a few ahead of those that are done."""
-        torch.get_num_threads()  # with which a thread learns of torch.set_num_threads; convolutions do not ask
-        if self._lanes is None:
-            for item in items:
-                compute(item)
-            return
-
-        def in_lane(item: T) -> None:
-            with torch.inference_mode():  # of this thread
-                compute(item)
-
-        ahead: deque[Future[None]] = deque()
-        try:
-            for item in items:
-                ahead.append(self._lanes.submit(in_lane, item))
-                if len(ahead) > self._ahead:
-                    ahead.popleft().result()
-            while ahead:
-                ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+                self._lanes.each(compute, range(0, band.windows, self._batch))
+                if (held := blend.left(band)) is not None:
+                    kept.append((band.corners_kept + corner, held))
+                self._lanes.each(partial(blend.fold, band), block.strips(band.rows.pixels))
+            self._lanes.each(lambda rows: blend.settle(block.valid_in_pairs(rows), rows), block.strips(block.height))
+            return self._transfer.download(*blend.result()), LeftWindows.of(kept)
 
     def _hold(
         self, block: DeviceBlock, band: Band, blend: Blend, first: int, *, earlier: list[int], later: list[int]
@@ -283,7 +288,7 @@ class DasnetPredictor:
         return distances.reshape(len(images), images.shape[1] - 1, *images.shape[-2:])
 
     def _windows_apart(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        earlier, later = _earlier_and_later(None, dates=images.shape[1])
+        earlier, later = earlier_and_later(None, dates=images.shape[1])
         with torch.inference_mode(), self._reproducible():
             parts = []
             for first in range(0, len(images), self._batch):
@@ -340,10 +345,3 @@ class DasnetPredictor:
 
     def _per_band(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).reshape(-1, 1, 1)
-
-
-def _earlier_and_later(pairs: Sequence[tuple[int, int]] | None, *, dates: int) -> tuple[list[int], list[int]]:
-    chosen = [(index, index + 1) for index in range(dates - 1)] if pairs is None else list(pairs)
-    if not chosen or not all(0 <= earlier < later < dates for earlier, later in chosen):
-        raise PredictorError(f"pairs {chosen} must each be of an earlier and a later one of {dates} dates")
-    return [earlier for earlier, _ in chosen], [later for _, later in chosen]
