@@ -19,6 +19,7 @@ from distributed import Client, Future, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
+from tiling.chaining import Chain, Chaining, Chains
 from tiling.errors import ClusterLostError, UnlikeWorkerError
 
 _COUNTING_S = 5.0
@@ -96,8 +97,11 @@ class Equipment(WorkerPlugin):
         return dict(describe())
 
 
-def use_equipment(equipment: str, item: Any, arithmetic: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """Run on a worker: give `item` to the tool that `equipment` made there.
+def use_equipment(
+    equipment: str, item: Any, arithmetic: Mapping[str, Any] | None = None
+) -> tuple[str, Mapping[str, Any]]:
+    """Run on a worker: give `item` to the tool that `equipment` made there; returns the worker's address, and what the
+    tool does.
 
     Raises:
         UnlikeWorkerError: this worker could not make the tool, or it describes another arithmetic than `arithmetic`.
@@ -112,7 +116,7 @@ def use_equipment(equipment: str, item: Any, arithmetic: Mapping[str, Any] | Non
             f"{described}, not {arithmetic}"
         )
     try:
-        return tool(item)
+        return worker.address, tool(item)
     except Exception as error:
         # a cause that cannot be pickled (rasterio has such) would cost the error its type on the way back
         error.__cause__ = error.__context__ = None
@@ -125,6 +129,7 @@ class _Job:
     item: Any
     attempts: int = 0
     suspected: bool = False
+    chain: Chain | None = None
 
 
 @dataclass
@@ -145,6 +150,7 @@ class BoundedRunner:
         arithmetic: what every worker's tool must say of itself; None = they are not asked.
         only: address of the one worker that takes items, where others have other work; None = all of them.
         retries: further attempts after the first.
+        chaining: how items follow each other on one worker; None = each goes where there is room.
         patience_s: seconds without any worker after which :class:`ClusterLostError` is raised.
     """
 
@@ -157,7 +163,8 @@ class BoundedRunner:
     patience_s: float = 300.0
     arithmetic: Mapping[str, Any] | None = None
     only: str | None = None
-    _waiting: Iterator[tuple[str, Any]] = field(init=False)
+    chaining: Chaining | None = None
+    _waiting: Chains = field(init=False)
     _again: deque[_Job] = field(init=False, default_factory=deque)
     _suspects: deque[_Job] = field(init=False, default_factory=deque)
     _running: dict[str, tuple[_Job, Future]] = field(init=False, default_factory=dict)
@@ -168,7 +175,7 @@ class BoundedRunner:
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.retries < 0:
             raise ValueError(f"in_flight {self.in_flight} must be at least 1 and retries {self.retries} at least 0")
-        self._waiting = iter(self.items)
+        self._waiting = Chains(self.items, self.chaining)
 
     def advance(self, count: int) -> Iterator[Outcome]:
         """Yield the next `count` outcomes, or fewer when no item is left.
@@ -195,8 +202,14 @@ class BoundedRunner:
                 return None
             job, future = self._running.pop(self._wait_for_one())
             job.attempts += 1
+            chain, job.chain = job.chain, None
             if future.status == "finished":
-                return Outcome(name=job.name, result=future.result(), error=None, attempts=job.attempts)
+                worker, result = future.result()
+                if chain is not None:
+                    self._waiting.go_on(chain, worker)
+                return Outcome(name=job.name, result=result, error=None, attempts=job.attempts)
+            if chain is not None:
+                self._waiting.go_on(chain, None)
             error = self._error_of(future)
             if isinstance(error, UnlikeWorkerError):
                 raise error
@@ -223,8 +236,20 @@ class BoundedRunner:
             if job is None:
                 return
             key = f"{self.equipment}-{job.name}-{job.attempts}"
+            item, worker = job.item, self.only
+            if self.chaining is not None and job.chain is not None:
+                item = self.chaining.link(item, job.chain.name, [item for _, item in job.chain.waiting])
+                worker = worker or job.chain.worker
             future = self.client.submit(
-                use_equipment, self.equipment, job.item, self.arithmetic, key=key, pure=False, workers=self.only
+                use_equipment,
+                self.equipment,
+                item,
+                self.arithmetic,
+                key=key,
+                pure=False,
+                workers=worker,
+                # the worker of a chain may be gone; any other computes the same bytes
+                allow_other_workers=worker is not None and self.only is None,
             )
             self._running[key] = (job, future)
             future.add_done_callback(lambda done: self._finished.put(done.key))
@@ -237,11 +262,13 @@ class BoundedRunner:
         return self._workers
 
     def _next_job(self) -> _Job | None:
-        fresh = next(self._waiting, None)
-        if fresh is not None:
-            return _Job(name=fresh[0], item=fresh[1])
-        if self._again:
+        chain = self._waiting.next()
+        if chain is None and self._again:
             return self._again.popleft()
+        chain = chain or self._waiting.half(running=len(self._running), workers=max(self._workers, 1))
+        if chain is not None:
+            name, item = chain.waiting.popleft()
+            return _Job(name=name, item=item, chain=chain)
         if self._suspects and not self._running:
             return self._suspects.popleft()
         return None

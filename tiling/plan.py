@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiling.carrying import CHAIN_SIDE
 from tiling.grid import BlockGrid, WindowLattice
 
 # A worker process with torch, zarr and GDAL loaded, before it holds any block; measured on Linux with torch 2.13.
 PROCESS_BYTES = 600 * 2**20
+
+
+# Three are in flight, and while one is computed what it took over and what it leaves are there.
+_CHAINS_A_LANE = 4
 
 
 class RefusedPlanError(ValueError):
@@ -46,18 +51,33 @@ class Plan:
 
     @property
     def windows_computed(self) -> int:
-        """Windows over all blocks; one that touches several blocks is computed in each of them."""
+        """Windows over all chains of blocks; one that touches several chains is computed for each of them."""
+        size = self._chain_side * self.blocks.size
 
-        def along(count: int, size: int, length: int, starts: np.ndarray) -> int:
-            lower = np.arange(count) * size
+        def along(length: int, starts: np.ndarray) -> int:
+            lower = np.arange(0, length, size)
             upper = np.minimum(lower + size, length)
             ended = np.searchsorted(starts, lower - self.lattice.window, side="right")
             begun = np.searchsorted(starts, upper, side="left")
             return int((begun - ended).sum())
 
-        return along(self.blocks.rows, self.blocks.size, self.blocks.height, self.lattice.starts_y) * along(
-            self.blocks.cols, self.blocks.size, self.blocks.width, self.lattice.starts_x
-        )
+        return along(self.blocks.height, self.lattice.starts_y) * along(self.blocks.width, self.lattice.starts_x)
+
+    @property
+    def _chain_side(self) -> int:
+        """Blocks along a chain's side, as few as give every lane one."""
+        side = CHAIN_SIDE
+        while side > 1 and -(-self.blocks.rows // side) * -(-self.blocks.cols // side) < self.workers * self.lanes:
+            side //= 2
+        return side
+
+    def _carried(self, pairs: int) -> int:
+        """Bytes at most of the windows that a chain carries: a row of them along its width, a column along half of its
+        height, each as wide as windows overlap."""
+        stride, reach = self.lattice.stride, self.blocks.size * CHAIN_SIDE
+        across, down = (-(-min(reach, length) // stride) + 1 for length in (self.blocks.width, self.blocks.height))
+        windows = -(-self.lattice.window // stride) * (across + -(-down // 2))
+        return 4 * pairs * windows * self.lattice.window**2
 
     @property
     def bytes_in(self) -> int:
@@ -75,8 +95,9 @@ class Plan:
         return self.bytes_in + 3 * self.bytes_out
 
     def block_bytes(self, *, dates: int, pairs: int) -> int:
-        """Bytes of one block in hand with its halo, and its accumulators, for a task of so many dates and pairs."""
-        return sum(self._block_and_accumulators(dates, pairs))
+        """Bytes of one block in hand with its halo, its accumulators, and what two chains carry, for a task of so many
+        dates and pairs."""
+        return sum(self._block_and_accumulators(dates, pairs)) + 2 * self._carried(pairs)
 
     def _block_and_accumulators(self, dates: int, pairs: int) -> tuple[int, int]:
         halo = 2 * (self.lattice.window - 1)
@@ -88,10 +109,12 @@ class Plan:
 
     @property
     def worker_bytes(self) -> int:
-        """Expected peak memory of one worker process: model, blocks in hand and their accumulators."""
+        """Expected peak memory of one worker process: model, blocks in hand, their accumulators and what is carried."""
         dates = self.dates_at_once or self.dates
-        block, accumulators = self._block_and_accumulators(dates, max(dates - 1, 1))
-        return PROCESS_BYTES + (self.lanes + 1) * block + self.lanes * (accumulators + self.model_bytes)
+        pairs = max(dates - 1, 1)
+        block, accumulators = self._block_and_accumulators(dates, pairs)
+        carried = _CHAINS_A_LANE * self._carried(pairs)
+        return PROCESS_BYTES + (self.lanes + 1) * block + self.lanes * (accumulators + carried + self.model_bytes)
 
     @property
     def expected_seconds(self) -> float | None:

@@ -23,7 +23,7 @@ class Prediction(Protocol):
 
     @property
     def windows_computed(self) -> int:
-        """Windows that went through the network."""
+        """Windows that went through the network for this block."""
         ...
 
     @property
@@ -91,6 +91,49 @@ class BringsBlocksAhead(Protocol):
     @property
     def blocks_ahead(self) -> int:
         """Blocks that may be inside :meth:`Predictor.predict` beside those that lanes compute; 0 = none."""
+        ...
+
+
+class CarryingPrediction(Prediction, Protocol):
+    """A prediction with windows for later blocks."""
+
+    @property
+    def left(self) -> Any:
+        """Those of the windows to be left that were computed for this block or an earlier one, wherever the predictor
+        keeps them; None = none."""
+        ...
+
+
+@runtime_checkable
+class CarriesWindows(Protocol):
+    """A predictor that takes over windows which it computed for an earlier block, to the same bytes."""
+
+    @property
+    def carries_windows(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        valid: NDArray[np.bool_],
+        *,
+        origins: NDArray[np.int64],
+        taper: NDArray[np.float32],
+        crop: tuple[slice, slice],
+        pairs: Sequence[tuple[int, int]] | None = None,
+        wanted: NDArray[np.bool_] | None = None,
+        corner: tuple[int, int] = (0, 0),
+        before: Any = None,
+        leave: NDArray[np.int64] | None = None,
+    ) -> CarryingPrediction:
+        """As :meth:`Predictor.predict`, but for windows that are carried.
+
+        Args:
+            corner: row and column of the grid at which `images` begins.
+            before: what the prediction of an earlier block of the same dates and pairs has `left`; None = nothing.
+            leave: (N, 2) corners (y, x) in the grid of windows that later blocks touch; None = nothing is carried.
+        """
         ...
 
 

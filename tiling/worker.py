@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from tiling.carrying import Luggage, windows_of
 from tiling.chosen import ChosenCells, with_passed_over
-from tiling.grid import BlockGrid, WindowLattice
-from tiling.protocols import BringsBlocksAhead, DatesStore, PairSink, Predictor
+from tiling.grid import BlockGrid, Box, WindowLattice
+from tiling.protocols import BringsBlocksAhead, CarriesWindows, CarryingPrediction, DatesStore, PairSink, Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,15 @@ class SeriesTask:
         block: index.
         dates: names.
         pairs: index of the earlier date, index of the later one, name of the pair.
+        chain: name of the chain of which the block is a part now (tiling.carrying); None = of none.
+        following: indices of the blocks that come after it in the chain.
     """
 
     block: int
     dates: tuple[str, ...]
     pairs: tuple[tuple[int, int, str], ...]
+    chain: str | None = None
+    following: tuple[int, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -36,7 +41,8 @@ class SeriesTask:
 
 
 class SeriesInference:
-    """Callable of one worker: a task in, facts about its block out. Each date is embedded once a task.
+    """Callable of one worker: a task in, facts about its block out. Each date is embedded once a task, and each window
+    once a chain.
 
     Several threads of a worker call it at a time. At most `lanes` of them are inside the predictor, and as many more as
     it brings blocks ahead to its device; the others read the next block or write the last one meanwhile. One lane for a
@@ -54,13 +60,22 @@ class SeriesInference:
         lattice: WindowLattice,
         lanes: int,
         chosen: ChosenCells | None = None,
+        chains: int = 0,
     ) -> None:
-        """`chosen`: what is computed; valid pixels elsewhere are stored as passed over. None = everything."""
+        """A worker's tool.
+
+        Args:
+            chosen: what is computed; valid pixels elsewhere are stored as passed over. None = everything.
+            chains: of how many chains it carries windows at a time; 0 = as many as there are lanes, and one.
+        """
         self.predictor = predictor
         self._source, self._sink = source, sink
         self._blocks, self._lattice, self._chosen = blocks, lattice, chosen
         ahead = predictor.blocks_ahead if isinstance(predictor, BringsBlocksAhead) else 0
         self._device = threading.Semaphore(lanes + ahead)
+        self._luggage: Luggage | None = None
+        if isinstance(predictor, CarriesWindows) and predictor.carries_windows:
+            self._luggage = Luggage(chains or lanes + ahead + 1)
 
     def describe(self) -> Mapping[str, Any]:
         """The predictor's arithmetic."""
@@ -89,6 +104,7 @@ class SeriesInference:
             origins = self._lattice.origins_touching(block.box)
         else:
             origins, part["wanted"] = self._chosen.part_of(self._lattice, block.box, within=box)
+        part |= self._carried(task, box)
         with self._device:
             free = time.perf_counter()
             prediction = self.predictor.predict(
@@ -101,6 +117,8 @@ class SeriesInference:
                 **part,
             )
         computed = time.perf_counter()
+        if "leave" in part:
+            self._leave(task, cast(CarryingPrediction, prediction).left)
         probability = prediction.probability
         if self._chosen is not None:
             both = np.stack([valid[one, *inner_part] & valid[other, *inner_part] for one, other in pairs])
@@ -120,3 +138,17 @@ class SeriesInference:
             "compute_s": round(computed - free, 4),
             "write_s": round(written - computed, 4),
         }
+
+    def _carried(self, task: SeriesTask, box: Box) -> dict[str, Any]:
+        """What a predictor is told of windows that are carried; nothing, if it carries none."""
+        if self._luggage is None or task.chain is None:
+            return {}
+        return {
+            "corner": (box.y0, box.x0),
+            "before": self._luggage.of(task.chain),
+            "leave": windows_of(task.following, blocks=self._blocks, lattice=self._lattice),
+        }
+
+    def _leave(self, task: SeriesTask, left: Any) -> None:
+        assert self._luggage is not None and task.chain is not None
+        self._luggage.leave(task.chain, left if task.following else None)

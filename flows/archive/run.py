@@ -21,7 +21,12 @@ from flows.inference.lost_images import set_back_lost, stored_images
 from flows.inference.planned import failed_by_replacement, read_name
 from flows.inference.plate_stage import PlateMakers
 from flows.inference.predictor import predictor_factory
-from flows.inference.stages import SeriesStages, quarantine_what_lacks_pixels, quarantine_what_was_replaced
+from flows.inference.stages import (
+    SeriesStages,
+    by_chains,
+    quarantine_what_lacks_pixels,
+    quarantine_what_was_replaced,
+)
 from flows.run.artifacts import Table, plan_page
 from flows.run.context import planned
 from flows.run.errors import BrokenDatesError, FailedBlocksError, FailedCellsError
@@ -121,7 +126,7 @@ def _infer(
     _settle(ledger, work.tasks, take_up_failed=job.request.retry_failed)
     quarantine_what_lacks_pixels(job, work.tasks.items(), ingested=ingested, inferred=ledger)
     result = stages.infer(
-        work.tasks.items(),
+        by_chains(work.tasks, job.blocks),
         total=ledger.count("done") + len(work.tasks),
         ledger=ledger,
         on_ready=lambda arithmetic: directory.require_execution(

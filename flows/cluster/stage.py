@@ -20,6 +20,7 @@ from flows.run.context import raise_if_stopped
 from flows.run.errors import FailedBlocksError
 from flows.run.observer import current_observer, step
 from storage.places.bucket import Location
+from tiling.chaining import Chaining
 from tiling.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Stage:
         items: (name, item) of all blocks; those that the ledger has as done or failed are left out.
         total: how many `items` there are.
         record: makes what the ledger keeps of what a worker reports.
+        chaining: how items follow each other on one worker, by how many lanes it has; None = they do not.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Stage:
     total: int
     ledger: Ledger
     record: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    chaining: Callable[[ClusterLayout], Chaining] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +223,7 @@ def _compute(
             retries=effort.retries,
             arithmetic=arithmetic,
             only=None if lent is None else lent.address,
+            chaining=None if stage.chaining is None else stage.chaining(layout),
         )
         pending = stage.total - settled
         batch = max(-(-pending // max_batches), runner.in_flight, MIN_BATCH)

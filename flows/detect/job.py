@@ -36,6 +36,7 @@ from storage.places.bucket import ObjectPath
 from storage.places.publish import free_bytes, require_free_space, scratch_of
 from storage.regions import region_text
 from storage.stores.date_names import date_name
+from tiling.carrying import chain_order
 from tiling.plan import Plan
 from tiling.worker import SeriesTask
 
@@ -71,10 +72,11 @@ class Job(PlannedSeries):
         return self.bundle if isinstance(self.bundle, UntrainedModel) else None
 
     def tasks(self) -> Iterator[tuple[str, SeriesTask]]:
-        """Every block with the one pair that a run has, by the block's name."""
+        """Every block with the one pair that a run has, by the block's name, chain after chain."""
         # the store calls an interval by the date that it begins with
         pairs = ((0, 1, self.dates[0]),)
-        return ((block.name, SeriesTask(block=block.index, dates=self.dates, pairs=pairs)) for block in self.blocks)
+        ordered = (self.blocks[index] for index in chain_order(self.blocks))
+        return ((block.name, SeriesTask(block=block.index, dates=self.dates, pairs=pairs)) for block in ordered)
 
     @cached_property
     def parameters(self) -> dict[str, Any]:

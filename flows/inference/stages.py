@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,10 @@ from storage.errors import ReplacedError
 from storage.imagery.identity.digests import require_digest
 from storage.imagery.mosaics import Mosaic
 from storage.imagery.rasters import GridReader
+from tiling.carrying import chain_of, place_in_chain
+from tiling.chaining import Chaining
 from tiling.chosen import ChosenCells
+from tiling.grid import BlockGrid
 from tiling.ledger import Entry, Ledger
 from tiling.protocols import DatesStore, PairSink, Predictor
 from tiling.worker import SeriesTask
@@ -58,6 +62,7 @@ class SeriesStages:
                 self._job.lattice,
                 layout.lanes,
                 chosen,
+                self._job.effort.in_flight * layout.lanes,
             )
 
         self._infer = Tool(make=make, until=self._until)
@@ -79,9 +84,42 @@ class SeriesStages:
         on_ready: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         record: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> StageResult:
-        """Compute pairs of blocks; `on_ready`, `record`: as in `flows.cluster.stage`."""
-        stage = Stage(name="infer", tool=self._infer, items=tasks, total=total, ledger=ledger, record=record)
+        """Compute pairs of blocks.
+
+        Args:
+            tasks: those of one chain (tiling.carrying) follow each other.
+            on_ready, record: as in `flows.cluster.stage`.
+        """
+        stage = Stage(
+            name="infer",
+            tool=self._infer,
+            items=tasks,
+            total=total,
+            ledger=ledger,
+            record=record,
+            chaining=lambda layout: Chaining(
+                group=partial(_chain, blocks=self._job.blocks), link=_linked, busy=layout.lanes
+            ),
+        )
         return run_stage(stage, cluster=self._cluster, effort=self._job.effort, on_ready=on_ready)
+
+
+def by_chains(tasks: Mapping[str, SeriesTask], blocks: BlockGrid) -> list[tuple[str, SeriesTask]]:
+    """Tasks with their names, those of one chain after each other in its order."""
+
+    def order(named: tuple[str, SeriesTask]) -> tuple[Any, ...]:
+        task = named[1]
+        return chain_of(task.block, blocks), task.dates, task.pairs, place_in_chain(task.block, blocks)
+
+    return sorted(tasks.items(), key=order)
+
+
+def _chain(task: SeriesTask, *, blocks: BlockGrid) -> Hashable:
+    return chain_of(task.block, blocks), task.dates, task.pairs
+
+
+def _linked(task: SeriesTask, chain: str, following: Sequence[SeriesTask]) -> SeriesTask:
+    return replace(task, chain=chain, following=tuple(other.block for other in following))
 
 
 def quarantine_what_was_replaced(

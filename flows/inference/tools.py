@@ -47,8 +47,9 @@ def make_series_tool(
     lattice: WindowLattice,
     lanes: int,
     chosen: ChosenCells | None = None,
+    chains: int = 0,
 ) -> SeriesInference:
-    """Runs once on each worker: loads the model there. `chosen`: what is computed; None = everything.
+    """Runs once on each worker: loads the model there. `chosen`, `chains`: as in tiling.worker.
 
     On CPU a predictor computes with one thread (tiling.worker says why); set here too, for workers that somebody else
     started without our environment.
@@ -69,6 +70,7 @@ def make_series_tool(
         lattice=lattice,
         lanes=lanes,
         chosen=chosen,
+        chains=chains,
     )
 
 
