@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiling.grid import BlockGrid, WindowLattice
+from tiling.grid import BlockGrid, Box, WindowLattice
 from tiling.plan import Plan, RefusedPlanError
 
 
@@ -27,11 +27,28 @@ def plan(*, height: int, width: int, block: int, window: int, overlap: int) -> P
     window=st.integers(8, 128),
     share=st.floats(0, 0.9),
 )
-def test_windows_are_counted_as_the_blocks_compute_them(
+def test_windows_are_counted_as_chains_of_blocks_compute_them(
     height: int, width: int, block: int, window: int, share: float
 ) -> None:
     made = plan(height=height, width=width, block=block, window=window, overlap=int(window * share))
-    assert made.windows_computed == sum(len(made.lattice.origins_touching(b.box)) for b in made.blocks)
+
+    def squares(side: int) -> list[Box]:
+        step = side * block
+        return [
+            Box(y0=y, y1=min(y + step, height), x0=x, x1=min(x + step, width))
+            for y in range(0, height, step)
+            for x in range(0, width, step)
+        ]
+
+    # the largest squares of which each of two workers has one
+    side = next((side for side in (4, 2) if len(squares(side)) >= 2), 1)
+    assert made.windows_computed == sum(len(made.lattice.origins_touching(square)) for square in squares(side))
+
+
+def test_default_settings_compute_few_windows_twice() -> None:
+    for height, width in ((8192, 8192), (15_354, 32_507), (100_000, 100_000)):
+        made = plan(height=height, width=width, block=2048, window=256, overlap=64)
+        assert len(made.lattice) < made.windows_computed <= 1.07 * len(made.lattice)
 
 
 def test_bytes_of_a_hand_worked_case() -> None:
