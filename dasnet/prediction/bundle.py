@@ -24,6 +24,7 @@ from dasnet.networks.imported.network import require_digest
 from dasnet.networks.methods import build_network
 from dasnet.prediction.calibration import UNCALIBRATED
 from dasnet.prediction.header import METADATA_KEY, Band, BundleHeader, naming, read_header, readable
+from dasnet.prediction.quantised.graph import KEYS, QuantisedGraph, graph_among
 
 _LISTED = 8  # names in a message
 
@@ -34,12 +35,16 @@ class Bundle(BundleHeader):
 
     Attributes:
         state: the network's state dict, float32 on the CPU.
+        quantised_graph: the graph that `quantised` describes.
     """
 
     state: Mapping[str, Tensor]
+    quantised_graph: QuantisedGraph | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.quantised != (None if self.quantised_graph is None else self.quantised_graph.description):
+            raise BundleError("the header describes another quantised graph than the bundle holds")
         _check_state(self.state, self.architecture)
 
 
@@ -54,9 +59,11 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     assert header.path is not None
     with readable(header.path), safe_open(header.path, framework="pt", device="cpu") as file:
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+    state = {
+        key: value.float() if value.is_floating_point() else value for key, value in stored.items() if key not in KEYS
+    }
     with naming(header.path):
-        return Bundle(**vars(header), state=state)
+        return Bundle(**vars(header), state=state, quantised_graph=graph_among(stored, header.quantised))
 
 
 def save_bundle(path: str | Path, bundle: Bundle, *, half: bool = True) -> Bundle:
@@ -71,6 +78,7 @@ def save_bundle(path: str | Path, bundle: Bundle, *, half: bool = True) -> Bundl
     """
     path = Path(path)
     tensors = {key: _stored(key, value, half=half) for key, value in bundle.state.items()}
+    tensors |= {} if bundle.quantised_graph is None else bundle.quantised_graph.tensors()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -2,7 +2,7 @@
 
 A bundle's file is a safetensors file whose metadata has one key, ``dasnet``, with JSON: format version, architecture,
 bands with their normalisation, data type, threshold, calibration, window, ground resolution, provenance, metrics and a
-card.
+card; of some also what is said of their quantised graph.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from dasnet.errors import BundleError
 from dasnet.networks.architectures import AnyArchitecture, architecture_from_dict
 from dasnet.prediction.calibration import Calibration
+from dasnet.prediction.quantised.description import QuantisedDescription
 from tiling.conventions import DTYPES, lowest_changed
 
 FORMAT_VERSION = 1
@@ -79,6 +80,7 @@ class BundleHeader:
         provenance: what it was trained on and by what, for people and for the products' records; JSON.
         metrics: what it reached, by name; JSON.
         card: Markdown for a person.
+        quantised: the graph of integers beside the weights; None = there is none.
         path: the file it was read from; None = not from a file.
         digest: SHA-256 of that file, hex; empty = not from a file.
     """
@@ -94,6 +96,7 @@ class BundleHeader:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
+    quantised: QuantisedDescription | None = None
     path: Path | None = None
     digest: str = ""
 
@@ -131,6 +134,7 @@ class BundleHeader:
             "calibration": asdict(self.calibration),
             **{name: getattr(self, name) for name in _AS_THEY_ARE},
             **({} if self.window_overlap is None else {"window_overlap": self.window_overlap}),
+            **({} if self.quantised is None else {"quantised": self.quantised.to_dict()}),
         }
         return json.dumps(document, allow_nan=False, sort_keys=True)
 
@@ -239,6 +243,7 @@ def _parse(text: str) -> dict[str, Any]:
         "calibration": Calibration(**document["calibration"]),
         **{name: document[name] for name in _AS_THEY_ARE},
         "window_overlap": document.get("window_overlap"),
+        "quantised": QuantisedDescription.from_dict(document["quantised"]) if "quantised" in document else None,
     }
 
 

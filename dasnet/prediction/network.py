@@ -1,4 +1,5 @@
-"""A trained network made ready to predict: normalisation folded away, narrow arithmetic, channels last, compiled."""
+"""A trained network made ready to predict: normalisation folded away, narrow arithmetic, channels last, compiled; or in
+integers, as its bundle has it quantised."""
 
 from __future__ import annotations
 
@@ -7,15 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_structure, tree_unflatten
 
 from dasnet.errors import PredictorError
 from dasnet.networks.change_network import ChangeNetwork
 from dasnet.networks.imported.network import ImportedNetwork
+from dasnet.prediction.bundle import Bundle, build_model
 from dasnet.prediction.folding import fold_normalisation
+from dasnet.prediction.quantised.description import NOT_QUANTISED
+from dasnet.prediction.quantised.graph import QuantisedGraph
+from dasnet.prediction.quantised.session import Session
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+
+_STRUCTURE_SIDE = 64
+"""Side of the image by which it is seen how the tensors of a date are put together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +39,7 @@ class InferenceNetwork:
         dtype: arithmetic of the convolutions; normalisation of the embeddings and channel attention are float32.
         compiled: whether torch.compile made it.
         runtime: what computes in torch's place, with its version; None = torch.
+        integers: whether a date is embedded in int8; `dtype` is then that of what is not quantised.
     """
 
     embed: Callable[[Tensor], Any]
@@ -37,6 +48,7 @@ class InferenceNetwork:
     dtype: torch.dtype
     compiled: bool = False
     runtime: str | None = None
+    integers: bool = False
 
     def compiled_for(self, shape: tuple[int, int, int, int]) -> InferenceNetwork:
         """The same through torch.compile, tried out on images of `shape` (B, bands, H, W).
@@ -95,6 +107,11 @@ class InferenceNetwork:
         held += [torch.empty((shape[0], pairs, *shape[3:]), device=self.device) for _ in range(3)]
 
     @property
+    def precision(self) -> str:
+        """What the network computes in, by a request's name for it."""
+        return "int8" if self.integers else str(self.dtype).removeprefix("torch.")
+
+    @property
     def arithmetic(self) -> str:
         """What the bits depend on beside the weights: the GPU's model or the CPU's vector instructions."""
         if self.device.type == "cuda":
@@ -102,6 +119,59 @@ class InferenceNetwork:
         else:
             device = f"CPU {torch.backends.cpu.get_cpu_capability()}"
         return device if self.runtime is None else f"{device}, {self.runtime}"
+
+
+def prepare_bundle(
+    bundle: Bundle, *, side: int, device: str = "auto", precision: Precision = "auto"
+) -> InferenceNetwork:
+    """Make a bundle's network ready, as :func:`prepare` does, or its quantised graph.
+
+    Args:
+        side: of the windows, pixels.
+        precision: "int8" is the quantised graph, on a CPU; so is "auto", where the bundle has one that takes such
+            windows and was measured to be the fastest when it was made, OpenVINO is installed and no GPU is used.
+
+    Raises:
+        PredictorError: no such device or precision; int8 on a GPU, or of a bundle without a quantised graph.
+        BundleError: OpenVINO is not installed or does not take the graph, or the graph does not take such windows.
+    """
+    graph = bundle.quantised_graph
+    if precision == "int8":
+        if graph is None:
+            raise PredictorError(NOT_QUANTISED)
+        if device != "auto" and _device(device).type != "cpu":
+            raise PredictorError(f"int8 is computed on CPUs, not on {device}: --precision auto or bfloat16")
+    elif (
+        graph is None
+        or precision != "auto"
+        or _device(device).type != "cpu"
+        or not graph.description.is_automatic(side)
+    ):
+        return prepare(build_model(bundle), in_bands=len(bundle.bands), device=device, precision=precision)
+    return _quantised(build_model(bundle), graph, in_bands=len(bundle.bands), side=side)
+
+
+def _quantised(model: ChangeNetwork, graph: QuantisedGraph, *, in_bands: int, side: int) -> InferenceNetwork:
+    fold_normalisation(model, in_bands=in_bands)  # of what compares two dates
+    session = Session(graph, bands=in_bands, side=side)
+    with torch.inference_mode():
+        structure = tree_structure(model.features(torch.zeros(1, in_bands, _STRUCTURE_SIDE, _STRUCTURE_SIDE)))
+
+    def embed(images: Tensor) -> Any:
+        # one by one: a graph of several at a time could answer in other bits
+        of_each = [session.run(image.float().numpy()) for image in images.split(1)]
+        return tree_unflatten(
+            [torch.from_numpy(np.concatenate(part)) for part in zip(*of_each, strict=True)], structure
+        )
+
+    return InferenceNetwork(
+        embed=embed,
+        compare=model.distance,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        runtime=session.arithmetic,
+        integers=True,
+    )
 
 
 def prepare(
@@ -167,6 +237,8 @@ def _device(name: str) -> torch.device:
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision not in get_args(Precision):
         raise PredictorError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
+    if precision == "int8":
+        raise PredictorError(NOT_QUANTISED)
     if precision != "auto":
         return torch.float32 if precision == "float32" else torch.bfloat16
     if device.type == "cuda":

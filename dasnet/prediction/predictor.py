@@ -24,11 +24,11 @@ from dasnet.networks.decoder import upsample
 from dasnet.prediction.blending import Band, Blend
 from dasnet.prediction.block_prediction import BlockPrediction
 from dasnet.prediction.block_windows import BlockWindows
-from dasnet.prediction.bundle import Bundle, build_model
+from dasnet.prediction.bundle import Bundle
 from dasnet.prediction.device_block import DeviceBlock, bits, earlier_and_later, window_values
 from dasnet.prediction.lanes import Lanes
 from dasnet.prediction.left_windows import LeftWindows
-from dasnet.prediction.network import InferenceNetwork, Precision, prepare
+from dasnet.prediction.network import InferenceNetwork, Precision, prepare_bundle
 from dasnet.prediction.replay import replayed_for
 from dasnet.prediction.transfer import Download, Transfer
 
@@ -73,7 +73,7 @@ class DasnetPredictor:
 
         Args:
             device: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one.
-            precision: see :func:`dasnet.prediction.network.prepare`.
+            precision: see :func:`dasnet.prediction.network.prepare_bundle`.
             batch: windows at a time on a GPU; None = 16, or as many as fit, half of it, a quarter, ….
             window, dates, pairs, spare: what will be computed, which decides how many windows fit onto a GPU:
                 side of a window, pixels, None = the bundle's; dates of a series and pairs of them; bytes of a block and
@@ -88,14 +88,14 @@ class DasnetPredictor:
             raise PredictorError(f"a batch of {batch} windows computes nothing: use 1 or more")
         self._bundle = bundle
         self._stride = bundle.architecture.stride
-        network = prepare(build_model(bundle), in_bands=len(bundle.bands), device=device, precision=precision)
+        side = window or bundle.window
+        network = prepare_bundle(bundle, side=side, device=device, precision=precision)
         self._device = network.device
         self._on_gpu = network.device.type == "cuda"
         self._transfer = Transfer(network.device)
         # cuDNN's handles and plans belong to a thread: every further one that computes takes a second to make its own
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if self._on_gpu else None
         self._lanes = Lanes()
-        side = window or bundle.window
         self._batch = _BATCH_CPU
         if self._on_gpu:
             beside = (1 + self.blocks_ahead) * spare + _SPARE_BYTES
@@ -132,7 +132,7 @@ class DasnetPredictor:
         """The arithmetic: equal descriptions promise equal bytes."""
         return {
             "device": self._network.arithmetic,
-            "precision": str(self._network.dtype).removeprefix("torch."),
+            "precision": self._network.precision,
             "batch": self._batch,
             "compile": self._network.compiled,
             "threads": torch.get_num_threads(),

@@ -110,8 +110,8 @@ class ImportedArchitecture(EveryPixel):
 
     def refusal_of_precision(self, precision: str) -> str | None:
         """Why it cannot compute in an arithmetic; None = it can, as "auto" too."""
-        if precision == "bfloat16":
-            return "an imported graph computes in its own arithmetic, not in bfloat16: --precision float32"
+        if precision in ("bfloat16", "int8"):
+            return f"an imported graph computes in its own arithmetic, not in {precision}: --precision float32"
         return None
 
     def to_dict(self) -> dict[str, Any]:
