@@ -16,7 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("flows", "dasnet", "tiling", "storage")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
-FEATURES = {"detect", "archive", "dataset", "figures", "evaluation", "calibration", "training", "comparison"}
+FEATURES = {
+    "detect",
+    "archive",
+    "dataset",
+    "figures",
+    "evaluation",
+    "calibration",
+    "quantisation",
+    "training",
+    "comparison",
+}
 """Rooms of flows/ that do one job each."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -32,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "flows.figures": {"flows.dataset"},
     "flows.evaluation": {"flows.detect", "flows.dataset"},
     "flows.calibration": {"flows.evaluation", "flows.dataset"},
+    "flows.quantisation": {"flows.evaluation", "flows.dataset"},
     "flows.training": {"flows.evaluation", "flows.figures", "flows.dataset"},
     "flows.comparison": {"flows.training", "flows.dataset"},
     "dasnet.networks": set(),

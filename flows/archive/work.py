@@ -247,6 +247,7 @@ class ArchiveWork:
                 f"{_blocks(self.computes.total())} of probability, at most {volume(self._bytes_out)} "
                 f"uncompressed; {_blocks(self.embeddings)} embedded, of all dates together",
             ),
+            *job.precision_lines,
             *job.time_lines(self.expected_seconds),
         ]
 

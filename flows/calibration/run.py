@@ -15,6 +15,7 @@ from dasnet.metrics import Confusion, ThresholdSweep
 from dasnet.prediction.bundle import Bundle, is_half, load_bundle, save_bundle
 from dasnet.prediction.calibration import Calibration
 from dasnet.prediction.header import require_place
+from dasnet.prediction.quantised.description import INTEGERS
 from dasnet.training.trained_bundle import best_stored
 from flows.calibration.card import Fit, calibrated_card
 from flows.calibration.directory import CalibrationDirectory, draft_of
@@ -82,8 +83,19 @@ def _calibrated(request: CalibrateRequest, source: str) -> CalibrationSummary:
     for note in model.notes_of_origin:
         current_observer().warn(note)
     bundle = load_bundle(source)
-    if why := model.refusal_of_precision(request.precision):
+    on_gpu = request.cluster.kind == "cuda"
+    if why := model.refusal_of_precision(request.precision, window=bundle.window, on_gpu=on_gpu):
         raise InputError(f"bundle {request.bundle}: {why}")
+    if request.precision == INTEGERS:
+        raise InputError(
+            f"bundle {request.bundle} cannot be calibrated in int8: calibrate it in float32, and quantise the result"
+        )
+    if bundle.quantised is not None:
+        bundle = replace(bundle, quantised=None, quantised_graph=None)
+        current_observer().warn(
+            f"{request.output} will have no quantised graph: that of {request.bundle} was held against its former "
+            "threshold; dasnet quantise makes another"
+        )
     store = fitted(open_dataset(request.dataset), bundle, name=request.bundle)
     samples = len(store.indices(request.split))
     if lacking := store.lacks(request.split):

@@ -99,6 +99,13 @@ SECTIONS: dict[str, dict[str, Command]] = {
             flow="flows.calibration.flow:calibrate",
             kept="what is scored is kept",
         ),
+        "quantise": _job(
+            "A bundle and a dataset in; the bundle with a graph of integers for CPUs out, if it loses next to nothing.",
+            "flows.quantisation.request:QuantiseRequest",
+            job="flows.quantisation.run:run_quantisation",
+            flow="flows.quantisation.flow:quantise",
+            kept="what is scored is kept",
+        ),
         "evaluate": _job(
             "Scores of a bundle on labelled samples, on a whole labelled mosaic, or both.",
             "flows.evaluation.request:EvaluateRequest",

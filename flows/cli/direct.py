@@ -89,6 +89,7 @@ def show_bundle(request: BundleRequest) -> None:
             ("threshold", f"{bundle.threshold:.3f}"),
             ("sha256", bundle.digest),
             ("network", json.dumps(bundle.architecture.to_dict())),
+            *([] if bundle.quantised is None else [("int8", json.dumps(bundle.quantised.to_dict()))]),
         ]
     )
     stdout.print(unfilled(bundle.card), markup=False)

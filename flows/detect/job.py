@@ -151,6 +151,7 @@ class Job(PlannedSeries):
                 if self.first_pass
                 else []
             ),
+            *self.precision_lines,
             *self.time_lines(plan.expected_seconds),
         ]
 

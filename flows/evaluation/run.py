@@ -65,9 +65,12 @@ def run_evaluation(request: EvaluateRequest) -> EvaluationSummary:
     for text in () if rule is None else rule.warnings:
         current_observer().warn(text)
     bundle = load_bundle(request.bundle)
-    if why := bundle_model(request.bundle).refusal_of_precision(request.precision):
-        raise InputError(f"bundle {request.bundle}: {why}")
     store = None if request.dataset is None else open_dataset(request.dataset)
+    windows = ([] if store is None else [store.window]) + ([] if request.label is None else [bundle.window])
+    model, on_gpu = bundle_model(request.bundle), request.cluster.kind == "cuda"
+    for window in windows:
+        if why := model.refusal_of_precision(request.precision, window=window, on_gpu=on_gpu):
+            raise InputError(f"bundle {request.bundle}: {why}")
     if store is not None:
         store = fitted(store, bundle, name=request.bundle)
         store.indices(request.split)

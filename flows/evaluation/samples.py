@@ -80,6 +80,7 @@ class Scoring:
     Attributes:
         bundle: name of a shipped one, or a path.
         directory: what is scored is kept in its ledgers.
+        suffix: tells stages and ledgers apart where one directory holds those of several.
     """
 
     bundle: str
@@ -87,6 +88,7 @@ class Scoring:
     cluster: ConnectCluster
     config: ClusterConfig
     precision: Precision = "float32"
+    suffix: str = ""
 
     def run(self, stage: str, make_tool: Callable[..., Any], items: Sequence[tuple[str, Any]]) -> Ledger:
         """Score what an interrupted run has not scored yet.
@@ -98,6 +100,7 @@ class Scoring:
         Raises:
             FailedBlocksError: items that could not be read.
         """
+        stage = f"{stage} {self.suffix}".strip()
         ledger = self.directory.ledger(stage.replace(" ", "-"))
         ledger.forget_failed("run again")
         device = "cuda" if self.config.kind == "cuda" else "auto"
@@ -145,6 +148,23 @@ def swept(scoring: Scoring, store: DatasetStore, split: str) -> ThresholdSweep:
     items = _items(store.indices(split))
     ledger = scoring.run(f"score {split}", partial(make_scoring_tool, store, split), items)
     return _sweep_of([ledger.entry(name).facts for name, _ in items])
+
+
+def at_frozen_threshold(scoring: Scoring, store: DatasetStore, split: str) -> Confusion:
+    """Totals of a split at the bundle's frozen threshold, over the cluster.
+
+    Raises:
+        InputError: a bundle for other bands, or a split without samples.
+        FailedBlocksError: samples that could not be read.
+    """
+    store = fitted(store, load_bundle(scoring.bundle), name=scoring.bundle)
+    items = _items(store.indices(split))
+    ledger = scoring.run(f"score {split}", partial(make_scoring_tool, store, split), items)
+    total = sum(
+        (Confusion.of(counts) for name, _ in items for counts in ledger.entry(name).facts["samples"]), Confusion()
+    )
+    current_observer().end(f"{len(store.indices(split)):,} samples, F1 {total.f1:.4f}")
+    return total
 
 
 def _items(indices: NDArray[np.int64]) -> list[tuple[str, tuple[int, ...]]]:

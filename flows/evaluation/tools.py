@@ -72,7 +72,7 @@ def make_scoring_tool(store: DatasetStore, split: str, bundle: str, device: str,
     return ScoringTool(
         store=store,
         split=split,
-        predictor=DasnetPredictor(loaded, device=device, precision=precision),
+        predictor=DasnetPredictor(loaded, device=device, precision=precision, window=store.window),
         cut=loaded.cut,
     )
 

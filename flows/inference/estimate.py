@@ -33,7 +33,11 @@ def timed(job: J) -> J:
     torch.set_num_threads(1)
     try:
         predictor = DasnetPredictor(
-            load_bundle(job.request.bundle), device="cpu", precision=job.request.precision, batch=job.request.batch
+            load_bundle(job.request.bundle),
+            device="cpu",
+            precision=job.request.precision,
+            batch=job.request.batch,
+            window=job.lattice.window,
         )
         window, count = job.lattice.window, _WINDOWS
         side = window * count

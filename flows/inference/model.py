@@ -10,6 +10,7 @@ from dasnet.networks.architectures import title_of
 from dasnet.networks.imported.description import ImportedArchitecture
 from dasnet.networks.imported.graph import require_runtime
 from dasnet.prediction.header import TRUSTED, BundleHeader, read_header, require_finite_weights
+from dasnet.prediction.quantised.description import INSTALL, INTEGERS, NOT_QUANTISED, runtime_lacks
 
 
 class Model(Protocol):
@@ -66,8 +67,8 @@ class Model(Protocol):
         """Why it cannot look at windows of side `window`, pixels; None = it can."""
         ...
 
-    def refusal_of_precision(self, precision: str) -> str | None:
-        """Why it cannot compute in the precision of a request; None = it can."""
+    def refusal_of_precision(self, precision: str, *, window: int, on_gpu: bool) -> str | None:
+        """Why it cannot compute windows of side `window`, pixels, in the precision of a request; None = it can."""
         ...
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
@@ -118,9 +119,25 @@ class BundleModel(BundleHeader):
         network = self.architecture
         return network.refusal(window) if isinstance(network, ImportedArchitecture) else None
 
-    def refusal_of_precision(self, precision: str) -> str | None:
+    def refusal_of_precision(self, precision: str, *, window: int, on_gpu: bool) -> str | None:
         network = self.architecture
-        return network.refusal_of_precision(precision) if isinstance(network, ImportedArchitecture) else None
+        if isinstance(network, ImportedArchitecture):
+            return network.refusal_of_precision(precision)
+        if precision != INTEGERS:
+            return None
+        if self.quantised is None:
+            return NOT_QUANTISED
+        if on_gpu:
+            return "its quantised graph is computed on CPUs, not on a GPU: --precision auto or bfloat16"
+        if lacking := runtime_lacks():
+            return f"its quantised graph is computed by OpenVINO; not installed here: {', '.join(lacking)}; {INSTALL}"
+        return self.quantised.refusal(window)
+
+    def computes_integers(self, precision: str, *, window: int, on_gpu: bool) -> bool:
+        """Whether windows of side `window`, pixels, are computed by the quantised graph on a CPU like this one."""
+        if self.quantised is None or on_gpu:
+            return False
+        return precision == INTEGERS or (precision == "auto" and self.quantised.is_automatic(window))
 
     def parameters(self, precision: str) -> Mapping[str, Any]:
         return {"precision": precision}

@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from flows.cluster.config import ClusterConfig
 from flows.cluster.stage import Effort
-from flows.inference.model import Model
+from flows.inference.model import BundleModel, Model
 from flows.inference.request import InferenceRequest
 from storage.imagery.identity.versions import REPLACED
 from storage.reference_systems import crs_name
@@ -89,6 +89,18 @@ class PlannedSeries:
         """Size, pixels and CRS of the grid, a line of the plan."""
         size, pixel = f"{self.grid.width:,} × {self.grid.height:,} px", self.grid.resolution
         return "grid", f"{size} of {pixel.x:g} × {-pixel.y:g} in {crs_name(self.grid.crs)}"
+
+    @property
+    def precision_lines(self) -> list[tuple[str, str]]:
+        """That integers compute, a line of the plan; none where they do not."""
+        model, window = self.bundle, self.lattice.window
+        on_gpu = self.request.cluster.kind == "cuda"
+        if not (
+            isinstance(model, BundleModel)
+            and model.computes_integers(self.request.precision, window=window, on_gpu=on_gpu)
+        ):
+            return []
+        return [("precision", "int8 on CPUs, by the bundle's quantised graph; --precision float32 is without")]
 
     def time_lines(self, seconds: float | None) -> list[tuple[str, str]]:
         """Expected time of infer, a line of the plan; `seconds`: by a calibration, None = there was none."""

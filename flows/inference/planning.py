@@ -124,7 +124,8 @@ def plan_of(request: InferenceRequest, bundle: Model, grid: GeoBox, *, dates: in
         raise InputError(f"overlap {overlap} px must be less than the window, {window} px")
     if why := bundle.refusal(window):
         raise InputError(f"bundle {request.bundle} cannot look at windows of {window} px: {why}; --window says which")
-    if why := bundle.refusal_of_precision(request.precision):
+    on_gpu = request.cluster.kind == "cuda"
+    if why := bundle.refusal_of_precision(request.precision, window=window, on_gpu=on_gpu):
         raise InputError(f"bundle {request.bundle}: {why}")
     blocks = BlockGrid(height=grid.height, width=grid.width, size=request.block)
     layout = planned_layout(request.cluster, blocks=len(blocks))

@@ -57,9 +57,12 @@ class GridRequest(Frozen):
 
 
 Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"],
+    Literal["auto", "float32", "bfloat16", "int8"],
     _HOW,
-    Field(description="Arithmetic of the network; auto: bfloat16 where the device has it natively."),
+    Field(
+        description="Arithmetic of the network; int8: on CPUs, of a bundle that `dasnet quantise` made; auto: int8 "
+        "where such a bundle was fastest in it, else bfloat16 where the device has it natively."
+    ),
 ]
 
 

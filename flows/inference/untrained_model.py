@@ -57,7 +57,7 @@ class UntrainedModel:
     def refusal(self, window: int) -> None:
         """None: it looks at pixels."""
 
-    def refusal_of_precision(self, precision: str) -> None:
+    def refusal_of_precision(self, precision: str, *, window: int, on_gpu: bool) -> None:
         """None: statistics are float64, whatever the request's precision."""
 
     def overlap(self, window: int) -> int:

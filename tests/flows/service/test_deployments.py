@@ -24,6 +24,7 @@ from storage.errors import InputError
 
 FLOWS = {
     "calibrate",
+    "quantise",
     "detect-changes",
     "reprocess-archive",
     "prepare-dataset",
@@ -62,6 +63,7 @@ def test_what_uses_a_gpu_goes_through_the_queue_that_lets_one_run_through(conten
     assert {name for name, queue in queues.items() if queue == "gpu"} == FLOWS - {
         "prepare-dataset",
         "compute-class-weights",
+        "quantise",
     }
     assert QUEUES["gpu"] == 1
 
