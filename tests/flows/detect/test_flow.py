@@ -28,6 +28,7 @@ from flows.run.errors import FailedBlocksError
 from storage.errors import IntegrityError
 from storage.synthetic.pair import SyntheticPair
 from tests.flows.conftest import Dasnet, request_for
+from tiling.grid import BlockGrid, WindowLattice
 from tiling.ledger import Ledger
 
 
@@ -89,6 +90,13 @@ def test_one_worker_and_another_cut_give_the_same_bytes(run: Path, pair: Synthet
     one = request_for(pair, tmp_path / "one", block=256, cluster=ClusterConfig(workers=1))
     run_detection(one)
     assert np.array_equal(probability(tmp_path / "one"), probability(run))
+    lattice = WindowLattice(height=700, width=900, window=256, overlap=64)
+    by_blocks = sum(len(lattice.origins_touching(b.box)) for b in BlockGrid(height=700, width=900, size=256))
+    entries = list(Ledger(tmp_path / "one" / "ledger", "infer").entries("done"))
+    windows, skipped = (sum(entry.facts[fact] for entry in entries) for fact in ("windows", "skipped"))
+    # a chain of twelve blocks, cut once or twice for two lanes
+    assert len(entries) == 12
+    assert len(lattice) <= windows + skipped <= 0.75 * by_blocks
 
 
 def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, pair: SyntheticPair) -> None:
