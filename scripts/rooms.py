@@ -120,10 +120,13 @@ _FLOWS = House(
         [("cli", 0, 12, "the commands: each reads a request and does its job, or runs it as a flow")],
         [
             ("calibration", 1, 3, "a bundle's threshold, fitted anew"),
-            ("comparison", 3, 10, "methods beside each other on one dataset, over seeds"),
+            ("comparison", 4, 10, "methods beside each other on one dataset, over seeds"),
         ],
-        [("training", 3, 10, "from a dataset to a calibrated bundle")],
-        [("evaluation", 2, 8, "scores on samples and on whole mosaics"), ("figures", 8, 10, "what a network sees")],
+        [
+            ("quantisation", 2, 4, "a bundle's integers for CPUs"),
+            ("training", 4, 10, "from a dataset to a calibrated bundle"),
+        ],
+        [("evaluation", 1, 8, "scores on samples and on whole mosaics"), ("figures", 8, 10, "what a network sees")],
         [
             ("archive", 0, 3, "every pair of an archive's dates"),
             ("detect", 3, 6, "one pair of mosaics"),
