@@ -210,7 +210,10 @@ def test_the_card_text_of_a_training_is_a_files(tmp_path: Path) -> None:
             (*PAIR, "--block", "abc"),
             "block: Input should be a valid integer, unable to parse string as an integer, not",
         ),
-        ((*PAIR, "--precision", "half"), "precision: Input should be 'auto', 'float32', 'bfloat16' or 'int8', not 'half'"),
+        (
+            (*PAIR, "--precision", "half"),
+            "precision: Input should be 'auto', 'float32', 'bfloat16' or 'int8', not 'half'",
+        ),
         ((*PAIR, "--bands", "1,x"), "--bands takes numbers with commas between them, not '1,x'"),
         ((*PAIR, "--cluster-set", "x"), "--cluster-set takes name=value, not 'x'"),
         ((*PAIR, "--cluster-set", "x=1"), "cluster.x: Extra inputs are not permitted"),
