@@ -157,7 +157,7 @@ def test_a_network_s_windows_are_carried_to_the_same_bits() -> None:
     assert windows == expected_windows([order], series, blocks, lattice) <= len(lattice)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_cut_of_any_grid_in_any_order_gives_the_same_bytes(data: st.DataObject) -> None:
     draw = data.draw
