@@ -101,8 +101,8 @@ def test_one_worker_and_another_cut_give_the_same_bytes(run: Path, pair: Synthet
 
 def test_another_request_leaves_the_run_alone_and_says_what_changed(run: Path, pair: SyntheticPair) -> None:
     before = probability(run)
-    with pytest.raises(DifferentRunError, match=r"parameters\.overlap: 64 → 32"):
-        run_detection(request_for(pair, run, overlap=32))
+    with pytest.raises(DifferentRunError, match=r"parameters\.overlap: 32 → 64"):
+        run_detection(request_for(pair, run, overlap=64))
     assert np.array_equal(probability(run), before)
 
 
