@@ -24,8 +24,9 @@ from storage.places.bucket import Location, ObjectPath
 from storage.products.geotiff.layer import Layer
 from storage.products.geotiff.layout import CogLayout
 
-DEFLATE_LEVEL = 6
-"""Of GDAL's libdeflate, which comes with rasterio: the bytes do not depend on the zlib of a machine."""
+DEFLATE_LEVEL = 5
+"""Of GDAL's libdeflate, which comes with rasterio: the bytes do not depend on the zlib of a machine. 6 takes twice the time
+for 2 % fewer bytes."""
 
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 """Tags of a TIFF: where each tile lies, and how many bytes it has."""
