@@ -25,8 +25,8 @@ from storage.products.geotiff.layer import Layer
 from storage.products.geotiff.layout import CogLayout
 
 DEFLATE_LEVEL = 5
-"""Of GDAL's libdeflate, which comes with rasterio: the bytes do not depend on the zlib of a machine. Level 6 takes twice
-the time for 2 % fewer bytes."""
+"""Of GDAL's libdeflate, which comes with rasterio: the bytes do not depend on the zlib of a machine. Level 6 takes
+twice the time for 2 % fewer bytes."""
 
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 """Tags of a TIFF: where each tile lies, and how many bytes it has."""
