@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Mapping
@@ -10,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flows.inference.verify import StoredBlock
 from storage.errors import IntegrityError
 from storage.places.bucket import Location, ObjectPath
 from storage.places.publish import publish
 from storage.products.plates import Plate, Plates
-from storage.products.reader import SeriesReader
+from storage.products.reader import SeriesReader, pixels_sha256
 from tiling.conventions import changed_level
 
 TILES, OUTLINES, LOOK = "tiles", "outlines", "look"
@@ -119,10 +117,9 @@ class PlateTool:
 def is_as_written(reader: SeriesReader, block: StoredBlock) -> bool:
     """Whether a block can be read and has the digest that its worker reported."""
     try:
-        pixels: NDArray[np.uint8] = reader.read_probability(rows=block.rows, cols=block.cols)
+        return pixels_sha256(reader.read_probability(rows=block.rows, cols=block.cols)) == block.sha256
     except IntegrityError:
         return False
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() == block.sha256
 
 
 def _write(path: Location, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import IntegrityError
-from storage.products.reader import ProbabilityReader, strips
+from storage.products.reader import ProbabilityReader, pixels_sha256, strips
 from tiling.grid import BlockGrid, Box
 
 
@@ -52,9 +51,7 @@ class BlockVerifier:
         size = self._blocks.size
         row, column = (rows.start + self._part.y0) // size, (cols.start + self._part.x0) // size
         block = self._blocks[row * self._blocks.cols + column]
-        if pixels is None or hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest() != self._expected(
-            block.name
-        ):
+        if pixels is None or pixels_sha256(pixels) != self._expected(block.name):
             self._wrong.append(block.name)
 
     def stored(self, *, rows: slice, cols: slice) -> list[StoredBlock]:

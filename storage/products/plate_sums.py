@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.products.reader import pixels_sha256
 from tiling.conventions import NODATA
 
 _ROWS = 32
@@ -32,8 +33,7 @@ class PlateSums:
         histogram = np.zeros(256, dtype=np.int64)
         for y in range(0, len(pixels), _ROWS):  # bincount makes eight bytes of each
             histogram += np.bincount(pixels[y : y + _ROWS].ravel(), minlength=256)
-        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-        return cls(pixels_sha256=digest, histogram=tuple(int(count) for count in histogram))
+        return cls(pixels_sha256=pixels_sha256(pixels), histogram=tuple(int(count) for count in histogram))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -31,6 +32,11 @@ class ProbabilityReader(Protocol):
     def read_probability(self, *, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """(h, w) uint8: probability × 254, 255 = nodata."""
         ...
+
+
+def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 of (h, w) uint8 pixels, row by row, as hex; what a block's worker reports of it."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 CheckBlock = Callable[[slice, slice, NDArray[np.uint8] | None], None]
